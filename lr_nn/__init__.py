@@ -1,0 +1,78 @@
+"""lr_nn: logistic regression to deep feed-forward networks, with a backward pass written by hand, in JAX."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lr_nn import activations, interop, losses, objective, penalties, probability, training
+    from lr_nn.backprop import backprop, gradient, input_gradient, pullback
+    from lr_nn.network import (
+        Network,
+        forward,
+        init,
+        linear_regression,
+        logistic_regression,
+        mlp,
+        n_parameters,
+        predict,
+        softmax_regression,
+    )
+    from lr_nn.objective import cost, value_and_gradient
+    from lr_nn.penalties import Penalty
+    from lr_nn.training import train, train_many
+    from lr_nn.types import Backprop, Batch, Layer
+
+# Where each public name lives; importing lr_nn imports none of it.
+_HOMES = {
+    "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
+    "network": (
+        "Network",
+        "forward",
+        "init",
+        "linear_regression",
+        "logistic_regression",
+        "mlp",
+        "n_parameters",
+        "predict",
+        "softmax_regression",
+    ),
+    "objective": ("cost", "value_and_gradient"),
+    "penalties": ("Penalty",),
+    "training": ("train", "train_many"),
+    "types": ("Backprop", "Batch", "Layer"),
+}
+_ROOMS = ("activations", "interop", "losses", "objective", "penalties", "probability", "training")
+_HOME = {name: room for room, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_ROOMS, *_HOME])  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"lr_nn.{_HOME[name]}"), name)
+    elif name in _ROOMS:
+        value = import_module(f"lr_nn.{name}")
+    else:
+        raise AttributeError(f"module 'lr_nn' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class _Package(ModuleType):
+    """Importing the submodule `lr_nn.backprop` must not hide the function of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,196 @@
+"""Hidden activations a = σ(z), each with its derivatives written in terms of its own output a.
+
+Because σ' and σ'' are functions of a, the backward pass keeps no pre-activation z. To add one, write a
+subclass of `Activation` with its three functions and one instance below it. Softmax is not here: it belongs
+to the categorical loss.
+
+Kinks: step(0) = 0 and relu'(0) = 0; leaky_relu'(0) = elu'(0) = 1 (as `jax.nn` has them).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lr_nn.probability import expit
+
+
+@dataclass(frozen=True)
+class Activation(ABC):
+    """An elementwise function with its first and second derivative from its output.
+
+    Two activations are equal if they are of one class with equal parameters, so they compile once.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def value(self, z: jax.Array) -> jax.Array:
+        """a = σ(z), elementwise."""
+
+    @abstractmethod
+    def derivative(self, a: jax.Array) -> jax.Array:
+        """σ'(z) as a function of a = σ(z), elementwise."""
+
+    @abstractmethod
+    def second_derivative(self, a: jax.Array) -> jax.Array:
+        """σ''(z) as a function of a = σ(z), elementwise."""
+
+    def initializer(self) -> jax.nn.initializers.Initializer:
+        """The law of initial weights that keeps signals at their scale: Glorot & Bengio (2010), eq. 16."""
+        return jax.nn.initializers.glorot_uniform()
+
+
+class Identity(Activation):
+    """a = z."""
+
+    name = "identity"
+
+    def value(self, z):
+        return z
+
+    def derivative(self, a):
+        return jnp.ones_like(a)
+
+    def second_derivative(self, a):
+        return jnp.zeros_like(a)
+
+
+class Step(Activation):
+    """a = 1 if z > 0 else 0: Rosenblatt's perceptron. Its derivative is zero, so nothing below it learns."""
+
+    name = "step"
+
+    def value(self, z):
+        return (z > 0).astype(z.dtype)
+
+    def derivative(self, a):
+        return jnp.zeros_like(a)
+
+    def second_derivative(self, a):
+        return jnp.zeros_like(a)
+
+
+class Sigmoid(Activation):
+    """a = 1 / (1 + e^{-z});  σ' = a (1 - a);  σ'' = a (1 - a) (1 - 2a)."""
+
+    name = "sigmoid"
+
+    def value(self, z):
+        return expit(z)
+
+    def derivative(self, a):
+        return a * (1 - a)
+
+    def second_derivative(self, a):
+        return a * (1 - a) * (1 - 2 * a)
+
+
+class Tanh(Activation):
+    """a = tanh z = 2 sigmoid(2z) - 1;  σ' = 1 - a²;  σ'' = -2a (1 - a²)."""
+
+    name = "tanh"
+
+    def value(self, z):
+        return jnp.tanh(z)
+
+    def derivative(self, a):
+        return (1 - a) * (1 + a)
+
+    def second_derivative(self, a):
+        return -2 * a * (1 - a) * (1 + a)
+
+
+class Relu(Activation):
+    """a = max(z, 0);  σ' = [a > 0]."""
+
+    name = "relu"
+
+    def value(self, z):
+        return jnp.maximum(z, 0)
+
+    def derivative(self, a):
+        return (a > 0).astype(a.dtype)
+
+    def second_derivative(self, a):
+        return jnp.zeros_like(a)
+
+    def initializer(self):
+        """He et al. (2015), eq. 10: half of the signal is cut off, so its variance is doubled."""
+        return jax.nn.initializers.he_normal()
+
+
+@dataclass(frozen=True)
+class LeakyRelu(Activation):
+    """a = z if z ≥ 0 else slope·z, slope > 0;  σ' = 1 or slope, told apart by the sign of a."""
+
+    slope: float = 0.01
+    name = "leaky_relu"
+
+    def __post_init__(self):
+        if not 0 < self.slope < math.inf:
+            raise ValueError(
+                f"leaky_relu needs a finite slope > 0, so that the output keeps its sign; got {self.slope}"
+            )
+
+    def value(self, z):
+        return jnp.where(z >= 0, z, self.slope * z)
+
+    def derivative(self, a):
+        return jnp.where(a >= 0, jnp.ones_like(a), self.slope)
+
+    def second_derivative(self, a):
+        return jnp.zeros_like(a)
+
+    def initializer(self):
+        """He et al. (2015), eq. 15: gain 2 / (1 + slope²)."""
+        return jax.nn.initializers.variance_scaling(2 / (1 + self.slope**2), "fan_in", "normal")
+
+
+class Elu(Activation):
+    """a = z if z > 0 else e^z - 1;  σ' = 1 or a + 1;  σ'' = 0 or a + 1."""
+
+    name = "elu"
+
+    def value(self, z):
+        return jnp.where(z > 0, z, jnp.expm1(jnp.minimum(z, 0)))
+
+    def derivative(self, a):
+        return jnp.where(a > 0, jnp.ones_like(a), a + 1)
+
+    def second_derivative(self, a):
+        return jnp.where(a > 0, jnp.zeros_like(a), a + 1)
+
+
+class Softplus(Activation):
+    """a = log(1 + e^z);  σ' = 1 - e^{-a} = sigmoid(z);  σ'' = e^{-a} (1 - e^{-a})."""
+
+    name = "softplus"
+
+    def value(self, z):
+        return jax.nn.softplus(z)
+
+    def derivative(self, a):
+        return -jnp.expm1(-a)
+
+    def second_derivative(self, a):
+        return -jnp.expm1(-a) * jnp.exp(-a)
+
+
+identity = Identity()
+step = Step()
+sigmoid = Sigmoid()
+tanh = Tanh()
+relu = Relu()
+elu = Elu()
+softplus = Softplus()
+
+
+def leaky_relu(slope: float = 0.01) -> LeakyRelu:
+    """The leaky rectifier with `slope` > 0 on the negative side."""
+    return LeakyRelu(float(slope))

@@ -1,0 +1,87 @@
+"""Checks of what comes in: shapes and dtypes always, values where the array is concrete.
+
+Every message says what was expected, what was got and, where it is not plain, what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+NUMERIC_KINDS = "biuf"
+
+
+def is_concrete(array: Any) -> bool:
+    """True if the values of `array` can be read here: no tracer, no array spread over other hosts."""
+    if isinstance(array, jax.Array):
+        return not isinstance(array, jax.core.Tracer) and array.is_fully_addressable
+    return True
+
+
+def numeric(name: str, array: Any) -> jax.Array | np.ndarray:
+    """`array` as a NumPy or JAX array of real numbers; sparse, text and complex ones are refused."""
+    if hasattr(array, "toarray") or hasattr(array, "todense"):
+        raise TypeError(
+            f"{name} is a sparse matrix ({type(array).__name__}); pass a dense array, e.g. {name}.toarray()"
+            if hasattr(array, "toarray")
+            else f"{name} is a sparse matrix ({type(array).__name__}); pass {name}.todense()"
+        )
+    if not isinstance(array, jax.Array):
+        array = np.asarray(array)
+    # NumPy calls bfloat16 a kind of its own, "V"; JAX knows that it is a float.
+    if array.dtype.kind not in NUMERIC_KINDS and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be an array of real numbers; got dtype {array.dtype}")
+    return array
+
+
+def finite(name: str, array: jax.Array | np.ndarray) -> None:
+    """Refuse NaN and infinity in a concrete array, naming the first bad row."""
+    require(name, array, jnp.isfinite if isinstance(array, jax.Array) else np.isfinite, "finite")
+
+
+def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) -> None:
+    """Refuse a concrete array in which elementwise `test` fails, naming the first bad row."""
+    if not is_concrete(array):
+        return
+    passed = test(array)
+    if bool(passed.all()):
+        return
+    bad = np.argwhere(~np.asarray(passed))[0]
+    value = np.asarray(array)[tuple(bad[: np.ndim(array)])]
+    where = f" at row {bad[0]}" if len(bad) else ""
+    raise ValueError(f"{name} must be {expected}; got {value}{where}")
+
+
+def matrix(name: str, array: Any, columns: int) -> jax.Array | np.ndarray:
+    """An (n, columns) array of finite numbers with n > 0."""
+    array = numeric(name, array)
+    if array.ndim != 2 or array.shape[1] != columns:
+        hint = f"; one example is {name}[None]" if array.shape == (columns,) else ""
+        raise ValueError(f"{name} must have shape (n, {columns}); got {array.shape}{hint}")
+    if array.shape[0] == 0:
+        raise ValueError(f"{name} has no rows; a batch needs at least one example")
+    finite(name, array)
+    return array
+
+
+def weights(weight: Any, rows: int) -> jax.Array | np.ndarray:
+    """Example weights: (n,), finite, none negative, not all zero."""
+    weight = numeric("weight", weight)
+    if weight.shape != (rows,):
+        raise ValueError(f"weight must have shape ({rows},), one a row of x; got {weight.shape}")
+    require("weight", weight, lambda s: (s >= 0) & (s < np.inf), "finite and not negative")
+    if is_concrete(weight) and not bool((weight > 0).any()):
+        raise ValueError("weight is zero for every example; at least one must be positive")
+    return weight
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """A whole number of at least one, as an int."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1; got {value}")
+    return int(value)

@@ -1,0 +1,128 @@
+"""What the backward pass asks of a loss, and the common case of a sum over outputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.trees import lift
+
+
+@dataclass(frozen=True)
+class Loss(ABC):
+    """ℓ(η, y), its derivatives in η, and the law p(y | η) that it is the negative log-likelihood of.
+
+    Two losses are equal if they are of one class with equal parameters, so they compile once.
+    """
+
+    name: ClassVar[str]
+    target: ClassVar[str] = "finite numbers"
+    least_outputs: ClassVar[int] = 1
+
+    @abstractmethod
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """The mean of the response (the inverse link): probabilities or values, (n, k)."""
+
+    @abstractmethod
+    def value(self, eta: jax.Array, y: ArrayLike) -> jax.Array:
+        """ℓ_i, (n,)."""
+
+    @abstractmethod
+    def residual(self, eta: jax.Array, y: ArrayLike) -> jax.Array:
+        """δ_L = ∂ℓ_i/∂η, (n, k)."""
+
+    @abstractmethod
+    def hessian_multiply(self, eta: jax.Array, y: ArrayLike, v: jax.Array) -> jax.Array:
+        """(∂²ℓ_i/∂η²) v_i, shaped as `v`. It may be indefinite where the link is not canonical."""
+
+    @abstractmethod
+    def fisher_multiply(self, eta: jax.Array, v: jax.Array) -> jax.Array:
+        """F_i v_i with F_i = E[residual residualᵀ], y drawn from p(y | η): positive semidefinite."""
+
+    @abstractmethod
+    def fisher_factor(self, eta: jax.Array) -> jax.Array:
+        """Columns f_c of a factor of the Fisher, as seeds (k, n, k): F_i = Σ_c f_{c,i} f_{c,i}ᵀ."""
+
+    @abstractmethod
+    def sample(self, eta: jax.Array, key: jax.Array) -> jax.Array:
+        """Encoded targets (n, k) drawn from p(y | η)."""
+
+    def valid(self, y: Any) -> Any:
+        """Which finite entries of the targets are admissible, elementwise."""
+        return y == y
+
+    def targets(self, y: ArrayLike, n: int, k: int) -> jax.Array:
+        """Admit targets for n examples and k outputs: (n, k), or (n,) where k = 1; else raise.
+
+        ValueError for a wrong length, shape or (in a concrete array) value; TypeError for text and sparse arrays.
+        """
+        y = check.numeric("targets", y)
+        self._shape(y, n, k)
+        check.finite("targets", y)
+        check.require(f"targets of a {self.name} loss", y, self.valid, self.target)
+        return jnp.asarray(y)
+
+    def encode(self, y: ArrayLike, eta: jax.Array) -> jax.Array:
+        """Admitted targets as an array of the shape and dtype of `eta`."""
+        y = jnp.asarray(y)
+        self._shape(y, *eta.shape)
+        return y.reshape(eta.shape).astype(eta.dtype)
+
+    def _shape(self, y: Any, n: int, k: int) -> None:
+        if y.ndim and y.shape[0] != n:
+            raise ValueError(f"x has {n} rows but y has {y.shape[0]}; they must be the same examples")
+        if y.shape != (n, k) and not (k == 1 and y.shape == (n,)):
+            expected = f"({n}, {k})" + (f" or ({n},)" if k == 1 else "")
+            raise ValueError(
+                f"targets of a {self.name} loss with {k} outputs must have shape {expected}; got {y.shape}"
+            )
+
+
+class Separable(Loss):
+    """A loss that is a sum over outputs, ℓ_i = Σ_j ℓ(η_ij, y_ij), given by elementwise functions of (η, y)."""
+
+    @abstractmethod
+    def term(self, eta: jax.Array, y: jax.Array) -> jax.Array:
+        """ℓ(η_ij, y_ij), elementwise."""
+
+    @abstractmethod
+    def slope(self, eta: jax.Array, y: jax.Array) -> jax.Array:
+        """∂ℓ/∂η_ij, elementwise."""
+
+    @abstractmethod
+    def curvature(self, eta: jax.Array, y: jax.Array) -> jax.Array:
+        """∂²ℓ/∂η_ij², elementwise."""
+
+    @abstractmethod
+    def information(self, eta: jax.Array) -> jax.Array:
+        """E[(∂ℓ/∂η_ij)²], elementwise: the diagonal of the Fisher."""
+
+    def value(self, eta, y):
+        return self._flat(self.term, eta, y).sum(axis=1)
+
+    def residual(self, eta, y):
+        return self._flat(self.slope, eta, y)
+
+    def hessian_multiply(self, eta, y, v):
+        return lift(self.curvature(eta, self.encode(y, eta)), v.ndim) * v
+
+    def fisher_multiply(self, eta, v):
+        return lift(self.information(eta), v.ndim) * v
+
+    def fisher_factor(self, eta):
+        columns = jnp.eye(eta.shape[1], dtype=eta.dtype)[:, None, :]
+        return columns * jnp.sqrt(self.information(eta))[None]
+
+    def _flat(self, function, eta, y):
+        """function(η, y) on flattened arrays: XLA:CPU is ten times slower over a trailing axis of one.
+
+        The barrier keeps the compiler from moving the reshape away again.
+        """
+        flat = jax.lax.optimization_barrier(eta.reshape(-1))
+        return function(flat, self.encode(y, eta).reshape(-1)).reshape(eta.shape)

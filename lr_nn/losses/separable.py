@@ -1,0 +1,115 @@
+"""Losses that are a sum over outputs."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lr_nn.losses.base import Separable
+
+
+class SquaredError(Separable):
+    """ℓ = ½ Σ_j (η_j - y_j)²: the negative log-likelihood of a Gaussian with unit variance."""
+
+    name = "squared_error"
+
+    def mean(self, eta):
+        return eta
+
+    def term(self, eta, y):
+        return (eta - y) ** 2 / 2
+
+    def slope(self, eta, y):
+        return eta - y
+
+    def curvature(self, eta, y):
+        return jnp.ones_like(eta)
+
+    def information(self, eta):
+        return jnp.ones_like(eta)
+
+    def sample(self, eta, key):
+        return eta + jax.random.normal(key, eta.shape, eta.dtype)
+
+
+class AbsoluteError(Separable):
+    """ℓ = Σ_j |η_j - y_j|: a Laplace distribution with unit scale. At a tie the slope is 0."""
+
+    name = "absolute_error"
+
+    def mean(self, eta):
+        return eta
+
+    def term(self, eta, y):
+        return jnp.abs(eta - y)
+
+    def slope(self, eta, y):
+        return jnp.sign(eta - y)
+
+    def curvature(self, eta, y):
+        return jnp.zeros_like(eta)
+
+    def information(self, eta):
+        return jnp.ones_like(eta)
+
+    def sample(self, eta, key):
+        return eta + jax.random.laplace(key, eta.shape, eta.dtype)
+
+
+class Bernoulli(Separable):
+    """ℓ = Σ_j log(1 + e^{η_j}) - y_j η_j: cross-entropy on one or many independent labels; δ_L = a_L - y."""
+
+    name = "bernoulli"
+    target = "0 or 1, or probabilities between them"
+
+    def valid(self, y):
+        return (y >= 0) & (y <= 1)
+
+    def mean(self, eta):
+        return jax.lax.logistic(eta)
+
+    def term(self, eta, y):
+        return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.abs(eta)))
+
+    def slope(self, eta, y):
+        # The exponential of `term`, so that one pass serves value and residual.
+        e = jnp.exp(-jnp.abs(eta))
+        return jnp.where(eta >= 0, jnp.ones_like(e), e) / (1 + e) - y
+
+    def curvature(self, eta, y):
+        return self.information(eta)
+
+    def information(self, eta):
+        e = jnp.exp(-jnp.abs(eta))
+        return e / (1 + e) ** 2
+
+    def sample(self, eta, key):
+        return jax.random.bernoulli(key, self.mean(eta)).astype(eta.dtype)
+
+
+class Poisson(Separable):
+    """ℓ = Σ_j e^{η_j} - y_j η_j: counts with a log link (log y! is left to the likelihood)."""
+
+    name = "poisson"
+    target = "counts, not negative"
+
+    def valid(self, y):
+        return y >= 0
+
+    def mean(self, eta):
+        return jnp.exp(eta)
+
+    def term(self, eta, y):
+        return jnp.exp(eta) - y * eta
+
+    def slope(self, eta, y):
+        return jnp.exp(eta) - y
+
+    def curvature(self, eta, y):
+        return jnp.exp(eta)
+
+    def information(self, eta):
+        return jnp.exp(eta)
+
+    def sample(self, eta, key):
+        return jax.random.poisson(key, jnp.exp(eta)).astype(eta.dtype)

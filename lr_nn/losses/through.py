@@ -1,0 +1,64 @@
+"""A loss on an activated output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lr_nn.activations import Activation
+from lr_nn.losses.base import Loss
+from lr_nn.trees import lift
+
+
+@dataclass(frozen=True)
+class Through(Loss):
+    """ℓ(η) = inner(σ(η)): a loss on an activated output. By the chain rule the residual carries σ'(η).
+
+    The squared error on a sigmoid output learns slowly where a(1 - a) vanishes; on a relu output it fits a
+    quantity that is never negative. Not convex in η in general, so `hessian_multiply` may be indefinite.
+    """
+
+    activation: Activation
+    inner: Loss
+
+    @property
+    def name(self):
+        return f"{self.inner.name} through {self.activation.name}"
+
+    @property
+    def least_outputs(self):
+        return self.inner.least_outputs
+
+    def mean(self, eta):
+        return self.inner.mean(self.activation.value(eta))
+
+    def value(self, eta, y):
+        return self.inner.value(self.activation.value(eta), y)
+
+    def residual(self, eta, y):
+        a = self.activation.value(eta)
+        return self.activation.derivative(a) * self.inner.residual(a, y)
+
+    def hessian_multiply(self, eta, y, v):
+        """σ' ∘ H(σ(η)) (σ' ∘ v) + σ'' ∘ residual ∘ v."""
+        a = self.activation.value(eta)
+        slope = lift(self.activation.derivative(a), v.ndim)
+        bend = lift(self.activation.second_derivative(a) * self.inner.residual(a, y), v.ndim)
+        return slope * self.inner.hessian_multiply(a, y, slope * v) + bend * v
+
+    def fisher_multiply(self, eta, v):
+        a = self.activation.value(eta)
+        slope = lift(self.activation.derivative(a), v.ndim)
+        return slope * self.inner.fisher_multiply(a, slope * v)
+
+    def fisher_factor(self, eta):
+        a = self.activation.value(eta)
+        return self.activation.derivative(a)[None] * self.inner.fisher_factor(a)
+
+    def sample(self, eta, key):
+        return self.inner.sample(self.activation.value(eta), key)
+
+    def targets(self, y, n, k):
+        return self.inner.targets(y, n, k)
+
+    def encode(self, y, eta):
+        return self.inner.encode(y, eta)

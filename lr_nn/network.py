@@ -1,0 +1,170 @@
+"""The architecture, its parameters, and the forward pass z_l = a_{l-1} w_l + b_l, a_l = σ(z_l)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from lr_nn import activations, check, losses
+from lr_nn.activations import Activation
+from lr_nn.losses import Loss
+from lr_nn.trees import accumulator
+from lr_nn.types import Batch, Layer, Params
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture: hashable, compared by value, static under `jit`. Parameters live outside, in a pytree.
+
+    sizes: (d_0, d_1, ..., d_L), input features, hidden widths, outputs. hidden: one activation for all L-1
+    hidden layers, or a tuple of L-1; kept as a tuple. loss: on the linear predictor η = z_L. bias: False leaves
+    out every b. Regression is the network with no hidden layer.
+
+    Raises ValueError for sizes below one, too few outputs for the loss, or a wrong number of activations.
+    """
+
+    sizes: tuple[int, ...]
+    hidden: Activation | tuple[Activation, ...]
+    loss: Loss
+    bias: bool = True
+
+    def __post_init__(self):
+        sizes = tuple(check.positive_integer("a size", size) for size in self.sizes)
+        if len(sizes) < 2:
+            raise ValueError(f"sizes must hold at least inputs and outputs, (d, k); got {sizes}")
+        depth = len(sizes) - 2
+        hidden = (self.hidden,) * depth if isinstance(self.hidden, Activation) else tuple(self.hidden)
+        if len(hidden) != depth:
+            raise ValueError(f"{depth} hidden layers need {depth} activations (or one for all); got {len(hidden)}")
+        for activation in hidden:
+            if not isinstance(activation, Activation):
+                raise TypeError(f"hidden must hold activations such as lr_nn.activations.sigmoid; got {activation!r}")
+        if not isinstance(self.loss, Loss):
+            raise TypeError(f"loss must be a loss such as lr_nn.losses.bernoulli; got {self.loss!r}")
+        if sizes[-1] < self.loss.least_outputs:
+            raise ValueError(
+                f"a {self.loss.name} loss needs at least {self.loss.least_outputs} outputs; got {sizes[-1]}"
+            )
+        object.__setattr__(self, "sizes", sizes)
+        object.__setattr__(self, "hidden", hidden)
+        object.__setattr__(self, "bias", bool(self.bias))
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """The shape (d_{l-1}, d_l) of every weight."""
+        return tuple(zip(self.sizes, self.sizes[1:]))
+
+
+def linear_regression(d: int, k: int = 1) -> Network:
+    """η = x w + b with the squared error."""
+    return Network((d, k), (), losses.squared_error)
+
+
+def logistic_regression(d: int, k: int = 1) -> Network:
+    """k neurons that share the input, each a binary logistic regression: P(y_j = 1) = sigmoid(η_j)."""
+    return Network((d, k), (), losses.bernoulli)
+
+
+def softmax_regression(d: int, k: int) -> Network:
+    """Exactly one of k classes: P(y = c) = softmax(η)_c."""
+    return Network((d, k), (), losses.categorical)
+
+
+def mlp(sizes: tuple[int, ...], hidden: Activation = activations.sigmoid, loss: Loss = losses.bernoulli) -> Network:
+    """A feed-forward network of the given `sizes`, one hidden activation for all layers or a tuple of them."""
+    return Network(sizes, hidden, loss)
+
+
+def n_parameters(net: Network) -> int:
+    """Σ_l (d_{l-1} + 1) d_l, without the ones where the network has no bias."""
+    return sum((d_in + net.bias) * d_out for d_in, d_out in net.shapes)
+
+
+def init(net: Network, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params:
+    """Initial parameters: a tuple of L layers (w, b) of `dtype`.
+
+    A one-layer model starts at zero (its cost is convex, or near enough). A deep one draws weights layer by
+    layer by the rule of the activation that follows, Glorot or He, and starts biases at zero: from all zeros its
+    neurons would never differ. Raises ValueError for float64 while JAX has it off, TypeError for an integer dtype.
+    """
+    dtype = jnp.dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"parameters must be of a floating dtype; got {dtype}")
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(f"{dtype} needs jax.config.update('jax_enable_x64', True), or a call inside jax.enable_x64()")
+    if len(net.shapes) == 1:
+        rules = [jax.nn.initializers.zeros]
+    else:
+        rules = [activation.initializer() for activation in (*net.hidden, activations.identity)]
+    keys = jax.random.split(key, len(net.shapes))
+    return tuple(
+        Layer(rule(k, shape, dtype), jnp.zeros(shape[1], dtype) if net.bias else None)
+        for rule, k, shape in zip(rules, keys, net.shapes)
+    )
+
+
+def forward(net: Network, params: Params, x: ArrayLike) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """(a_0, ..., a_{L-1}) and η = z_L for inputs `x` (n, d); `x` is cast to the dtype of the parameters.
+
+    Raises ValueError for a wrong width, an empty batch, or NaN and infinity in concrete inputs.
+    """
+    return propagate(net, params, admit_inputs(net, params, x))
+
+
+def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
+    """The mean of the response, (n, k): probabilities, or values."""
+    return net.loss.mean(forward(net, params, x)[1])
+
+
+def propagate(net: Network, params: Params, x: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """`forward` on admitted inputs."""
+    outputs = [x]
+    for layer, activation in zip(params, net.hidden):
+        outputs.append(activation.value(affine(layer, outputs[-1])))
+    return tuple(outputs), affine(params[-1], outputs[-1])
+
+
+def affine(layer: Layer, a: jax.Array) -> jax.Array:
+    """z = a w + b, the bias added once to every row."""
+    z = a @ layer.w
+    return z if layer.b is None else z + layer.b[None]
+
+
+def admit_inputs(net: Network, params: Params, x: ArrayLike) -> jax.Array:
+    """`x` checked against the network, in the dtype of the parameters."""
+    check_params(net, params)
+    return jnp.asarray(check.matrix("x", x, net.sizes[0]), params[0].w.dtype)
+
+
+def admit(net: Network, params: Params, batch: Batch) -> Batch:
+    """Where data enter: a batch checked against the network, in the dtype of the parameters.
+
+    Targets keep their own shape and dtype (labels stay integers) until the loss encodes them, block by block.
+    """
+    x = admit_inputs(net, params, batch.x)
+    n, k = x.shape[0], net.sizes[-1]
+    weight, offset = batch.weight, batch.offset
+    if weight is not None:
+        weight = jnp.asarray(check.weights(weight, n), accumulator(x.dtype))
+    if offset is not None:
+        offset = check.numeric("offset", offset)
+        if offset.shape != (n, k) and not (k == 1 and offset.shape == (n,)):
+            raise ValueError(f"offset must have the shape of eta, ({n}, {k}); got {offset.shape}")
+        check.finite("offset", offset)
+        offset = jnp.asarray(offset, x.dtype).reshape(n, k)
+    return Batch(x, net.loss.targets(batch.y, n, k), weight, offset)
+
+
+def check_params(net: Network, params: Any) -> None:
+    """Raise if `params` is not a tuple of layers of the network's shapes."""
+    expected = [(shape, (shape[1],) if net.bias else None) for shape in net.shapes]
+    try:
+        got = [(jnp.shape(w), None if b is None else jnp.shape(b)) for w, b in params]
+    except (TypeError, ValueError):
+        raise TypeError(f"params must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}")
+    if got != expected:
+        raise ValueError(f"params do not fit the network: expected shapes (w, b) {expected}, got {got}")

@@ -1,0 +1,131 @@
+"""The cost J = Σ s_i ℓ_i / Σ s_i + penalty, and its gradient. Averaging happens here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lr_nn import check
+from lr_nn.backprop import contract, sweep
+from lr_nn.network import Network, admit, propagate
+from lr_nn.penalties import Penalty
+from lr_nn.trees import accumulator, add, scale
+from lr_nn.types import Batch, Params
+
+
+class Totals(NamedTuple):
+    """Sums over examples: a monoid, so that blocks of rows, devices and files add up to the same triple."""
+
+    weight: jax.Array
+    loss: jax.Array
+    gradient: Params
+
+
+def totals(net: Network, params: Params, batch: Batch) -> Totals:
+    """(Σ s_i, Σ s_i ℓ_i, Σ s_i ∇ℓ_i) over the rows of `batch`."""
+    return _totals(net, params, admit(net, params, batch))
+
+
+def cost(net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> jax.Array:
+    """J = Σ s_i ℓ_i / Σ s_i + penalty, a scalar (float32 where the parameters are of half precision).
+
+    Raises ValueError or TypeError for data that do not fit the network and for a negative penalty.
+    """
+    batch = admit(net, params, batch)
+    if penalty is not None:
+        penalty.check()
+    _, eta = propagate(net, params, batch.x)
+    if batch.offset is not None:
+        eta = eta + batch.offset
+    weight, loss = _weigh(net.loss.value(eta, batch.y), batch.weight)
+    return _with_penalty(loss / _total(weight), penalty, params)
+
+
+def value_and_gradient(
+    net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, block_size: int | None = None
+) -> tuple[jax.Array, Params]:
+    """J and its gradient, shaped like the parameters, by one forward and one backward pass written by hand.
+
+    block_size: rows taken forward and backward together, in a loop, so that activations take memory for one
+    block only; a last ragged block and weights are exact. None takes all rows at once, but on a CPU with one
+    device blocks the rows of a network whose activations would outgrow `ACTIVATION_BYTES`.
+
+    If every weight of a traced batch is zero the mean is taken as zero. Raises ValueError or TypeError for data
+    that do not fit the network, a negative penalty, or a block size below one.
+    """
+    batch = admit(net, params, batch)
+    if penalty is not None:
+        penalty.check()
+    if block_size is None:
+        block_size = _automatic_block_size(net, batch.x)
+    else:
+        block_size = check.positive_integer("block_size", block_size)
+    sums = fold(lambda block: _totals(net, params, block), batch, block_size)
+    return mean_and_penalty(sums, params, penalty)
+
+
+def mean_and_penalty(
+    sums: Totals, params: Params, penalty: Penalty | None, total: jax.Array | None = None
+) -> tuple[jax.Array, Params]:
+    """J and its gradient from sums over examples: the one division. `total` stands in for Σ s_i if given."""
+    total = _total(sums.weight if total is None else total)
+    value, gradient = sums.loss / total, scale(sums.gradient, 1 / total)
+    if penalty is not None:
+        gradient = add(gradient, penalty.gradient(params))
+    return _with_penalty(value, penalty, params), gradient
+
+
+def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None) -> Any:
+    """Σ function(block) over consecutive blocks of rows, the last one ragged; half precision adds up in float32."""
+    n = batch.x.shape[0]
+    if block_size is None or block_size >= n:
+        return function(batch)
+
+    def block(i):
+        start = i * block_size
+        return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block_size), batch)
+
+    shapes = jax.eval_shape(lambda: function(block(0)))
+    start = jax.tree.map(lambda s: jnp.zeros(s.shape, accumulator(s.dtype)), shapes)
+    whole = n // block_size
+    total = lax.fori_loop(0, whole, lambda i, total: add(total, function(block(i))), start)
+    if n % block_size:
+        total = add(total, function(jax.tree.map(lambda a: a[whole * block_size :], batch)))
+    return jax.tree.map(lambda a, s: a.astype(s.dtype), total, shapes)
+
+
+ACTIVATION_BYTES = 2**26
+
+
+def _totals(net: Network, params: Params, batch: Batch) -> Totals:
+    bp = sweep(net, params, batch)
+    weight, loss = _weigh(net.loss.value(bp.eta, bp.y), batch.weight)
+    return Totals(weight, loss, contract(bp, batch.weight))
+
+
+def _weigh(losses: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Σ s_i and Σ s_i ℓ_i, in float32 for half precision."""
+    losses = losses.astype(accumulator(losses.dtype))
+    if weight is None:
+        return jnp.asarray(losses.shape[0], losses.dtype), losses.sum()
+    return weight.sum(), (weight * losses).sum()
+
+
+def _total(weight: jax.Array) -> jax.Array:
+    return jnp.where(weight > 0, weight, jnp.ones_like(weight))
+
+
+def _with_penalty(value: jax.Array, penalty: Penalty | None, params: Params) -> jax.Array:
+    return value if penalty is None else value + penalty.value(params).astype(value.dtype)
+
+
+def _automatic_block_size(net: Network, x: jax.Array) -> int | None:
+    """Rows whose hidden activations and errors fill `ACTIVATION_BYTES`, on a CPU with one device only."""
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return None
+    row_bytes = 2 * sum(net.sizes[1:]) * x.dtype.itemsize
+    rows = max(1024, ACTIVATION_BYTES // row_bytes)
+    return None if x.shape[0] < 2 * rows or len(net.sizes) == 2 else rows
