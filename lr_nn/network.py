@@ -151,12 +151,17 @@ def admit(net: Network, params: Params, batch: Batch) -> Batch:
     if weight is not None:
         weight = jnp.asarray(check.weights(weight, n), accumulator(x.dtype))
     if offset is not None:
-        offset = check.numeric("offset", offset)
-        if offset.shape != (n, k) and not (k == 1 and offset.shape == (n,)):
-            raise ValueError(f"offset must have the shape of eta, ({n}, {k}); got {offset.shape}")
-        check.finite("offset", offset)
-        offset = jnp.asarray(offset, x.dtype).reshape(n, k)
+        offset = admit_offset(offset, n, k, x)
     return Batch(x, net.loss.targets(batch.y, n, k), weight, offset)
+
+
+def admit_offset(offset: ArrayLike, n: int, k: int, x: jax.Array) -> jax.Array:
+    """An offset of the shape of η, (n, k), in the dtype of `x`; (n,) will do for one output."""
+    offset = check.numeric("offset", offset)
+    if offset.shape != (n, k) and not (k == 1 and offset.shape == (n,)):
+        raise ValueError(f"offset must have the shape of eta, ({n}, {k}); got {offset.shape}")
+    check.finite("offset", offset)
+    return jnp.asarray(offset, x.dtype).reshape(n, k)
 
 
 def check_params(net: Network, params: Any) -> None:

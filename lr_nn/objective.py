@@ -60,17 +60,22 @@ def value_and_gradient(
     if penalty is not None:
         penalty.check()
     if block_size is None:
-        block_size = _automatic_block_size(net, batch.x)
+        block_size = automatic_block_size(net, batch.x)
     else:
         block_size = check.positive_integer("block_size", block_size)
-    sums = fold(lambda block: _totals(net, params, block), batch, block_size)
-    return mean_and_penalty(sums, params, penalty)
+    return evaluate(net, params, batch, penalty, block_size)
 
 
-def mean_and_penalty(
-    sums: Totals, params: Params, penalty: Penalty | None, total: jax.Array | None = None
+def evaluate(
+    net: Network,
+    params: Params,
+    batch: Batch,
+    penalty: Penalty | None = None,
+    block_size: int | None = None,
+    total: jax.Array | None = None,
 ) -> tuple[jax.Array, Params]:
-    """J and its gradient from sums over examples: the one division. `total` stands in for Σ s_i if given."""
+    """`value_and_gradient` on an admitted batch: the one division, by `total` or else by Σ s_i."""
+    sums = fold(lambda block: _totals(net, params, block), batch, block_size)
     total = _total(sums.weight if total is None else total)
     value, gradient = sums.loss / total, scale(sums.gradient, 1 / total)
     if penalty is not None:
@@ -122,7 +127,7 @@ def _with_penalty(value: jax.Array, penalty: Penalty | None, params: Params) -> 
     return value if penalty is None else value + penalty.value(params).astype(value.dtype)
 
 
-def _automatic_block_size(net: Network, x: jax.Array) -> int | None:
+def automatic_block_size(net: Network, x: jax.Array) -> int | None:
     """Rows whose hidden activations and errors fill `ACTIVATION_BYTES`, on a CPU with one device only."""
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ class Loss(ABC):
     name: ClassVar[str]
     target: ClassVar[str] = "finite numbers"
     least_outputs: ClassVar[int] = 1
+    task: ClassVar[Literal["values", "labels", "classes"]] = "values"
 
     @abstractmethod
     def mean(self, eta: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ class Categorical(Loss):
 
     name = "categorical"
     least_outputs = 2
+    task = "classes"
 
     def mean(self, eta):
         return jax.nn.softmax(eta, axis=-1)

@@ -61,6 +61,7 @@ class Bernoulli(Separable):
 
     name = "bernoulli"
     target = "0 or 1, or probabilities between them"
+    task = "labels"
 
     def valid(self, y):
         return (y >= 0) & (y <= 1)

@@ -28,6 +28,10 @@ class Through(Loss):
     def least_outputs(self):
         return self.inner.least_outputs
 
+    @property
+    def task(self):
+        return self.inner.task
+
     def mean(self, eta):
         return self.inner.mean(self.activation.value(eta))
 

@@ -1,0 +1,35 @@
+"""How good a fit is, by task. AUC and the rest are scikit-learn's."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lr_nn.network import Network, admit, propagate
+from lr_nn.types import Batch, Params
+
+
+def metrics(net: Network, params: Params, batch: Batch) -> dict[str, jax.Array]:
+    """Weighted means over examples, by the task of the loss.
+
+    Labels and classes: `accuracy`, the share of labels (of classes) whose likelier side is the target, and
+    `log_loss`, the cost without penalty. Values: `rmse`, the root mean squared error over examples and outputs.
+    """
+    batch = admit(net, params, batch)
+    _, eta = propagate(net, params, batch.x)
+    if batch.offset is not None:
+        eta = eta + batch.offset
+    y, mean = net.loss.encode(batch.y, eta), net.loss.mean(eta)
+    if net.loss.task == "values":
+        return {"rmse": jnp.sqrt(_average(((mean - y) ** 2).mean(axis=1), batch.weight))}
+    if net.loss.task == "labels":
+        hits = ((mean > 0.5) == (y > 0.5)).mean(axis=1)
+    else:
+        hits = (mean.argmax(axis=1) == y.argmax(axis=1)).astype(mean.dtype)
+    return {"accuracy": _average(hits, batch.weight), "log_loss": _average(net.loss.value(eta, y), batch.weight)}
+
+
+def _average(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    if weight is None:
+        return values.astype(jnp.result_type(values, jnp.float32)).mean()
+    return (weight * values.astype(weight.dtype)).sum() / weight.sum()

@@ -1,0 +1,144 @@
+"""The compiled part of training: one step, and a loop of steps over shuffled mini-batches.
+
+The order of the rows is a function of (key, epoch) alone: `order` below. So neither how many steps run in one
+call, nor an interruption, changes what is computed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from lr_nn.network import Network, admit
+from lr_nn.objective import automatic_block_size, cost, evaluate
+from lr_nn.penalties import Penalty
+from lr_nn.trees import accumulator
+from lr_nn.types import Batch, Params
+
+
+class State(NamedTuple):
+    """What the next step needs. `order` is that of the running epoch, padded to whole batches."""
+
+    params: Params
+    opt_state: Any
+    order: jax.Array | None
+    step: jax.Array
+
+
+class Task(NamedTuple):
+    """What every step reads and none changes, all of it arrays. `mean_weight` is Σ s_i / n, None without weights."""
+
+    data: Batch
+    mean_weight: jax.Array | None
+    penalty: Penalty | None
+    key: jax.Array | None
+
+
+def step(
+    net: Network,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    opt_state: Any,
+    batch: Batch,
+    penalty: Penalty | None = None,
+    total: jax.Array | None = None,
+) -> tuple[Params, Any, jax.Array]:
+    """One optimiser step on one batch: (params, opt_state, J), J the cost before the step.
+
+    A pure function to `jit` (net and optimizer static) and to `vmap`, over initial values, learning rates
+    (`optax.inject_hyperparams`), strengths or data. J is a mean over the batch: sums are divided by Σ s_i, or by
+    `total` if given. (For a batch of m rows out of a weighted set of n, m · Σ s / n makes the gradient unbiased.)
+    """
+    batch = admit(net, params, batch)
+    value, gradient = evaluate(net, params, batch, penalty, automatic_block_size(net, batch.x), total)
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        gradient,
+        opt_state,
+        params,
+        value=value,
+        grad=gradient,
+        value_fn=lambda params: cost(net, params, batch, penalty),
+    )
+    return optax.apply_updates(params, updates), opt_state, value
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """⌈n / batch_size⌉; every row is seen once an epoch."""
+    return -(-n // batch_size)
+
+
+def order(key: jax.Array, epoch: jax.Array, n: int, batch_size: int) -> jax.Array:
+    """The rows of one epoch, a permutation of range(n) drawn from (key, epoch), padded to whole batches."""
+    rows = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+    return jnp.pad(rows, (0, steps_per_epoch(n, batch_size) * batch_size - n))
+
+
+def take(task: Task, order: jax.Array, position: jax.Array, n: int, batch_size: int) -> tuple[Batch, jax.Array]:
+    """Mini-batch number `position` of an epoch and the total to divide by; padding rows get weight zero."""
+    start = position * batch_size
+    rows = lax.dynamic_slice_in_dim(order, start, batch_size)
+    batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), task.data)
+    dtype = accumulator(batch.x.dtype)
+    real = jnp.minimum(batch_size, n - start)
+    if n % batch_size:
+        mask = (jnp.arange(batch_size) < real).astype(dtype)
+        batch = batch._replace(weight=mask if batch.weight is None else mask * batch.weight)
+    total = real.astype(dtype)
+    return batch, total if task.mean_weight is None else total * task.mean_weight
+
+
+@partial(jax.jit, static_argnames=("net", "optimizer", "batch_size", "axes", "room"))
+def advance(
+    net: Network,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    task: Task,
+    count: jax.Array,
+    *,
+    batch_size: int,
+    axes: Task | None,
+    room: int,
+) -> tuple[State, jax.Array, jax.Array]:
+    """Up to `count` ≤ `room` steps: (state, costs (room, ...), steps taken).
+
+    Stops before a step whose cost is not finite (with lanes: in all lanes), that cost being the last one noted.
+    `axes` says which leaves of `task` have a lane axis, and that state has one; None is a single training.
+    """
+    n = task.data.x.shape[-2]
+    per_epoch = steps_per_epoch(n, batch_size)
+
+    def one(params, opt_state, rows, task, position):
+        batch, total = (task.data, None) if rows is None else take(task, rows, position, n, batch_size)
+        return step(net, optimizer, params, opt_state, batch, task.penalty, total)
+
+    def shuffle(key, epoch):
+        return order(key, epoch, n, batch_size)
+
+    if axes is not None:
+        one = jax.vmap(one, in_axes=(0, 0, axes.key, axes, None))
+        if axes.key == 0:
+            shuffle = jax.vmap(shuffle, in_axes=(0, None))
+
+    def body(carry):
+        state, costs, taken, _ = carry
+        epoch, position = state.step // per_epoch, state.step % per_epoch
+        rows = state.order
+        if rows is not None:
+            rows = lax.cond(position == 0, lambda: shuffle(task.key, epoch), lambda: rows)
+        params, opt_state, value = one(state.params, state.opt_state, rows, task, position)
+        new = State(params, opt_state, rows, state.step + 1)
+        return new, costs.at[taken].set(value), taken + 1, jnp.isfinite(value).any()
+
+    def go_on(carry):
+        _, _, taken, finite = carry
+        return (taken < count) & finite
+
+    lanes = () if axes is None else (jax.tree.leaves(state.params)[0].shape[0],)
+    costs = jnp.full((room, *lanes), jnp.nan, accumulator(state.params[0].w.dtype))
+    state, costs, taken, _ = lax.while_loop(go_on, body, (state, costs, jnp.zeros((), jnp.int32), jnp.array(True)))
+    return state, costs, taken
