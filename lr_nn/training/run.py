@@ -20,7 +20,7 @@ from lr_nn.penalties import Penalty
 from lr_nn.training import lanes
 from lr_nn.training.metrics import metrics
 from lr_nn.training.progress import Progress
-from lr_nn.training.steps import State, Task, advance, order, steps_per_epoch
+from lr_nn.training.steps import State, Task, advance, steps_per_epoch
 from lr_nn.trees import accumulator, all_finite
 from lr_nn.types import Batch, Params
 
@@ -132,8 +132,8 @@ def _prepare(net, params, data, optimizer, batch_size, key, penalty, opt_state, 
     if batch_size < n:
         if key is None:
             raise ValueError("mini-batches need a key to be drawn by; pass key=jax.random.key(0)")
-        draw = partial(order, epoch=0, n=n, batch_size=batch_size)
-        rows = jax.vmap(draw)(key) if axes is not None and axes.key == 0 else draw(key)
+        lanes = key.shape[:1] if axes is not None and axes.key == 0 else ()
+        rows = jnp.zeros((*lanes, steps_per_epoch(n, batch_size) * batch_size), jnp.int32)
     if opt_state is None:
         opt_state = optimizer.init(params) if axes is None else jax.vmap(optimizer.init)(params)
     return task, State(params, opt_state, rows, jnp.zeros((), jnp.int32)), batch_size

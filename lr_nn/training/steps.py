@@ -22,7 +22,7 @@ from lr_nn.types import Batch, Params
 
 
 class State(NamedTuple):
-    """What the next step needs. `order` is that of the running epoch, padded to whole batches."""
+    """What the next step needs. `order` is that of the running epoch, drawn at its first step."""
 
     params: Params
     opt_state: Any
@@ -75,7 +75,7 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 def order(key: jax.Array, epoch: jax.Array, n: int, batch_size: int) -> jax.Array:
     """The rows of one epoch, a permutation of range(n) drawn from (key, epoch), padded to whole batches."""
     rows = jax.random.permutation(jax.random.fold_in(key, epoch), n)
-    return jnp.pad(rows, (0, steps_per_epoch(n, batch_size) * batch_size - n))
+    return jnp.pad(rows.astype(jnp.int32), (0, steps_per_epoch(n, batch_size) * batch_size - n))
 
 
 def take(task: Task, order: jax.Array, position: jax.Array, n: int, batch_size: int) -> tuple[Batch, jax.Array]:

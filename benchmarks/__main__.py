@@ -1,0 +1,27 @@
+"""`python -m benchmarks NAME`: measure a claim of this package and leave the record in benchmarks/results."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+NAMES = {
+    "gradient": "hand-written against automatic gradients, formulations, batched training, epochs against peers",
+    "readme": "write the table of the README from the committed records",
+}
+
+
+def main() -> None:
+    """Run the benchmark named first on the command line; its own --help tells its options."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in NAMES:
+        print("usage: python -m benchmarks NAME [options]\n")
+        print("\n".join(f"  {known:10s} {line}" for known, line in NAMES.items()))
+        sys.exit(0 if name in ("-h", "--help") else f"\nunknown benchmark {name!r}")
+    import tyro
+
+    tyro.cli(import_module(f"benchmarks.{name}").main, prog=f"python -m benchmarks {name}", args=sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()

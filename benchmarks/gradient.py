@@ -1,0 +1,40 @@
+"""The hand-written gradient: against autodiff, in four formulations, in many lanes, and over whole epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import epoch, formulations, harness, lanes, mlp, thin
+from benchmarks.figure import bars
+
+SECTIONS = {
+    "mlp": (mlp.rows, "One gradient of a deep network, batch 1,024; time relative to jax.value_and_grad"),
+    "thin": (thin.rows, "One gradient of a thin logistic model; time relative to whole-batch jax.value_and_grad"),
+    "formulations": (formulations.rows, "Four ways to write one gradient; time relative to vectorised and jitted"),
+    "lanes": (lanes.rows, "Training m networks 784-30-10; time relative to one after the other"),
+    "epoch": (epoch.rows, "One epoch, 60,000 rows, batch 128; time relative to flax + optax in one scan"),
+}
+
+
+def main(
+    sections: tuple[str, ...] = tuple(SECTIONS), rounds: int = 21, small: bool = False, out: Path = harness.RESULTS
+) -> None:
+    """Measure the sections named and write gradient.json and gradient.png.
+
+    Args:
+        sections: which of mlp, thin, formulations, lanes, epoch.
+        rounds: interleaved rounds of the fast sections; the slow ones take fewer.
+        small: shrink every size, to see that it runs.
+        out: folder of the record. Sections not measured are kept from a record that is there.
+    """
+    unknown = set(sections) - set(SECTIONS)
+    if unknown:
+        raise SystemExit(f"unknown section {sorted(unknown)[0]!r}; known: {', '.join(SECTIONS)}")
+    kept = harness.read("gradient", out)["sections"] if (out / "gradient.json").exists() else {}
+    for name in sections:
+        measure, title = SECTIONS[name]
+        kept[name] = measure(rounds, small)
+        harness.show(title, kept[name])
+        path = harness.write("gradient", {name: kept[name] for name in SECTIONS if name in kept}, out)
+    bars(kept, {name: title for name, (_, title) in SECTIONS.items()}, out / "gradient.png")
+    print(f"written to {path.parent}")

@@ -1,0 +1,147 @@
+"""One way to measure: every competitor compiled and warmed, interleaved A B A B, ratios with their spread."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Compiled(NamedTuple):
+    """A compiled program on its arguments, with what compiling it told."""
+
+    run: Callable[[], Any]
+    compile_seconds: float
+    temporary_bytes: int
+
+
+def compiled(function: Callable, *args: Any) -> Compiled:
+    """`function` compiled for `args`; its run blocks until the result is there."""
+    lowered = jax.jit(function).lower(*args)
+    began = time.perf_counter()
+    program = lowered.compile()
+    seconds = time.perf_counter() - began
+    return Compiled(
+        lambda: jax.block_until_ready(program(*args)), seconds, program.memory_analysis().temp_size_in_bytes
+    )
+
+
+def interleave(competitors: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each competitor in each of `rounds` rounds, after one warming round; the order rotates."""
+    names = list(competitors)
+    for name in names:
+        competitors[name]()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        shift = i % len(names)
+        for name in names[shift:] + names[:shift]:
+            began = time.perf_counter()
+            competitors[name]()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: np.array(times) for name, times in seconds.items()}
+
+
+def relative(seconds: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+    """Median and quartiles of the pairwise ratios of time, competitor over baseline: below one is faster."""
+    low, median, high = np.percentile(seconds / baseline, [25, 50, 75])
+    return {"relative_time": float(median), "low": float(low), "high": float(high)}
+
+
+def compare(
+    case: str, competitors: Mapping[str, Callable[[], Any] | Compiled], baseline: str, rounds: int, **facts: Any
+) -> list[dict[str, Any]]:
+    """A row for each competitor: its time relative to `baseline`, and the memory and compile time of programs."""
+    runs = {name: c.run if isinstance(c, Compiled) else c for name, c in competitors.items()}
+    seconds = interleave(runs, rounds)
+    rows = []
+    for name, competitor in competitors.items():
+        row = {
+            "case": case,
+            "competitor": name,
+            **relative(seconds[name], seconds[baseline]),
+            "rounds": rounds,
+            **facts,
+        }
+        if isinstance(competitor, Compiled):
+            row["temporary_bytes"] = competitor.temporary_bytes
+            base = competitors[baseline]
+            if isinstance(base, Compiled):
+                row["relative_compile_time"] = competitor.compile_seconds / base.compile_seconds
+        rows.append(row)
+    return rows
+
+
+def device() -> dict[str, Any]:
+    """Where and with what this was measured."""
+    import jaxlib
+    import optax
+
+    kind = jax.devices()[0].device_kind
+    return {
+        "device": _processor() if kind == "cpu" else kind,
+        "cores": len(__import__("os").sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "optax": optax.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def write(name: str, sections: Mapping[str, list[dict[str, Any]]], folder: Path) -> Path:
+    """The record of a benchmark as JSON: the device, and the rows of every section."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"benchmark": name, "environment": device(), "sections": sections}, indent=1) + "\n")
+    return path
+
+
+def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
+    """A record written by `write`."""
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """A table on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    memory = any("temporary_bytes" in row for row in rows)
+    table.add_column("case")
+    table.add_column("competitor")
+    table.add_column("relative time", justify="right")
+    table.add_column("quartiles", justify="right")
+    if memory:
+        table.add_column("compile", justify="right")
+        table.add_column("temporaries", justify="right")
+    for row in rows:
+        cells = [
+            row["case"],
+            row["competitor"],
+            f"{row['relative_time']:.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+        ]
+        if memory:
+            cells.append(f"{row['relative_compile_time']:.2f}" if "relative_compile_time" in row else "")
+            cells.append(f"{row['temporary_bytes'] / 1e6:.2f} MB" if "temporary_bytes" in row else "")
+        table.add_row(*cells)
+    Console(width=110).print(table)
+
+
+def _processor() -> str:
+    """The processor's name where Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()

@@ -1,0 +1,41 @@
+"""One gradient of a deep network: the hand-written backward pass against `jax.value_and_grad`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+import lr_nn
+from benchmarks.harness import compare, compiled
+from lr_nn import Batch, losses
+
+SIZES = ((784, 100, 10), (784, 512, 512, 10), (784, 1024, 1024, 1024, 10))
+
+
+def peer_cost(params, x, y):
+    """The cost as a user of jax.nn and optax writes it."""
+    for layer in params[:-1]:
+        x = jax.nn.sigmoid(x @ layer.w + layer.b)
+    return optax.softmax_cross_entropy_with_integer_labels(x @ params[-1].w + params[-1].b, y).mean()
+
+
+def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
+    """Time, compile time and temporary memory, by hand and by autodiff of the peer's and of our own cost."""
+    key = jax.random.key(0)
+    found = []
+    for sizes in SIZES[: 1 if small else None]:
+        net = lr_nn.mlp(sizes, loss=losses.categorical)
+        params = lr_nn.init(net, key)
+        x = jax.random.uniform(key, (1024, sizes[0]))
+        y = jax.random.randint(key, (1024,), 0, sizes[-1])
+        competitors = {
+            "jax.value_and_grad": compiled(jax.value_and_grad(peer_cost), params, x, y),
+            "jax.value_and_grad of our cost": compiled(
+                lambda p, x, y, net=net: jax.value_and_grad(lambda p: lr_nn.cost(net, p, Batch(x, y)))(p), params, x, y
+            ),
+            "by hand": compiled(lambda p, x, y, net=net: lr_nn.value_and_gradient(net, p, Batch(x, y)), params, x, y),
+        }
+        found += compare("-".join(map(str, sizes)), competitors, "jax.value_and_grad", rounds, batch=1024)
+    return found
