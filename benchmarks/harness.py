@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -29,9 +30,8 @@ def compiled(function: Callable, *args: Any) -> Compiled:
     began = time.perf_counter()
     program = lowered.compile()
     seconds = time.perf_counter() - began
-    return Compiled(
-        lambda: jax.block_until_ready(program(*args)), seconds, program.memory_analysis().temp_size_in_bytes
-    )
+    memory: Any = program.memory_analysis()
+    return Compiled(lambda: jax.block_until_ready(program(*args)), seconds, memory.temp_size_in_bytes)
 
 
 def interleave(competitors: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
@@ -87,7 +87,7 @@ def device() -> dict[str, Any]:
     kind = jax.devices()[0].device_kind
     return {
         "device": _processor() if kind == "cpu" else kind,
-        "cores": len(__import__("os").sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,

@@ -9,7 +9,8 @@ import optax
 
 import lr_nn
 from benchmarks.harness import compare, compiled
-from lr_nn import Batch, losses
+from benchmarks.thin import by_hand, our_cost
+from lr_nn import losses
 
 SIZES = ((784, 100, 10), (784, 512, 512, 10), (784, 1024, 1024, 1024, 10))
 
@@ -32,10 +33,8 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         y = jax.random.randint(key, (1024,), 0, sizes[-1])
         competitors = {
             "jax.value_and_grad": compiled(jax.value_and_grad(peer_cost), params, x, y),
-            "jax.value_and_grad of our cost": compiled(
-                lambda p, x, y, net=net: jax.value_and_grad(lambda p: lr_nn.cost(net, p, Batch(x, y)))(p), params, x, y
-            ),
-            "by hand": compiled(lambda p, x, y, net=net: lr_nn.value_and_gradient(net, p, Batch(x, y)), params, x, y),
+            "jax.value_and_grad of our cost": compiled(jax.value_and_grad(our_cost(net)), params, x, y),
+            "by hand": compiled(by_hand(net), params, x, y),
         }
         found += compare("-".join(map(str, sizes)), competitors, "jax.value_and_grad", rounds, batch=1024)
     return found

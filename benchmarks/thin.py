@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax import lax
 
 import lr_nn
 from benchmarks.harness import compare, compiled
-from lr_nn import Batch
+from lr_nn import Batch, Network
 
 SHAPES = ((2**20, 128), (2**18, 512), (2**16, 2048))
 BLOCK_BYTES = 2**22
@@ -23,13 +24,15 @@ def peer_cost(params, x, y):
     return optax.sigmoid_binary_cross_entropy((x @ layer.w + layer.b)[:, 0], y).mean()
 
 
-def blocked_autodiff(rows: int):
+def blocked_autodiff(rows: int) -> Callable:
     """Autodiff accumulated block by block in a loop."""
 
     def value_and_grad(params, x, y):
         def block(i, total):
-            xs, ys = (lax.dynamic_slice_in_dim(a, i * rows, rows) for a in (x, y))
-            return jax.tree.map(jnp.add, total, jax.value_and_grad(peer_cost)(params, xs, ys))
+            part = jax.value_and_grad(peer_cost)(
+                params, lax.dynamic_slice_in_dim(x, i * rows, rows), lax.dynamic_slice_in_dim(y, i * rows, rows)
+            )
+            return jax.tree.map(jnp.add, total, part)
 
         blocks = x.shape[0] // rows
         zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
@@ -38,11 +41,21 @@ def blocked_autodiff(rows: int):
     return value_and_grad
 
 
+def our_cost(net: Network) -> Callable:
+    """The cost of this package, for autodiff."""
+    return lambda params, x, y: lr_nn.cost(net, params, Batch(x, y))
+
+
+def by_hand(net: Network, block_size: int | None = None) -> Callable:
+    """The hand-written gradient."""
+    return lambda params, x, y: lr_nn.value_and_gradient(net, params, Batch(x, y), block_size=block_size)
+
+
 def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     """By hand, with the automatic and with an explicit block, against autodiff whole and blocked, and x.sum()."""
     found = []
-    for n, d in SHAPES:
-        n = n // 64 if small else n
+    for full, d in SHAPES:
+        n = full // 64 if small else full
         key = jax.random.key(0)
         net = lr_nn.logistic_regression(d)
         x = jax.random.normal(key, (n, d))
@@ -50,17 +63,12 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         params = (lr_nn.Layer(0.05 * jax.random.normal(key, (d, 1)), jnp.zeros(1)),)
         block = BLOCK_BYTES // (4 * d) if not small else n // 4
 
-        def hand(block_size, net=net):
-            return lambda p, x, y: lr_nn.value_and_gradient(net, p, Batch(x, y), block_size=block_size)
-
         competitors = {
             "jax.value_and_grad": compiled(jax.value_and_grad(peer_cost), params, x, y),
-            "jax.value_and_grad of our cost": compiled(
-                lambda p, x, y, net=net: jax.value_and_grad(lambda p: lr_nn.cost(net, p, Batch(x, y)))(p), params, x, y
-            ),
+            "jax.value_and_grad of our cost": compiled(jax.value_and_grad(our_cost(net)), params, x, y),
             "jax.value_and_grad in blocks": compiled(blocked_autodiff(block), params, x, y),
-            "by hand": compiled(hand(None), params, x, y),
-            "by hand, block_size=4 MB": compiled(hand(block), params, x, y),
+            "by hand": compiled(by_hand(net, None), params, x, y),
+            "by hand, block_size=4 MB": compiled(by_hand(net, block), params, x, y),
             "x.sum()": compiled(lambda p, x, y: x.sum(), params, x, y),
         }
         found += compare(f"{n:,} x {d:,}", competitors, "jax.value_and_grad", rounds, n=n, d=d)

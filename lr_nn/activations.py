@@ -133,6 +133,7 @@ class LeakyRelu(Activation):
     name = "leaky_relu"
 
     def __post_init__(self):
+        """Refuse a slope that would lose the sign of z."""
         if not 0 < self.slope < math.inf:
             raise ValueError(
                 f"leaky_relu needs a finite slope > 0, so that the output keeps its sign; got {self.slope}"

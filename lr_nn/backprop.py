@@ -75,7 +75,7 @@ def contract(bp: Backprop, weight: jax.Array | None = None) -> Params:
     """Σ_i s_i g_i: a_{l-1}ᵀ (s δ_l) and Σ_i s_i δ_l for every layer."""
     deltas = bp.deltas
     if weight is not None:
-        deltas = [weight[:, None].astype(delta.dtype) * delta for delta in deltas]
+        deltas = tuple(weight[:, None].astype(delta.dtype) * delta for delta in deltas)
     return tuple(
         Layer(weight_gradient(a, delta), delta.sum(axis=0) if bp.bias else None)
         for a, delta in zip(bp.activations, deltas)

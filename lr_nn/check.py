@@ -39,7 +39,17 @@ def numeric(name: str, array: Any) -> jax.Array | np.ndarray:
 
 def finite(name: str, array: jax.Array | np.ndarray) -> None:
     """Refuse NaN and infinity in a concrete array, naming the first bad row."""
-    require(name, array, jnp.isfinite if isinstance(array, jax.Array) else np.isfinite, "finite")
+    require(name, array, is_finite, "finite")
+
+
+def is_finite(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """Which entries are neither NaN nor infinite, found where the array lives."""
+    return jnp.isfinite(array) if isinstance(array, jax.Array) else np.isfinite(array)
+
+
+def is_not_negative(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """Which entries are finite and at least zero."""
+    return (array >= 0) & is_finite(array)
 
 
 def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) -> None:
@@ -72,7 +82,7 @@ def weights(weight: Any, rows: int) -> jax.Array | np.ndarray:
     weight = numeric("weight", weight)
     if weight.shape != (rows,):
         raise ValueError(f"weight must have shape ({rows},), one a row of x; got {weight.shape}")
-    require("weight", weight, lambda s: (s >= 0) & (s < np.inf), "finite and not negative")
+    require("weight", weight, is_not_negative, "finite and not negative")
     if is_concrete(weight) and not bool((weight > 0).any()):
         raise ValueError("weight is zero for every example; at least one must be positive")
     return weight

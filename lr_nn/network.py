@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from lr_nn.trees import accumulator
 from lr_nn.types import Batch, Layer, Params
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Network:
     """An architecture: hashable, compared by value, static under `jit`. Parameters live outside, in a pytree.
 
@@ -28,30 +29,32 @@ class Network:
     """
 
     sizes: tuple[int, ...]
-    hidden: Activation | tuple[Activation, ...]
+    hidden: tuple[Activation, ...]
     loss: Loss
-    bias: bool = True
+    bias: bool
 
-    def __post_init__(self):
-        sizes = tuple(check.positive_integer("a size", size) for size in self.sizes)
+    def __init__(
+        self, sizes: Sequence[int], hidden: Activation | Sequence[Activation], loss: Loss, bias: bool = True
+    ) -> None:
+        """Check and keep; a single activation becomes a tuple."""
+        sizes = tuple(check.positive_integer("a size", size) for size in sizes)
         if len(sizes) < 2:
             raise ValueError(f"sizes must hold at least inputs and outputs, (d, k); got {sizes}")
         depth = len(sizes) - 2
-        hidden = (self.hidden,) * depth if isinstance(self.hidden, Activation) else tuple(self.hidden)
+        hidden = (hidden,) * depth if isinstance(hidden, Activation) else tuple(hidden)
         if len(hidden) != depth:
             raise ValueError(f"{depth} hidden layers need {depth} activations (or one for all); got {len(hidden)}")
         for activation in hidden:
             if not isinstance(activation, Activation):
                 raise TypeError(f"hidden must hold activations such as lr_nn.activations.sigmoid; got {activation!r}")
-        if not isinstance(self.loss, Loss):
-            raise TypeError(f"loss must be a loss such as lr_nn.losses.bernoulli; got {self.loss!r}")
-        if sizes[-1] < self.loss.least_outputs:
-            raise ValueError(
-                f"a {self.loss.name} loss needs at least {self.loss.least_outputs} outputs; got {sizes[-1]}"
-            )
+        if not isinstance(loss, Loss):
+            raise TypeError(f"loss must be a loss such as lr_nn.losses.bernoulli; got {loss!r}")
+        if sizes[-1] < loss.least_outputs:
+            raise ValueError(f"a {loss.name} loss needs at least {loss.least_outputs} outputs; got {sizes[-1]}")
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "hidden", hidden)
-        object.__setattr__(self, "bias", bool(self.bias))
+        object.__setattr__(self, "loss", loss)
+        object.__setattr__(self, "bias", bool(bias))
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -74,7 +77,11 @@ def softmax_regression(d: int, k: int) -> Network:
     return Network((d, k), (), losses.categorical)
 
 
-def mlp(sizes: tuple[int, ...], hidden: Activation = activations.sigmoid, loss: Loss = losses.bernoulli) -> Network:
+def mlp(
+    sizes: Sequence[int],
+    hidden: Activation | Sequence[Activation] = activations.sigmoid,
+    loss: Loss = losses.bernoulli,
+) -> Network:
     """A feed-forward network of the given `sizes`, one hidden activation for all layers or a tuple of them."""
     return Network(sizes, hidden, loss)
 
@@ -169,7 +176,9 @@ def check_params(net: Network, params: Any) -> None:
     expected = [(shape, (shape[1],) if net.bias else None) for shape in net.shapes]
     try:
         got = [(jnp.shape(w), None if b is None else jnp.shape(b)) for w, b in params]
-    except (TypeError, ValueError):
-        raise TypeError(f"params must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"params must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}"
+        ) from error
     if got != expected:
         raise ValueError(f"params do not fit the network: expected shapes (w, b) {expected}, got {got}")

@@ -6,7 +6,7 @@ prior on each weight with variance 1/(n·l2); l1 a Laplace prior with scale 1/(n
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,12 @@ from lr_nn.types import Layer, Params
 class Penalty(NamedTuple):
     """Strengths of the L1 and L2 penalty: numbers, or arrays of shape (m,) for m lanes under `vmap`."""
 
-    l1: ArrayLike = 0.0
-    l2: ArrayLike = 0.0
+    l1: Any = 0.0
+    l2: Any = 0.0
 
     def value(self, params: Params) -> jax.Array:
         """l1 Σ|w| + (l2/2) Σ w² over the weights of all layers: a scalar."""
-        return sum(self._l1(w) * jnp.abs(w).sum() + self._l2(w) / 2 * (w * w).sum() for w, _ in params)
+        return jnp.stack([self._l1(w) * jnp.abs(w).sum() + self._l2(w) / 2 * (w * w).sum() for w, _ in params]).sum()
 
     def gradient(self, params: Params) -> Params:
         """l1 sign(w) + l2 w, with sign(0) = 0 (the subgradient of smallest norm at a kink); zero for biases."""
@@ -82,5 +82,5 @@ def _strength(name: str, value: ArrayLike) -> jax.Array | np.ndarray:
     value = check.numeric(name, value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(np.float32)
-    check.require(name, value, lambda s: (s >= 0) & (s < np.inf), "finite and not negative")
+    check.require(name, value, check.is_not_negative, "finite and not negative")
     return value

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike
 
 if TYPE_CHECKING:
     from lr_nn.losses import Loss
@@ -29,10 +28,10 @@ class Batch(NamedTuple):
     read as frequencies; `offset` (n,) or (n, k), added to the linear predictor.
     """
 
-    x: ArrayLike
-    y: ArrayLike
-    weight: ArrayLike | None = None
-    offset: ArrayLike | None = None
+    x: Any
+    y: Any
+    weight: Any = None
+    offset: Any = None
 
 
 @jax.tree_util.register_dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,25 @@ class Loss(ABC):
     Two losses are equal if they are of one class with equal parameters, so they compile once.
     """
 
-    name: ClassVar[str]
-    target: ClassVar[str] = "finite numbers"
-    least_outputs: ClassVar[int] = 1
-    task: ClassVar[Literal["values", "labels", "classes"]] = "values"
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def target(self) -> str:
+        """What its targets must be, in words; `valid` says it in code."""
+        return "finite numbers"
+
+    @property
+    def least_outputs(self) -> int:
+        """The smallest k that makes sense."""
+        return 1
+
+    @property
+    def task(self) -> Literal["values", "labels", "classes"]:
+        """What is predicted: chooses the metrics."""
+        return "values"
 
     @abstractmethod
     def mean(self, eta: jax.Array) -> jax.Array:
@@ -55,8 +70,8 @@ class Loss(ABC):
         """Encoded targets (n, k) drawn from p(y | η)."""
 
     def valid(self, y: Any) -> Any:
-        """Which finite entries of the targets are admissible, elementwise."""
-        return y == y
+        """Which entries of the targets are admissible, elementwise; NaN and infinity never are."""
+        return check.is_finite(y)
 
     def targets(self, y: ArrayLike, n: int, k: int) -> jax.Array:
         """Admit targets for n examples and k outputs: (n, k), or (n,) where k = 1; else raise.
@@ -65,7 +80,6 @@ class Loss(ABC):
         """
         y = check.numeric("targets", y)
         self._shape(y, n, k)
-        check.finite("targets", y)
         check.require(f"targets of a {self.name} loss", y, self.valid, self.target)
         return jnp.asarray(y)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lr_nn import check
 from lr_nn.losses.base import Separable
 
 
@@ -95,7 +96,7 @@ class Poisson(Separable):
     target = "counts, not negative"
 
     def valid(self, y):
-        return y >= 0
+        return check.is_not_negative(y)
 
     def mean(self, eta):
         return jnp.exp(eta)

@@ -77,7 +77,7 @@ def _lanes(net: Network, params: Params) -> tuple[int, Params]:
             "train_many needs parameters with a leading lane axis, w (m, d_in, d_out): "
             "e.g. jax.vmap(lambda key: init(net, key))(jax.random.split(key, m))"
         )
-    first: Params = tuple(Layer(*(None if a is None else a[0] for a in layer)) for layer in params)
+    first = tuple(Layer(w[0], None if b is None else b[0]) for w, b in params)
     check_params(net, first)
     lanes = {a.shape[0] for a in jax.tree.leaves(params)}
     if len(lanes) != 1:

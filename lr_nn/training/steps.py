@@ -34,9 +34,9 @@ class Task(NamedTuple):
     """What every step reads and none changes, all of it arrays. `mean_weight` is Σ s_i / n, None without weights."""
 
     data: Batch
-    mean_weight: jax.Array | None
+    mean_weight: Any
     penalty: Penalty | None
-    key: jax.Array | None
+    key: Any
 
 
 def step(
