@@ -24,6 +24,13 @@ def backprop(net: Network, params: Params, x: ArrayLike, y: ArrayLike, offset: A
 
     Activations, deltas δ_l = ∂ℓ_i/∂z_l (n, d_l) and η per example, unscaled: nothing is summed or averaged.
     `offset` is added to η. Raises ValueError or TypeError for data that do not fit the network.
+
+    >>> import jax, lr_nn
+    >>> net = lr_nn.mlp((3, 5, 2))
+    >>> params = lr_nn.init(net, jax.random.key(0))
+    >>> bp = lr_nn.backprop(net, params, x=jax.numpy.ones((4, 3)), y=jax.numpy.ones((4, 2)))
+    >>> [delta.shape for delta in bp.deltas]
+    [(4, 5), (4, 2)]
     """
     return sweep(net, params, admit(net, params, Batch(x, y, offset=offset)))
 

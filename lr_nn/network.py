@@ -101,7 +101,7 @@ def init(net: Network, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"parameters must be of a floating dtype; got {dtype}")
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+    if dtype.itemsize == 8 and jnp.result_type(float) != dtype:
         raise ValueError(f"{dtype} needs jax.config.update('jax_enable_x64', True), or a call inside jax.enable_x64()")
     if len(net.shapes) == 1:
         rules = [jax.nn.initializers.zeros]

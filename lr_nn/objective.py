@@ -51,11 +51,18 @@ def value_and_gradient(
     """J and its gradient, shaped like the parameters, by one forward and one backward pass written by hand.
 
     block_size: rows taken forward and backward together, in a loop, so that activations take memory for one
-    block only; a last ragged block and weights are exact. None takes all rows at once, but on a CPU with one
-    device blocks the rows of a network whose activations would outgrow `ACTIVATION_BYTES`.
+    block only; a last ragged block and weights are exact. None chooses by the shapes, as `automatic_block_size`
+    says.
 
     If every weight of a traced batch is zero the mean is taken as zero. Raises ValueError or TypeError for data
     that do not fit the network, a negative penalty, or a block size below one.
+
+    >>> import jax, jax.numpy as jnp, lr_nn
+    >>> net = lr_nn.logistic_regression(2)
+    >>> batch = lr_nn.Batch(x=jnp.eye(2), y=jnp.array([1.0, 0.0]))
+    >>> value, (layer,) = lr_nn.value_and_gradient(net, lr_nn.init(net, jax.random.key(0)), batch)
+    >>> print(f"{value:.6f}", layer.w.tolist(), layer.b.tolist())
+    0.693147 [[-0.25], [0.25]] [0.0]
     """
     batch = admit(net, params, batch)
     if penalty is not None:
@@ -103,9 +110,6 @@ def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None)
     return jax.tree.map(lambda a, s: a.astype(s.dtype), total, shapes)
 
 
-ACTIVATION_BYTES = 2**26
-
-
 def _totals(net: Network, params: Params, batch: Batch) -> Totals:
     bp = sweep(net, params, batch)
     weight, loss = _weigh(net.loss.value(bp.eta, bp.y), batch.weight)
@@ -129,9 +133,16 @@ def _with_penalty(value: jax.Array, penalty: Penalty | None, params: Params) -> 
 
 
 def automatic_block_size(net: Network, x: jax.Array) -> int | None:
-    """Rows whose hidden activations and errors fill `ACTIVATION_BYTES`, on a CPU with one device only."""
+    """Rows whose activations and errors fill `BLOCK_BYTES`, or None to take all rows at once.
+
+    Blocks where the hidden layers outweigh the input, on a CPU with one device: there it saves memory and, the
+    cache being small, time. Elsewhere the loop's copy of each block of `x` costs more than it gives.
+    """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return None
-    row_bytes = 2 * sum(net.sizes[1:]) * x.dtype.itemsize
-    rows = max(1024, ACTIVATION_BYTES // row_bytes)
-    return None if x.shape[0] < 2 * rows or len(net.sizes) == 2 else rows
+    per_row = 2 * sum(net.sizes[1:])
+    rows = max(LEAST_ROWS, BLOCK_BYTES // (per_row * x.dtype.itemsize))
+    return rows if per_row >= net.sizes[0] and x.shape[0] >= 2 * rows else None
+
+
+BLOCK_BYTES, LEAST_ROWS = 2**21, 1024

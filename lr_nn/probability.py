@@ -12,13 +12,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr, kl_div, xlog1py, xlogy
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 
 
 def odds(p: ArrayLike) -> jax.Array:
-    """p / (1 - p) for a probability p in [0, 1]: from [0, 1] to [0, ∞]."""
+    """p / (1 - p) for a probability p in [0, 1]: from [0, 1] to [0, ∞].
+
+    >>> float(odds(0.75))
+    3.0
+    """
     p = _probability("p", p)
     return p / (1 - p)
 
@@ -141,23 +145,24 @@ def _log(base: float) -> float:
     return math.log(base)
 
 
-def _float(name: str, array: ArrayLike) -> jax.Array:
+def _float(name: str, array: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """A floating-point array; integers become `dtype`."""
     array = jnp.asarray(check.numeric(name, array))
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(dtype)
 
 
-def _probability(name: str, array: ArrayLike) -> jax.Array:
-    array = _float(name, array)
+def _probability(name: str, array: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
+    array = _float(name, array, dtype)
     check.require(name, array, lambda p: (p >= 0) & (p <= 1), "in [0, 1]")
     return array
 
 
 def _pair(p: ArrayLike, other: ArrayLike, name: str = "y") -> tuple[jax.Array, jax.Array]:
-    p, other = _probability("p", p), _probability(name, other)
-    if p.shape != other.shape and p.ndim and other.ndim and p.ndim != other.ndim:
+    p = _probability("p", p)
+    other = _probability(name, other, p.dtype)
+    if p.ndim and other.ndim and p.ndim != other.ndim:
         raise ValueError(f"p and {name} must have the same number of axes; got {p.shape} and {other.shape}")
-    dtype = jnp.promote_types(p.dtype, other.dtype)
-    return p.astype(dtype), other.astype(dtype)
+    return p, other
 
 
 def _labels(y: ArrayLike, scores: jax.Array) -> jax.Array:

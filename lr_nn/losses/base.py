@@ -19,6 +19,12 @@ class Loss(ABC):
     """ℓ(η, y), its derivatives in η, and the law p(y | η) that it is the negative log-likelihood of.
 
     Two losses are equal if they are of one class with equal parameters, so they compile once.
+
+    >>> from lr_nn import activations, losses
+    >>> losses.through(activations.leaky_relu(0.1), losses.squared_error) == losses.through(
+    ...     activations.leaky_relu(0.1), losses.squared_error
+    ... )
+    True
     """
 
     @property

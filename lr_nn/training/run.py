@@ -24,7 +24,7 @@ from lr_nn.training.steps import State, Task, advance, steps_per_epoch
 from lr_nn.trees import accumulator, all_finite
 from lr_nn.types import Batch, Params
 
-Status = Literal["completed", "early_stopped", "interrupted", "non_finite"]
+Ending = Literal["completed", "early_stopped", "interrupted", "non_finite"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Training:
     params: Params
     opt_state: Any
     history: dict[str, np.ndarray]
-    status: Status
+    status: Ending
     message: str
     steps: int
 
@@ -74,6 +74,13 @@ def train(
 
     Raises ValueError or TypeError, before anything is compiled, for data that do not fit the network, epochs,
     patience or a batch size below one, and mini-batches without a key.
+
+    >>> import jax, lr_nn, optax
+    >>> net = lr_nn.linear_regression(1)
+    >>> data = lr_nn.Batch(x=jax.numpy.arange(4.0)[:, None], y=1 + 2 * jax.numpy.arange(4.0))
+    >>> result = lr_nn.train(net, lr_nn.init(net, jax.random.key(0)), data, optimizer=optax.sgd(0.2), epochs=200)
+    >>> print(result.status, [f"{leaf.item():.3f}" for leaf in jax.tree.leaves(result.params)])
+    completed ['2.000', '1.000']
     """
     data = admit(net, params, data)
     task, state, batch_size = _prepare(net, params, data, optimizer, batch_size, key, penalty, opt_state, axes=None)
@@ -172,7 +179,7 @@ class _Run:
         except KeyboardInterrupt:
             return self._result("interrupted", f"interrupted after step {self.steps}")
 
-    def _loop(self) -> tuple[Status, str]:
+    def _loop(self) -> tuple[Ending, str]:
         count = 1
         while self.steps < self.epochs * self.per_epoch:
             began = time.perf_counter()
@@ -210,7 +217,7 @@ class _Run:
         self.steps += len(costs)
         return not np.isfinite(costs[-1]).any()
 
-    def _step_back(self) -> tuple[Status, str]:
+    def _step_back(self) -> tuple[Ending, str]:
         """Run again from a kept state to the last parameters whose cost was finite."""
         costs = np.concatenate(self.costs)
         bad = self.steps - 1 if not np.isfinite(costs[-1]).any() else self.steps
@@ -236,7 +243,7 @@ class _Run:
         total = self.epochs * self.per_epoch
         return Progress(self.steps, total, self.steps // self.per_epoch, self.epochs, self.costs[-1][-1])
 
-    def _result(self, status: Status, message: str) -> Training:
+    def _result(self, status: Ending, message: str) -> Training:
         history = {"cost": self._epoch_costs()}
         if self.scores:
             history |= {name: np.array([scores[name] for scores in self.scores]) for name in self.scores[0]}

@@ -1,0 +1,53 @@
+"""The table of the README, written from the committed record, so that no number there stands alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import read
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- begin: python -m benchmarks readme -->", "<!-- end -->"
+AUTODIFF = ("jax.value_and_grad",)
+FLAX = ("flax + optax, autodiff, one scan",)
+SKLEARN = ("scikit-learn, 1 thread", "scikit-learn, 2 threads")
+
+# What is measured, the section and case of the record, ours, and the peers (the best of them counts).
+CLAIMS = (
+    ("gradient, MLP 784-100-10, batch 1,024", "mlp", "784-100-10", "by hand", AUTODIFF),
+    ("gradient, MLP 784-512-512-10", "mlp", "784-512-512-10", "by hand", AUTODIFF),
+    ("gradient, MLP 784-1024-1024-1024-10", "mlp", "784-1024-1024-1024-10", "by hand", AUTODIFF),
+    ("gradient, logistic, 1,048,576 × 128", "thin", "1,048,576 x 128", "by hand", AUTODIFF),
+    ("gradient, logistic, 262,144 × 512", "thin", "262,144 x 512", "by hand", AUTODIFF),
+    ("gradient, logistic, 65,536 × 2,048", "thin", "65,536 x 2,048", "by hand", AUTODIFF),
+    ("epoch, 784-100-10", "epoch", "784-100-10", "lr_nn.train", FLAX),
+    ("epoch, 784-100-10", "epoch", "784-100-10", "lr_nn.train", SKLEARN),
+    ("epoch, 784-512-512-10", "epoch", "784-512-512-10", "lr_nn.train", FLAX),
+    ("epoch, 784-512-512-10", "epoch", "784-512-512-10", "lr_nn.train", SKLEARN),
+)
+
+
+def table() -> str:
+    """The claims as a Markdown table: how many times faster than the best of the peers."""
+    record = read("gradient")
+    lines = ["| what | against | times faster |", "|---|---|---:|"]
+    for what, section, case, ours, peers in CLAIMS:
+        times = {row["competitor"]: row["relative_time"] for row in record["sections"][section] if row["case"] == case}
+        best = min(peers, key=lambda peer: times[peer])
+        lines.append(f"| {what} | `{best}` | {times[best] / times[ours]:.2f} |")
+    return "\n".join([*lines, "", _where(record["environment"])])
+
+
+def _where(environment: dict[str, Any]) -> str:
+    return (
+        f"Medians of interleaved runs on {environment['cores']} cores of {environment['device']}, "
+        f"JAX {environment['jax']}, float32; all rows, with their spread, in `benchmarks/results/gradient.json`."
+    )
+
+
+def main() -> None:
+    """Write the table into the README, between its two marks."""
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END, 1)[1]}")

@@ -1,0 +1,49 @@
+"""The README tells the truth: its snippet runs, and its numbers are those of the committed record."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness, readme
+
+TEXT = readme.README.read_text()
+
+
+def test_the_snippet_is_short_and_finds_gradients_that_agree(capsys):
+    snippet = re.search(r"```python\n(.*?)```", TEXT, re.S).group(1)
+    assert len(snippet.splitlines()) <= 15
+    exec(compile(snippet, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        difference, size = map(float, re.search(r"difference (\S+) of (\S+)", line).groups())
+        assert difference <= 1e-6 * max(size, 1e-2) and size > 0
+
+
+def test_the_table_is_that_of_the_committed_record():
+    written = TEXT.split(readme.BEGIN)[1].split(readme.END)[0]
+    assert written.strip() == readme.table().strip()
+
+
+def test_both_commands_stand_on_one_line():
+    commands = [line for line in TEXT.splitlines() if line.startswith("python3 -m venv")]
+    assert len(commands) == 2 and commands[0].endswith("experiments ladder") and commands[1].endswith("pytest -q")
+
+
+def test_ratios_are_taken_pair_by_pair():
+    import numpy as np
+
+    row = harness.relative(np.array([1.0, 4.0, 9.0]), np.array([1.0, 2.0, 3.0]))
+    assert row == {"relative_time": 2.0, "low": 1.5, "high": 2.5}
+
+
+def test_competitors_take_turns():
+    turns = []
+    harness.interleave({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
+    assert turns == list("ab" + "ab" + "ba" + "ab")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in Path(harness.RESULTS).glob("*.json")])
+def test_records_name_their_device(name):
+    assert {"device", "cores", "jax"} <= set(harness.read(name)["environment"])
