@@ -270,6 +270,11 @@ def test_impossible_options_are_refused(change, error, message):
         lr_nn.train(NET, start(), rows(), **({"optimizer": SGD, "epochs": 1} | change))
 
 
+def test_training_is_not_traced():
+    with pytest.raises(TypeError, match=r"training\.step"):
+        jax.jit(lambda params: lr_nn.train(NET, params, rows(), optimizer=SGD, epochs=1).params)(start())
+
+
 def test_lanes_that_do_not_match_are_refused():
     params = jax.tree.map(lambda a: jnp.stack([a, a]), start())
     with pytest.raises(ValueError, match="leading lane axis"):

@@ -73,7 +73,8 @@ def train(
     parameter that turns NaN or infinite ends the training with the last parameters whose cost was finite.
 
     Raises ValueError or TypeError, before anything is compiled, for data that do not fit the network, epochs,
-    patience or a batch size below one, and mini-batches without a key.
+    patience or a batch size below one, and mini-batches without a key; TypeError under `jit` and `vmap`, where
+    `training.step` is the function to call.
 
     >>> import jax, lr_nn, optax
     >>> net = lr_nn.linear_regression(1)
@@ -82,8 +83,9 @@ def train(
     >>> print(result.status, [f"{leaf.item():.3f}" for leaf in jax.tree.leaves(result.params)])
     completed ['2.000', '1.000']
     """
+    check.on_host("train", (params, data, validation, key))
     data = admit(net, params, data)
-    task, state, batch_size = _prepare(net, params, data, optimizer, batch_size, key, penalty, opt_state, axes=None)
+    task, state, batch_size = _prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes=None)
     epochs = check.positive_integer("epochs", epochs)
     if patience is not None:
         patience = check.positive_integer("patience", patience)
@@ -118,13 +120,23 @@ def train_many(
 
     Raises as `train` does, and ValueError where `params` have no lane axis.
     """
+    check.on_host("train_many", (params, data, key))
     data, axes = lanes.admit(net, params, data, penalty, key)
-    task, state, batch_size = _prepare(net, params, data, optimizer, batch_size, key, penalty, opt_state, axes)
+    task, state, batch_size = _prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes)
     epochs = check.positive_integer("epochs", epochs)
     return _Run(net, optimizer, task, state, batch_size, epochs, axes, None, None, progress).to_the_end()
 
 
-def _prepare(net, params, data, optimizer, batch_size, key, penalty, opt_state, axes):
+def _prepare(
+    params: Params,
+    data: Batch,
+    optimizer: optax.GradientTransformation,
+    batch_size: int | None,
+    key: jax.Array | None,
+    penalty: Penalty | None,
+    opt_state: Any,
+    axes: Task | None,
+) -> tuple[Task, State, int]:
     """The constant part of the work, its first state, and the batch size as a number."""
     if not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be an optax one, such as optax.adam(1e-3); got {optimizer!r}")
@@ -139,8 +151,8 @@ def _prepare(net, params, data, optimizer, batch_size, key, penalty, opt_state, 
     if batch_size < n:
         if key is None:
             raise ValueError("mini-batches need a key to be drawn by; pass key=jax.random.key(0)")
-        lanes = key.shape[:1] if axes is not None and axes.key == 0 else ()
-        rows = jnp.zeros((*lanes, steps_per_epoch(n, batch_size) * batch_size), jnp.int32)
+        lead = key.shape[:1] if axes is not None and axes.key == 0 else ()
+        rows = jnp.zeros((*lead, steps_per_epoch(n, batch_size) * batch_size), jnp.int32)
     if opt_state is None:
         opt_state = optimizer.init(params) if axes is None else jax.vmap(optimizer.init)(params)
     return task, State(params, opt_state, rows, jnp.zeros((), jnp.int32)), batch_size
@@ -182,8 +194,9 @@ class _Run:
     def _loop(self) -> tuple[Ending, str]:
         count = 1
         while self.steps < self.epochs * self.per_epoch:
+            count = min(count, self._steps_ahead())
             began = time.perf_counter()
-            failed = self._advance(min(count, self._steps_ahead()))
+            failed = self._advance(count)
             seconds = time.perf_counter() - began
             if failed:
                 return self._step_back()
@@ -211,7 +224,7 @@ class _Run:
     def _advance(self, count: int) -> bool:
         """Take `count` steps; True if the cost of the last one was not finite (in any lane left)."""
         state, costs, taken = self.advance(self.state, self.task, jnp.asarray(count, jnp.int32))
-        costs = np.asarray(costs[: int(taken)])
+        costs = np.asarray(costs)[: int(taken)]
         self.kept, self.state = (self.kept[1], self.state), state
         self.costs.append(costs)
         self.steps += len(costs)
@@ -225,6 +238,8 @@ class _Run:
         older, newer = self.kept
         start = newer if int(newer.step) <= self.steps else older
         self.state, _, _ = self.advance(start, self.task, jnp.asarray(self.steps, jnp.int32) - start.step)
+        if self.patience is not None and self.scores:
+            self.state = self.best[2]
         what = "the cost" if bad < len(costs) else "a parameter"
         hint = "lower the learning rate, scale the inputs, or clip the gradient (optax.clip_by_global_norm)"
         return "non_finite", f"{what} was not finite at step {bad} (epoch {bad // self.per_epoch}): {hint}"
