@@ -21,10 +21,10 @@ def is_concrete(array: Any) -> bool:
     return True
 
 
-def on_host(name: str, tree: Any) -> None:
+def on_host(name: str, tree: Any, instead: str) -> None:
     """Refuse tracers: `name` runs on the host, and not under `jit` or `vmap`."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-        raise TypeError(f"{name} runs on the host and cannot be traced; under jit or vmap call training.step")
+        raise TypeError(f"{name} runs on the host and cannot be traced; under jit or vmap call {instead}")
 
 
 def numeric(name: str, array: Any) -> jax.Array | np.ndarray:

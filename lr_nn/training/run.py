@@ -83,7 +83,7 @@ def train(
     >>> print(result.status, [f"{leaf.item():.3f}" for leaf in jax.tree.leaves(result.params)])
     completed ['2.000', '1.000']
     """
-    check.on_host("train", (params, data, validation, key))
+    check.on_host("train", (params, data, validation, key), "training.step")
     data = admit(net, params, data)
     task, state, batch_size = _prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes=None)
     epochs = check.positive_integer("epochs", epochs)
@@ -120,7 +120,7 @@ def train_many(
 
     Raises as `train` does, and ValueError where `params` have no lane axis.
     """
-    check.on_host("train_many", (params, data, key))
+    check.on_host("train_many", (params, data, key), "training.step")
     data, axes = lanes.admit(net, params, data, penalty, key)
     task, state, batch_size = _prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes)
     epochs = check.positive_integer("epochs", epochs)
