@@ -1,0 +1,52 @@
+"""`python -m experiments NAME [OPTIONS]`: finds the experiment and hands it to the runner.
+
+Nothing is imported before it is known to be wanted, so that the list and every `--help` answer at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from experiments import runner
+
+# Name on the command line -> module. What it asks is the first line of the module's docstring.
+EXPERIMENTS = {
+    "ladder": "experiments.ladder",
+}
+
+
+def question(module: str) -> str:
+    """The first line of a module's docstring, read without importing it."""
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return docstring.split("\n")[0]
+
+
+def overview() -> str:
+    """How to call, and every experiment with a line."""
+    width = max(map(len, EXPERIMENTS))
+    lines = [f"  {name:{width}}  {question(module)}" for name, module in sorted(EXPERIMENTS.items())]
+    usage = "usage: python -m experiments NAME [OPTIONS]      (NAME --help lists its options)"
+    return "\n".join([usage, "", "experiments:", *lines])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment that `arguments` (default: the command line) ask for; return the exit status."""
+    name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name not in EXPERIMENTS:
+        print(f"error: there is no experiment {name!r}\n\n{overview()}", file=sys.stderr)
+        return 2
+    return runner.launch(name, import_module(EXPERIMENTS[name]), rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What a run has to say, once for the terminal and once as a page: tables, figures, sections."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table as TerminalTable
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A saved picture. `alt` says in words what it shows; a `wide` one takes the whole width of the page."""
+
+    path: Path
+    alt: str
+    caption: str
+    wide: bool = False
+
+    @property
+    def data(self) -> str:
+        """The file in base64, to be written into the page."""
+        return base64.b64encode(self.path.read_bytes()).decode("ascii")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, which a PNG states in its first header."""
+        header = self.path.read_bytes()[16:24]
+        return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text. The first column heads its row; the others are right-aligned. `notes` stand below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    def for_terminal(self) -> TerminalTable:
+        """The table for rich, narrow enough for 80 columns if the texts are."""
+        from rich import box
+        from rich.table import Table as TerminalTable
+
+        table = TerminalTable(
+            title=self.title,
+            title_justify="left",
+            title_style="bold",
+            caption="\n".join(self.notes) or None,
+            caption_justify="left",
+            caption_style="",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if i else "left", vertical="bottom", no_wrap=not i)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading of the page and what stands under it, in this order: text, facts, tables, figures."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    facts: Mapping[str, str] | None = None
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+def render(title: str, lead: str, sections: Sequence[Section], config: Mapping[str, Any]) -> str:
+    """The page: self-contained, in light and dark, for a phone as for a desk."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html.jinja")
+    return template.render(title=title, lead=lead, sections=sections, config=config)
