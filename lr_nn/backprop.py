@@ -9,6 +9,8 @@ Rumelhart, Hinton & Williams (1986). The recursion is `pullback`; what seeds it 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -71,11 +73,18 @@ def gradient(bp: Backprop, weight: ArrayLike | None = None) -> Params:
 
     `weight` s (n,) defaults to ones; integer weights are duplicated rows. No penalty is added.
     """
-    n = bp.eta.shape[0]
+    weight, total = example_weights(bp, weight)
+    return scale(contract(bp, weight), 1 / total)
+
+
+def example_weights(bp: Backprop, weight: ArrayLike | None) -> tuple[jax.Array | None, jax.Array]:
+    """Checked weights s (n,), or None for ones, and their sum; one where a traced sum is zero."""
+    n, dtype = bp.eta.shape[0], accumulator(bp.eta.dtype)
     if weight is None:
-        return scale(contract(bp), jnp.asarray(1 / n))
-    weight = jnp.asarray(check.weights(weight, n), accumulator(bp.eta.dtype))
-    return scale(contract(bp, weight), 1 / weight.sum())
+        return None, jnp.asarray(n, dtype)
+    weight = jnp.asarray(check.weights(weight, n), dtype)
+    total = weight.sum()
+    return weight, jnp.where(total > 0, total, jnp.ones_like(total))
 
 
 def contract(bp: Backprop, weight: jax.Array | None = None) -> Params:
@@ -100,6 +109,21 @@ def weight_gradient(a: jax.Array, delta: jax.Array) -> jax.Array:
         return (delta.T @ a).T
     a, delta = a.reshape(-1, rows, a.shape[1]), delta.reshape(-1, rows, delta.shape[1])
     return jnp.einsum("pnk,pnd->pkd", delta, a).sum(axis=0).T
+
+
+def widened(bp: Backprop) -> Backprop:
+    """The same pass with activations and deltas in float32, if it was of half precision."""
+
+    def wide(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(a.astype(accumulator(a.dtype)) for a in arrays)
+
+    return replace(bp, activations=wide(bp.activations), deltas=wide(bp.deltas))
+
+
+def squared(bp: Backprop) -> Backprop:
+    """The pass with a² and δ² in place of a and δ: contracted, it gives sums of squared gradients."""
+    bp = widened(bp)
+    return replace(bp, activations=tuple(a * a for a in bp.activations), deltas=tuple(d * d for d in bp.deltas))
 
 
 def input_gradient(net: Network, params: Params, bp: Backprop) -> jax.Array:

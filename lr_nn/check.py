@@ -28,7 +28,7 @@ def on_host(name: str, tree: Any, instead: str) -> None:
 
 
 def numeric(name: str, array: Any) -> jax.Array | np.ndarray:
-    """`array` as a NumPy or JAX array of real numbers; sparse, text and complex ones are refused."""
+    """`array` as a NumPy or JAX array of real numbers, booleans as 0 and 1; sparse, text and complex are refused."""
     if hasattr(array, "toarray") or hasattr(array, "todense"):
         raise TypeError(
             f"{name} is a sparse matrix ({type(array).__name__}); pass a dense array, e.g. {name}.toarray()"
@@ -40,7 +40,7 @@ def numeric(name: str, array: Any) -> jax.Array | np.ndarray:
     # NumPy calls bfloat16 a kind of its own, "V"; JAX knows that it is a float.
     if array.dtype.kind not in NUMERIC_KINDS and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be an array of real numbers; got dtype {array.dtype}")
-    return array
+    return array.astype(np.int8) if array.dtype == bool else array
 
 
 def finite(name: str, array: jax.Array | np.ndarray) -> None:

@@ -41,18 +41,17 @@ class Network:
         if len(sizes) < 2:
             raise ValueError(f"sizes must hold at least inputs and outputs, (d, k); got {sizes}")
         depth = len(sizes) - 2
-        hidden = (hidden,) * depth if isinstance(hidden, Activation) else tuple(hidden)
+        hidden = (hidden,) * depth if isinstance(hidden, Activation) else hidden
+        if not isinstance(hidden, Sequence) or not all(isinstance(a, Activation) for a in hidden):
+            raise TypeError(f"hidden must be activations such as lr_nn.activations.sigmoid; got {hidden!r}")
         if len(hidden) != depth:
             raise ValueError(f"{depth} hidden layers need {depth} activations (or one for all); got {len(hidden)}")
-        for activation in hidden:
-            if not isinstance(activation, Activation):
-                raise TypeError(f"hidden must hold activations such as lr_nn.activations.sigmoid; got {activation!r}")
         if not isinstance(loss, Loss):
             raise TypeError(f"loss must be a loss such as lr_nn.losses.bernoulli; got {loss!r}")
         if sizes[-1] < loss.least_outputs:
             raise ValueError(f"a {loss.name} loss needs at least {loss.least_outputs} outputs; got {sizes[-1]}")
         object.__setattr__(self, "sizes", sizes)
-        object.__setattr__(self, "hidden", hidden)
+        object.__setattr__(self, "hidden", tuple(hidden))
         object.__setattr__(self, "loss", loss)
         object.__setattr__(self, "bias", bool(bias))
 
@@ -159,7 +158,7 @@ def admit(net: Network, params: Params, batch: Batch) -> Batch:
         weight = jnp.asarray(check.weights(weight, n), accumulator(x.dtype))
     if offset is not None:
         offset = admit_offset(offset, n, k, x)
-    return Batch(x, net.loss.targets(batch.y, n, k), weight, offset)
+    return Batch(x, net.loss.targets(batch.y, n, k, x.dtype), weight, offset)
 
 
 def admit_offset(offset: ArrayLike, n: int, k: int, x: jax.Array) -> jax.Array:
@@ -174,11 +173,11 @@ def admit_offset(offset: ArrayLike, n: int, k: int, x: jax.Array) -> jax.Array:
 def check_params(net: Network, params: Any) -> None:
     """Raise if `params` is not a tuple of layers of the network's shapes."""
     expected = [(shape, (shape[1],) if net.bias else None) for shape in net.shapes]
-    try:
-        got = [(jnp.shape(w), None if b is None else jnp.shape(b)) for w, b in params]
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"params must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}"
-        ) from error
+    if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
+        raise TypeError(f"params must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}")
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"params must be of a floating dtype; got {jnp.result_type(leaf)}")
+    got = [(jnp.shape(w), None if b is None else jnp.shape(b)) for w, b in params]
     if got != expected:
         raise ValueError(f"params do not fit the network: expected shapes (w, b) {expected}, got {got}")

@@ -12,7 +12,7 @@ from jax import lax
 from lr_nn import check
 from lr_nn.backprop import contract, sweep
 from lr_nn.network import Network, admit, propagate
-from lr_nn.penalties import Penalty
+from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, add, scale
 from lr_nn.types import Batch, Params
 
@@ -36,8 +36,7 @@ def cost(net: Network, params: Params, batch: Batch, penalty: Penalty | None = N
     Raises ValueError or TypeError for data that do not fit the network and for a negative penalty.
     """
     batch = admit(net, params, batch)
-    if penalty is not None:
-        penalty.check()
+    check_penalty(penalty)
     _, eta = propagate(net, params, batch.x)
     if batch.offset is not None:
         eta = eta + batch.offset
@@ -65,8 +64,7 @@ def value_and_gradient(
     0.693147 [[-0.25], [0.25]] [0.0]
     """
     batch = admit(net, params, batch)
-    if penalty is not None:
-        penalty.check()
+    check_penalty(penalty)
     if block_size is None:
         block_size = automatic_block_size(net, batch.x)
     else:
@@ -101,13 +99,13 @@ def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None)
         start = i * block_size
         return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block_size), batch)
 
-    shapes = jax.eval_shape(lambda: function(block(0)))
-    start = jax.tree.map(lambda s: jnp.zeros(s.shape, accumulator(s.dtype)), shapes)
+    first = function(block(0))
+    start = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), first)
     whole = n // block_size
-    total = lax.fori_loop(0, whole, lambda i, total: add(total, function(block(i))), start)
+    total = lax.fori_loop(1, whole, lambda i, total: add(total, function(block(i))), start)
     if n % block_size:
         total = add(total, function(jax.tree.map(lambda a: a[whole * block_size :], batch)))
-    return jax.tree.map(lambda a, s: a.astype(s.dtype), total, shapes)
+    return jax.tree.map(lambda a, like: a.astype(like.dtype), total, first)
 
 
 def _totals(net: Network, params: Params, batch: Batch) -> Totals:

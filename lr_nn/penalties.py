@@ -46,16 +46,21 @@ class Penalty(NamedTuple):
 
         return tuple(Layer(shrink(w), b) for w, b in params)
 
-    def check(self) -> None:
-        """Raise ValueError if a concrete strength is negative or not finite."""
-        _strength("penalty l1", self.l1)
-        _strength("penalty l2", self.l2)
-
     def _l1(self, w: jax.Array) -> jax.Array:
         return jnp.asarray(self.l1, w.dtype)
 
     def _l2(self, w: jax.Array) -> jax.Array:
         return jnp.asarray(self.l2, w.dtype)
+
+
+def check_penalty(penalty: Any) -> None:
+    """Raise TypeError if `penalty` is neither a Penalty nor None, ValueError for a negative or infinite strength."""
+    if penalty is None:
+        return
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"penalty must be a Penalty, such as lr_nn.penalties.l2(0.1); got {penalty!r}")
+    _strength("penalty l1", penalty.l1)
+    _strength("penalty l2", penalty.l2)
 
 
 def l1(strength: ArrayLike) -> Penalty:
@@ -74,6 +79,7 @@ def elastic_net(strength: ArrayLike, l1_ratio: ArrayLike) -> Penalty:
     """strength · (l1_ratio Σ|w| + (1 - l1_ratio)/2 Σ w²), l1_ratio in [0, 1]. Zou & Hastie (2005)."""
     strength, ratio = _strength("strength", strength), _strength("l1_ratio", l1_ratio)
     check.require("l1_ratio", ratio, lambda r: r <= 1, "at most 1")
+    ratio = ratio.astype(strength.dtype)
     return Penalty(l1=strength * ratio, l2=strength * (1 - ratio))
 
 

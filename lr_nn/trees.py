@@ -35,3 +35,8 @@ def all_finite(tree: Any) -> jax.Array:
     """True if no leaf of floats holds a NaN or an infinity."""
     leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
     return jnp.array([jnp.isfinite(a).all() for a in leaves]).all()
+
+
+def squared_norm(tree: Any) -> jax.Array:
+    """Σ of squares over all leaves: a scalar."""
+    return jnp.stack([(a * a).sum() for a in jax.tree.leaves(tree)]).sum()

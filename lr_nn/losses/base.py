@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.trees import lift
@@ -79,15 +79,15 @@ class Loss(ABC):
         """Which entries of the targets are admissible, elementwise; NaN and infinity never are."""
         return check.is_finite(y)
 
-    def targets(self, y: ArrayLike, n: int, k: int) -> jax.Array:
-        """Admit targets for n examples and k outputs: (n, k), or (n,) where k = 1; else raise.
+    def targets(self, y: ArrayLike, n: int, k: int, dtype: DTypeLike = jnp.float32) -> jax.Array:
+        """Admit targets for n examples and k outputs, (n, k), or (n,) where k = 1, as an array of `dtype`; else raise.
 
         ValueError for a wrong length, shape or (in a concrete array) value; TypeError for text and sparse arrays.
         """
         y = check.numeric("targets", y)
         self._shape(y, n, k)
         check.require(f"targets of a {self.name} loss", y, self.valid, self.target)
-        return jnp.asarray(y)
+        return jnp.asarray(y, dtype)
 
     def encode(self, y: ArrayLike, eta: jax.Array) -> jax.Array:
         """Admitted targets as an array of the shape and dtype of `eta`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lr_nn import check
 from lr_nn.losses.base import Loss
@@ -47,21 +48,26 @@ class Categorical(Loss):
     def sample(self, eta, key):
         return jax.nn.one_hot(jax.random.categorical(key, eta, axis=1), eta.shape[1], dtype=eta.dtype)
 
-    def targets(self, y, n, k):
+    def targets(self, y, n, k, dtype=jnp.float32):
+        """Labels stay integers, one-hot rows become `dtype`."""
         y = check.numeric("targets", y)
         self._shape(y, n, k)
+        if y.dtype.kind in "bu":  # wide enough for k, and not taken for a mask
+            y = y.astype(np.int32)
         if y.ndim == 1:
             check.require(f"targets of {k} classes", y, lambda y: (y >= 0) & (y < k), f"integers in [0, {k})")
         else:
             check.require(
                 f"targets of {k} classes", y, lambda y: ((y == 0) | (y == 1)).all(1) & (y.sum(1) == 1), "one-hot rows"
             )
-        return jnp.asarray(y)
+        return jnp.asarray(y, np.int32 if y.ndim == 1 else dtype)
 
     def encode(self, y, eta):
         y = jnp.asarray(y)
         self._shape(y, *eta.shape)
-        return jax.nn.one_hot(y, eta.shape[1], dtype=eta.dtype) if y.ndim == 1 else y.astype(eta.dtype)
+        if y.ndim == 1:
+            return jax.nn.one_hot(y.astype(jnp.int32), eta.shape[1], dtype=eta.dtype)
+        return y.astype(eta.dtype)
 
     def _shape(self, y, n, k):
         if y.shape != (n,):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
+
 from lr_nn.activations import Activation
 from lr_nn.losses.base import Loss
 from lr_nn.trees import lift
@@ -61,8 +63,8 @@ class Through(Loss):
     def sample(self, eta, key):
         return self.inner.sample(self.activation.value(eta), key)
 
-    def targets(self, y, n, k):
-        return self.inner.targets(y, n, k)
+    def targets(self, y, n, k, dtype=jnp.float32):
+        return self.inner.targets(y, n, k, dtype)
 
     def encode(self, y, eta):
         return self.inner.encode(y, eta)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lr_nn import check
 from lr_nn.network import Network, admit_inputs, admit_offset, check_params
-from lr_nn.penalties import Penalty
+from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.training.steps import Task
 from lr_nn.trees import accumulator
 from lr_nn.types import Batch, Layer, Params
@@ -19,6 +19,7 @@ def admit(
     net: Network, params: Params, data: Batch, penalty: Penalty | None, key: jax.Array | None
 ) -> tuple[Batch, Task]:
     """The checked data, and a `Task` of axes for vmap: 0 where a leaf has lanes, None where it is shared."""
+    check_penalty(penalty)
     m, first = _lanes(net, params)
     k = net.sizes[-1]
 
@@ -43,7 +44,7 @@ def admit(
     one_column = k == 1 or (net.loss.task == "classes" and y.dtype.kind in "biu" and y.shape != (n, k))
     y_axis = axis("targets", y, 1 if one_column else 2)
     x = unfold(admit_inputs(net, first, rows(x, x_axis)), x_axis)
-    y = unfold(net.loss.targets(rows(y, y_axis), n * (1 if y_axis is None else m), k), y_axis)
+    y = unfold(net.loss.targets(rows(y, y_axis), n * (1 if y_axis is None else m), k, x.dtype), y_axis)
 
     weight, weight_axis = data.weight, None
     if weight is not None:

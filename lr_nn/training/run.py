@@ -16,7 +16,7 @@ import optax
 from lr_nn import check
 from lr_nn.network import Network, admit
 from lr_nn.objective import cost
-from lr_nn.penalties import Penalty
+from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.training import lanes
 from lr_nn.training.metrics import metrics
 from lr_nn.training.progress import Progress
@@ -140,8 +140,7 @@ def _prepare(
     """The constant part of the work, its first state, and the batch size as a number."""
     if not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be an optax one, such as optax.adam(1e-3); got {optimizer!r}")
-    if penalty is not None:
-        penalty.check()
+    check_penalty(penalty)
     n = data.x.shape[-2]
     batch_size = n if batch_size is None else min(check.positive_integer("batch_size", batch_size), n)
     params = jax.tree.map(jnp.asarray, params)
