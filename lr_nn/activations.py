@@ -112,7 +112,7 @@ class Relu(Activation):
     name = "relu"
 
     def value(self, z):
-        return jnp.maximum(z, 0)
+        return jax.nn.relu(z)
 
     def derivative(self, a):
         return (a > 0).astype(a.dtype)
@@ -159,7 +159,7 @@ class Elu(Activation):
     name = "elu"
 
     def value(self, z):
-        return jnp.where(z > 0, z, jnp.expm1(jnp.minimum(z, 0)))
+        return jax.nn.elu(z)
 
     def derivative(self, a):
         return jnp.where(a > 0, jnp.ones_like(a), a + 1)
