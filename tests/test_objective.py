@@ -1,0 +1,250 @@
+"""The cost and its gradient: weights, offsets, blocks, penalties, and the transformations of JAX around them."""
+
+from itertools import zip_longest
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from cases import ACTIVATIONS, LOSSES, NETWORKS, N, batch, network, on_device, parameters
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from tolerances import assert_close, assert_trees_close
+
+import lr_nn
+from lr_nn import activations, losses, objective, penalties
+from lr_nn.types import Batch
+
+LENGTH = 20
+compiled = jax.jit(lr_nn.value_and_gradient, static_argnums=(0, 4))
+eight_devices = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
+networks = pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)
+
+shallow_and_deep = pytest.mark.parametrize(
+    "case", [NETWORKS["squared_error, 1 layer"], NETWORKS["categorical, relu, 3 layers"]], ids=["shallow", "deep"]
+)
+
+
+def cut(rows, index):
+    return Batch(*(None if a is None else a[index] for a in rows))
+
+
+def inputs(case, dtype=np.float64, **keywords):
+    return on_device(parameters(case.net), dtype), batch(case, dtype=dtype, **keywords)
+
+
+@networks
+def test_the_penalised_cost_and_its_gradient_are_those_of_autodiff(float64, case):
+    params, rows = inputs(case, weighted=True, offset=True)
+    value, gradient = lr_nn.value_and_gradient(case.net, params, rows, lr_nn.Penalty(l1=0.3, l2=0.2))
+    expected, expected_gradient = reference.value_and_gradient(case, params, rows, 0.3, 0.2)
+    assert value.shape == ()
+    assert_close(value, expected, LENGTH)
+    assert_close(lr_nn.cost(case.net, params, rows, lr_nn.Penalty(l1=0.3, l2=0.2)), expected, LENGTH)
+    assert_trees_close(gradient, expected_gradient, LENGTH)
+
+
+@pytest.mark.parametrize(("loss", "activation"), list(zip_longest(LOSSES, ACTIVATIONS, fillvalue="tanh")))
+def test_autodiff_of_the_cost_agrees_with_the_gradient_by_hand(float64, loss, activation):
+    case = network(loss, activation, depth=2)
+    params, rows = inputs(case, weighted=True)
+    autodiff = jax.grad(lambda p: lr_nn.cost(case.net, p, rows, penalties.l2(0.1)))(params)
+    by_hand = lr_nn.value_and_gradient(case.net, params, rows, penalties.l2(0.1))[1]
+    assert_trees_close(autodiff, by_hand, LENGTH)
+
+
+@networks
+def test_integer_weights_are_duplicated_rows(float64, case):
+    params, rows = inputs(case, offset=True)
+    counts = np.array([2, 1, 0, 3, 1, 0, 0])
+    weighted = lr_nn.value_and_gradient(case.net, params, rows._replace(weight=counts))
+    duplicated = lr_nn.value_and_gradient(case.net, params, cut(rows, np.repeat(np.arange(N), counts)))
+    assert_trees_close(weighted, duplicated, LENGTH)
+
+
+@networks
+def test_rows_of_weight_zero_change_nothing(float64, case):
+    params, rows = inputs(case, weighted=True)
+    rows = rows._replace(weight=np.where(np.arange(N) < 4, rows.weight, 0))
+    other = rows._replace(x=np.where(np.arange(N)[:, None] < 4, rows.x, 2.0))
+    assert_trees_close(
+        lr_nn.value_and_gradient(case.net, params, other), lr_nn.value_and_gradient(case.net, params, rows), LENGTH
+    )
+
+
+def test_the_cost_knows_weights_up_to_a_factor_only(float64):
+    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
+    params, rows = inputs(case, weighted=True)
+    scaled = rows._replace(weight=1000 * rows.weight)
+    mask = rows._replace(weight=np.ones(N, bool))
+    for one, other in ((rows, scaled), (mask, rows._replace(weight=None))):
+        assert_trees_close(
+            lr_nn.value_and_gradient(case.net, params, one), lr_nn.value_and_gradient(case.net, params, other), LENGTH
+        )
+
+
+def test_a_bias_shared_by_all_rows_is_an_offset(float64):
+    net = lr_nn.logistic_regression(4)
+    params, x, y = on_device(parameters(net)), np.random.default_rng(0).normal(size=(N, 4)), np.arange(N) % 2
+    free = (lr_nn.Layer(params[0].w, jnp.zeros(1)),)
+    offset = np.full(N, float(params[0].b[0]))
+    assert_close(lr_nn.cost(net, free, Batch(x, y, offset=offset)), lr_nn.cost(net, params, Batch(x, y)), LENGTH)
+    flat, column = (lr_nn.cost(net, free, Batch(x, y, offset=o)) for o in (offset, offset[:, None]))
+    assert flat == column
+
+
+@pytest.mark.parametrize("block_size", [1, 3, N, 100])
+@shallow_and_deep
+def test_blocks_of_rows_give_the_same_totals(float64, case, block_size):
+    params, rows = inputs(case, weighted=True, offset=True)
+    penalty = penalties.elastic_net(0.3, 0.5)
+    blocked = compiled(case.net, params, rows, penalty, block_size)
+    assert_trees_close(blocked, lr_nn.value_and_gradient(case.net, params, rows, penalty), LENGTH)
+
+
+def test_blocks_of_half_precision_add_up_in_float32():
+    """Six hundred blocks of one row: bfloat16 alone stops counting at 256."""
+    net = lr_nn.linear_regression(1)
+    params = lr_nn.init(net, jax.random.key(0), jnp.bfloat16)
+    rows = Batch(jnp.ones((600, 1)), -jnp.ones(600))
+    value, gradient = compiled(net, params, rows, None, 1)
+    assert value.dtype == jnp.float32 and gradient[0].w.dtype == jnp.bfloat16
+    assert_close(value, 0.5)
+    assert_close(gradient[0].w, [[1.0]])
+
+
+@shallow_and_deep
+def test_totals_add_up_over_a_split_of_the_rows(float64, case):
+    params, rows = inputs(case, weighted=True, offset=True)
+    totals = jax.jit(objective.totals, static_argnums=0)
+    parts = [totals(case.net, params, cut(rows, index)) for index in (slice(0, 2), slice(2, N))]
+    whole = objective.totals(case.net, params, rows)
+    assert_trees_close(whole, jax.tree.map(np.add, *parts), LENGTH)
+    assert_close(whole.weight, rows.weight.sum(), N)
+    value, gradient = lr_nn.value_and_gradient(case.net, params, rows)
+    mean = jax.tree.map(lambda a: np.asarray(a) / np.asarray(whole.weight), (whole.loss, whole.gradient))
+    assert_trees_close((value, gradient), mean, LENGTH)
+
+
+def test_totals_without_weights_count_the_rows(float64):
+    case = NETWORKS["squared_error, 1 layer"]
+    params, rows = inputs(case)
+    assert objective.totals(case.net, params, rows).weight == N
+
+
+def test_penalty_strengths_may_be_lanes(float64):
+    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
+    params, rows = inputs(case)
+    strengths = jnp.array([0.0, 0.1, 2.0])
+    lanes = jax.jit(
+        jax.vmap(lambda s: lr_nn.value_and_gradient(case.net, params, rows, penalties.elastic_net(s, 0.5)))
+    )(strengths)
+    for i, strength in enumerate(strengths):
+        alone = lr_nn.value_and_gradient(case.net, params, rows, penalties.elastic_net(strength, 0.5))
+        assert_trees_close(jax.tree.map(lambda a, i=i: np.asarray(a)[i], lanes), alone, LENGTH)
+
+
+def test_parameters_may_be_lanes():
+    case = NETWORKS["categorical, relu, 3 layers"]
+    many = [on_device(parameters(case.net, seed=seed), jnp.float32) for seed in range(3)]
+    rows = batch(case, weighted=True)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *many)
+    lanes = jax.jit(jax.vmap(lambda p: lr_nn.value_and_gradient(case.net, p, rows, block_size=3)))(stacked)
+    for i, params in enumerate(many):
+        alone = lr_nn.value_and_gradient(case.net, params, rows)
+        assert_trees_close(jax.tree.map(lambda a, i=i: np.asarray(a)[i], lanes), alone, LENGTH)
+
+
+@pytest.mark.parametrize("block_size", [None, 3])
+def test_jit_with_the_network_static_changes_nothing(block_size):
+    case = NETWORKS["categorical, relu, 3 layers"]
+    params, rows = inputs(case, jnp.float32, weighted=True, offset=True)
+    jitted = compiled(case.net, params, on_device(rows, jnp.float32), penalties.l2(0.1), block_size)
+    assert_trees_close(jitted, lr_nn.value_and_gradient(case.net, params, rows, penalties.l2(0.1)), LENGTH)
+    cost = jax.jit(lr_nn.cost, static_argnums=0)(case.net, params, on_device(rows, jnp.float32))
+    assert_close(cost, lr_nn.cost(case.net, params, rows), LENGTH)
+
+
+def test_descent_by_scan_is_descent_by_a_loop_and_goes_down():
+    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
+    params, rows = inputs(case, jnp.float32)
+
+    def step(params, _):
+        value, gradient = lr_nn.value_and_gradient(case.net, params, rows)
+        return jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient), value
+
+    last, values = jax.lax.scan(step, params, length=5)
+    for _ in range(5):
+        params, _ = step(params, None)
+    assert_trees_close(last, params, LENGTH)
+    assert (jnp.diff(values) < 0).all()
+
+
+def test_one_trace_serves_equal_networks_and_all_values_of_one_shape():
+    chex.clear_trace_counter()
+    function = jax.jit(chex.assert_max_traces(lr_nn.value_and_gradient, n=1), static_argnums=0)
+    for seed in range(3):
+        net = lr_nn.mlp((4, 5, 3), activations.leaky_relu(0.1), losses.through(activations.tanh, losses.squared_error))
+        rng = np.random.default_rng(seed)
+        params = on_device(parameters(net, seed=seed), jnp.float32)
+        rows = Batch(rng.normal(size=(N, 4)).astype("f"), rng.normal(size=(N, 3)).astype("f"))
+        function(net, params, rows, penalties.l2(0.1 * seed))
+
+
+def test_numpy_float64_is_cast_to_the_dtype_of_the_parameters():
+    case = NETWORKS["squared_error of sigmoid, softplus, 3 layers"]
+    params, rows = inputs(case, jnp.float32, weighted=True, offset=True)
+    result = lr_nn.value_and_gradient(case.net, params, rows)
+    assert {leaf.dtype for leaf in jax.tree.leaves(result)} == {jnp.dtype(jnp.float32)}
+    narrow = lr_nn.value_and_gradient(case.net, params, on_device(rows, jnp.float32))
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(narrow)))
+
+
+def test_a_traced_batch_without_weight_has_cost_zero():
+    case = NETWORKS["squared_error, 1 layer"]
+    params, rows = inputs(case, jnp.float32)
+    rows = on_device(rows, jnp.float32)._replace(weight=jnp.zeros(N))
+    value, gradient = jax.jit(lr_nn.value_and_gradient, static_argnums=0)(case.net, params, rows)
+    assert value == 0 and not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", [name for name, row in LOSSES.items() if not row.overflows])
+def test_wrong_predictions_at_huge_inputs_leave_cost_and_gradient_finite(name):
+    case = network(name, depth=1)
+    params, rows = inputs(case, jnp.float32)
+    value, gradient = lr_nn.value_and_gradient(case.net, params, rows._replace(x=1e4 * rows.x))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient)))
+    assert value > 0
+
+
+def spread_over_devices(case):
+    """Two rows on each of eight devices: the parameters, the rows, and their mesh."""
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    params, rows = inputs(case, jnp.float32, n=16, weighted=True)
+    return params, jax.device_put(on_device(rows, jnp.float32), NamedSharding(mesh, P("rows"))), mesh
+
+
+@eight_devices
+def test_rows_spread_over_devices_give_the_same_gradient():
+    case = NETWORKS["categorical, relu, 3 layers"]
+    params, spread, _ = spread_over_devices(case)
+    together = jax.device_get(spread)
+    assert_trees_close(compiled(case.net, params, spread), compiled(case.net, params, together), LENGTH)
+
+
+@eight_devices
+@pytest.mark.parametrize("block_size", [None, 1])
+def test_totals_of_each_device_add_up_by_psum(block_size):
+    case = NETWORKS["categorical, relu, 3 layers"]
+    params, spread, mesh = spread_over_devices(case)
+
+    def local(rows):
+        value, gradient = lr_nn.value_and_gradient(case.net, params, rows, block_size=block_size)
+        weight = objective.totals(case.net, params, rows).weight
+        return jax.lax.psum(jax.tree.map(lambda a: weight * a, (1.0, value, gradient)), "rows")
+
+    sums = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("rows"), out_specs=P()))(spread)
+    totals = jax.jit(objective.totals, static_argnums=0)(case.net, params, jax.device_get(spread))
+    assert_trees_close(sums, tuple(totals), LENGTH)
