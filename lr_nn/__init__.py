@@ -8,7 +8,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lr_nn import activations, interop, losses, objective, penalties, probability, training
+    from lr_nn import (
+        activations,
+        curvature,
+        interop,
+        losses,
+        objective,
+        penalties,
+        per_example,
+        private,
+        probability,
+        tangent,
+        training,
+    )
     from lr_nn.backprop import backprop, gradient, input_gradient, pullback
     from lr_nn.network import (
         Network,
@@ -45,7 +57,19 @@ _HOMES = {
     "training": ("train", "train_many"),
     "types": ("Backprop", "Batch", "Layer"),
 }
-_ROOMS = ("activations", "interop", "losses", "objective", "penalties", "probability", "training")
+_ROOMS = (
+    "activations",
+    "curvature",
+    "interop",
+    "losses",
+    "objective",
+    "penalties",
+    "per_example",
+    "private",
+    "probability",
+    "tangent",
+    "training",
+)
 _HOME = {name: room for room, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_ROOMS, *_HOME])  # noqa: PLE0605

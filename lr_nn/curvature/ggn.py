@@ -1,0 +1,70 @@
+"""The generalised Gauss-Newton matrix, mean_i J_iᵀ F_i J_i with J_i = ∂η_i/∂θ and F_i the Fisher weight in η.
+
+It is the Fisher information of p(y | η(θ)), positive semidefinite always, and the Hessian for a one-layer model
+with a canonical loss. Martens (2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.backprop import contract, example_weights, gradient, pullback, squared
+from lr_nn.curvature.dense import dense as _dense
+from lr_nn.network import Network
+from lr_nn.tangent import pushforward
+from lr_nn.trees import scale
+from lr_nn.types import Backprop, Params
+
+
+def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: ArrayLike | None = None) -> Params:
+    """(Σ_i s_i J_iᵀ F_i J_i / Σ_i s_i) v, like the parameters: one pass forward, one back, no matrix."""
+    eta_dot = pushforward(net, params, bp.activations, v)[-1]
+    deltas = pullback(net, params, bp.activations, bp.loss.fisher_multiply(bp.eta, eta_dot))
+    return gradient(replace(bp, deltas=deltas), weight)
+
+
+def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:
+    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError where it is too large."""
+    return _dense(lambda v: multiply(net, params, bp, v, weight), params, "ggn")
+
+
+def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> Params:
+    """Its exact diagonal, like the parameters: the columns of the Fisher factor, k seeds in one backward sweep."""
+    return _diagonal_of_seeds(net, params, bp, bp.loss.fisher_factor(bp.eta), weight)
+
+
+def sampled_diagonal(
+    net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None, *, key: jax.Array, samples: int = 1
+) -> Params:
+    """An unbiased estimate of `diagonal`: residuals at targets drawn from the model, the mean over `samples`."""
+    seeds = sampled_residuals(bp, key, samples) / jnp.asarray(samples, bp.eta.dtype) ** 0.5
+    return _diagonal_of_seeds(net, params, bp, seeds, weight)
+
+
+def trace(net: Network, params: Params, bp: Backprop) -> jax.Array:
+    """tr(J_iᵀ F_i J_i) of every example, (n,)."""
+    sweep = squared(replace(bp, deltas=pullback(net, params, bp.activations, bp.loss.fisher_factor(bp.eta))))
+    layers = zip(sweep.activations, sweep.deltas)
+    return jnp.stack([(a.sum(axis=1) + float(bp.bias)) * d.sum(axis=(0, 2)) for a, d in layers]).sum(axis=0)
+
+
+def sampled_residuals(bp: Backprop, key: jax.Array, samples: int) -> jax.Array:
+    """Residuals at targets drawn from p(y | η), (samples, n, k): their mean outer product is the Fisher."""
+    samples = check.positive_integer("samples", samples)
+    draw = jax.vmap(lambda key: bp.loss.residual(bp.eta, bp.loss.sample(bp.eta, key)))
+    return draw(jax.random.split(key, samples))
+
+
+def _diagonal_of_seeds(
+    net: Network, params: Params, bp: Backprop, seeds: jax.Array, weight: ArrayLike | None
+) -> Params:
+    """Σ_i s_i Σ_c (a_i²) (δ_ic²)ᵀ / Σ_i s_i: the squares add up over seeds before they meet the activations."""
+    weight, total = example_weights(bp, weight)
+    sweep = squared(replace(bp, deltas=pullback(net, params, bp.activations, seeds)))
+    sweep = replace(sweep, deltas=tuple(delta.sum(axis=0) for delta in sweep.deltas))
+    return scale(contract(sweep, weight), 1 / total)

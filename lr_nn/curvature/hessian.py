@@ -1,0 +1,58 @@
+"""The exact Hessian of the mean loss, by a forward and a backward R-pass (Pearlmutter, 1994).
+
+It uses the true ∂²ℓ/∂η² and σ'', and may be indefinite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lr_nn.backprop import contract, example_weights, squared, weight_gradient
+from lr_nn.curvature.dense import dense as _dense
+from lr_nn.network import Network
+from lr_nn.tangent import pushforward
+from lr_nn.trees import scale
+from lr_nn.types import Backprop, Layer, Params
+
+
+def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: ArrayLike | None = None) -> Params:
+    """(Σ_i s_i ∂²ℓ_i / Σ_i s_i) v, like the parameters.
+
+    δ̇_L = (∂²ℓ/∂η²) η̇
+    δ̇_l = (δ̇_{l+1} w_{l+1}ᵀ + δ_{l+1} v_{l+1}ᵀ) ∘ σ'(z_l) + (δ_{l+1} w_{l+1}ᵀ) ∘ σ''(z_l) ∘ ż_l
+    R(∂ℓ/∂w_l) = ȧ_{l-1}ᵀ δ_l + a_{l-1}ᵀ δ̇_l
+    """
+    weight, total = example_weights(bp, weight)
+    z_dots = pushforward(net, params, bp.activations, v)
+    dots, a_dots = [bp.loss.hessian_multiply(bp.eta, bp.y, z_dots[-1])], []
+    layers = zip(params[:0:-1], v[:0:-1], net.hidden[::-1], bp.activations[:0:-1], bp.deltas[:0:-1], z_dots[-2::-1])
+    for layer, tangent, activation, a, delta, z_dot in layers:
+        slope, bend = activation.derivative(a), activation.second_derivative(a)
+        through_slope = (dots[-1] @ layer.w.T + delta @ tangent.w.T) * slope
+        dots.append(through_slope + (delta @ layer.w.T) * bend * z_dot)
+        a_dots.append(slope * z_dot)
+    first, *rest = contract(replace(bp, deltas=tuple(dots[::-1])), weight)
+    for i, a_dot in enumerate(a_dots[::-1]):
+        delta = bp.deltas[i + 1] if weight is None else weight[:, None].astype(a_dot.dtype) * bp.deltas[i + 1]
+        rest[i] = Layer(rest[i].w + weight_gradient(a_dot, delta), rest[i].b)
+    return scale((first, *rest), 1 / total)
+
+
+def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:
+    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError where it is too large."""
+    return _dense(lambda v: multiply(net, params, bp, v, weight), params, "hessian")
+
+
+def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> Params:
+    """Its exact diagonal for a model of one layer: (a²)ᵀ diag(∂²ℓ/∂η²). Raises ValueError for a deep network."""
+    if len(params) > 1:
+        raise ValueError("the exact diagonal is for models of one layer; use hessian.dense, or ggn.diagonal")
+    weight, total = example_weights(bp, weight)
+    basis = jnp.broadcast_to(jnp.eye(bp.eta.shape[1], dtype=bp.eta.dtype)[:, None, :], (bp.eta.shape[1], *bp.eta.shape))
+    columns = bp.loss.hessian_multiply(bp.eta, bp.y, basis)
+    sweep = replace(squared(bp), deltas=(jnp.einsum("cnc->nc", columns),))
+    return scale(contract(sweep, weight), 1 / total)

@@ -1,0 +1,153 @@
+"""What each example wants: gradients, norms, clipping, moments and inner products, example by example.
+
+Everything follows from g_i = a_i δ_iᵀ (a bias being the weight of a constant input 1): with activations and
+errors in hand nothing of size n × parameters need be made, ‖a δᵀ‖² = ‖a‖² ‖δ‖² (Goodfellow, 2015). Means are
+over examples, Σ_i s_i (·) / Σ_i s_i. Norms and moments of half-precision passes are accumulated in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.backprop import contract, example_weights, gradient, squared, widened
+from lr_nn.trees import accumulator, scale, squared_norm
+from lr_nn.types import Backprop, Layer, Params
+
+
+def gradients(bp: Backprop) -> Params:
+    """g_i for every example, unscaled: like the parameters with a leading n. Memory n × parameters."""
+    return tuple(
+        Layer(jnp.einsum("ni,nj->nij", a, delta), delta if bp.bias else None)
+        for a, delta in zip(bp.activations, bp.deltas)
+    )
+
+
+def squared_norms(bp: Backprop) -> jax.Array:
+    """‖g_i‖² over all layers, (n,)."""
+    return layer_squared_norms(bp).sum(axis=1)
+
+
+def layer_squared_norms(bp: Backprop) -> jax.Array:
+    """‖g_i‖² layer by layer, (n, L): (‖a_{l-1}‖² + 1) ‖δ_l‖², without the 1 where there is no bias."""
+    return jnp.stack(
+        [(_lengths(a) + float(bp.bias)) * _lengths(delta) for a, delta in zip(bp.activations, bp.deltas)], axis=1
+    )
+
+
+def clipped_gradient(bp: Backprop, max_norm: ArrayLike, weight: ArrayLike | None = None) -> Params:
+    """Σ_i s_i c_i g_i / Σ_i s_i, c_i = min(1, max_norm / ‖g_i‖): the mean of clipped gradients, in one pass.
+
+    The errors are scaled, then contracted. max_norm = ∞ gives the gradient. Raises ValueError for max_norm ≤ 0.
+    Abadi et al. (2016), algorithm 1.
+    """
+    weight, total = example_weights(bp, weight)
+    return scale(clipped_sum(bp, max_norm, weight), 1 / total)
+
+
+def clipped_sum(bp: Backprop, max_norm: ArrayLike, weight: jax.Array | None) -> Params:
+    """Σ_i s_i c_i g_i: `clipped_gradient` before the division."""
+    factors = _clip_factors(squared_norms(bp), _positive("max_norm", max_norm))
+    return contract(bp, factors if weight is None else weight * factors)
+
+
+def layer_clipped_gradient(bp: Backprop, max_norms: ArrayLike, weight: ArrayLike | None = None) -> Params:
+    """`clipped_gradient` with the gradient of each layer clipped to a norm of its own; `max_norms` () or (L,)."""
+    weight, total = example_weights(bp, weight)
+    factors = _clip_factors(layer_squared_norms(bp), _positive("max_norms", max_norms).reshape(1, -1))
+    deltas = tuple(c[:, None].astype(delta.dtype) * delta for c, delta in zip(factors.T, bp.deltas))
+    return scale(contract(replace(bp, deltas=deltas), weight), 1 / total)
+
+
+def second_moment(bp: Backprop, weight: ArrayLike | None = None) -> Params:
+    """Σ_i s_i g_i² / Σ_i s_i, elementwise, as (a²)ᵀ δ²: nothing of size n × parameters."""
+    weight, total = example_weights(bp, weight)
+    return scale(contract(squared(bp), weight), 1 / total)
+
+
+def variance(bp: Backprop, weight: ArrayLike | None = None) -> Params:
+    """The mean of g_i² less the square of the mean, elementwise (divided by Σ s, not Σ s - 1); never below 0."""
+    mean, moment = gradient(widened(bp), weight), second_moment(bp, weight)
+    return jax.tree.map(lambda m2, m: jnp.maximum(m2 - m * m, 0), moment, mean)
+
+
+def signal_to_noise(bp: Backprop, weight: ArrayLike | None = None) -> Params:
+    """(mean g)² / variance g, elementwise: the gradient signal-to-noise ratio of Liu et al. (2020), eq. 1.
+
+    ∞ where only the variance vanishes, 0 where both do.
+    """
+    mean, spread = gradient(widened(bp), weight), variance(bp, weight)
+    return jax.tree.map(lambda m, v: jnp.where(m == 0, jnp.zeros_like(m), m * m / v), mean, spread)
+
+
+class NoiseScale(NamedTuple):
+    """tr Σ of per-example gradients, ‖G‖² of the true gradient, and their ratio, the simple noise scale."""
+
+    trace: jax.Array
+    squared_norm: jax.Array
+    scale: jax.Array
+
+
+def noise_scale(bp: Backprop, weight: ArrayLike | None = None) -> NoiseScale:
+    """The simple noise scale tr(Σ) / ‖G‖² of McCandlish et al. (2018), eq. 2.9, from one batch of n = Σ s.
+
+    Unbiased numerator and denominator, `noise_scale_of_norms` with batches of 1 and n: the mean of ‖g_i‖²
+    against the squared norm of the mean. ‖G‖² is estimated, and may come out negative where noise rules.
+    """
+    s, total = example_weights(bp, weight)
+    norms = squared_norms(bp)
+    small = (norms if s is None else s * norms).sum() / total
+    return noise_scale_of_norms(small, jnp.ones_like(total), squared_norm(gradient(widened(bp), weight)), total)
+
+
+def noise_scale_of_norms(
+    small_norm: ArrayLike, small_size: ArrayLike, big_norm: ArrayLike, big_size: ArrayLike
+) -> NoiseScale:
+    """The noise scale from the (mean) squared gradient norms of batches of two sizes, unbiased.
+
+    ‖G‖² = (B‖G_B‖² - b‖G_b‖²) / (B - b), tr Σ = (‖G_b‖² - ‖G_B‖²) / (1/b - 1/B): McCandlish et al. (2018),
+    appendix A.1. Average both over many batches before dividing: the ratio itself is not unbiased.
+    """
+    small_norm, small_size, big_norm, big_size = (
+        jnp.asarray(a, jnp.result_type(float)) for a in (small_norm, small_size, big_norm, big_size)
+    )
+    norm = (big_size * big_norm - small_size * small_norm) / (big_size - small_size)
+    trace = (small_norm - big_norm) / (1 / small_size - 1 / big_size)
+    return NoiseScale(trace, norm, trace / norm)
+
+
+def gram(bp: Backprop, other: Backprop | None = None) -> jax.Array:
+    """⟨g_i, g_j⟩ = Σ_l (a_i·a_j + 1)(δ_i·δ_j), (n, m), within a batch or with `other`, of the same network.
+
+    Between a training and a test batch: the kernel of TracIn (Pruthi et al., 2020).
+    """
+    other = bp if other is None else other
+    if [d.shape[1:] for d in bp.deltas] != [d.shape[1:] for d in other.deltas] or bp.bias != other.bias:
+        raise ValueError("both batches must come from one network; their layers differ in width or bias")
+    layers = zip(bp.activations, bp.deltas, other.activations, other.deltas)
+    return jnp.stack([(_products(a, b) + float(bp.bias)) * _products(d, e) for a, d, b, e in layers]).sum(axis=0)
+
+
+def _lengths(a: jax.Array) -> jax.Array:
+    a = a.astype(accumulator(a.dtype))
+    return (a * a).sum(axis=1)
+
+
+def _products(a: jax.Array, b: jax.Array) -> jax.Array:
+    dtype = accumulator(a.dtype)
+    return a.astype(dtype) @ b.astype(dtype).T
+
+
+def _clip_factors(norms: jax.Array, max_norm: jax.Array) -> jax.Array:
+    return jnp.minimum(1, max_norm.astype(norms.dtype) / jnp.sqrt(norms))
+
+
+def _positive(name: str, value: ArrayLike) -> jax.Array:
+    value = jnp.asarray(check.numeric(name, value), jnp.result_type(float))
+    check.require(name, value, lambda v: v > 0, "positive")
+    return value

@@ -1,0 +1,106 @@
+"""Differentially private gradients: clipped, summed, noised, once each (Abadi et al., 2016).
+
+The privacy unit is one example; neighbouring data sets differ by adding or removing one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.backprop import example_weights
+from lr_nn.per_example import clipped_sum
+from lr_nn.trees import scale
+from lr_nn.types import Backprop, Params
+
+
+def private_gradient(
+    bp: Backprop,
+    key: jax.Array,
+    *,
+    max_norm: ArrayLike,
+    noise_multiplier: ArrayLike,
+    expected_batch_size: ArrayLike,
+    weight: ArrayLike | None = None,
+) -> Params:
+    """(Σ_i s_i c_i g_i + noise_multiplier · max_norm · N(0, I)) / expected_batch_size, like the parameters.
+
+    c_i = min(1, max_norm / ‖g_i‖). With weights s_i in [0, 1] (a mask) the sum changes by at most max_norm when an
+    example comes or goes: that is its sensitivity, and `noise_multiplier` the noise in its units. Noise is added
+    to the sum, and the division is by the expected batch size, a constant: the actual one is private.
+
+    Raises ValueError for max_norm or expected_batch_size ≤ 0, a negative multiplier, or a weight above one.
+    """
+    multiplier = jnp.asarray(check.numeric("noise_multiplier", noise_multiplier), jnp.result_type(float))
+    check.require("noise_multiplier", multiplier, check.is_not_negative, "finite and not negative")
+    size = jnp.asarray(check.numeric("expected_batch_size", expected_batch_size), jnp.result_type(float))
+    check.require("expected_batch_size", size, lambda n: n > 0, "positive")
+    if weight is not None:
+        check.require("weight", check.numeric("weight", weight), lambda s: s <= 1, "at most 1, a mask")
+    weight, _ = example_weights(bp, weight)
+    summed = clipped_sum(bp, max_norm, weight)
+    deviation = multiplier * jnp.asarray(max_norm, multiplier.dtype)
+    keys = iter(jax.random.split(key, len(jax.tree.leaves(summed))))
+
+    def noisy(leaf: jax.Array) -> jax.Array:
+        return leaf + deviation.astype(leaf.dtype) * jax.random.normal(next(keys), leaf.shape, leaf.dtype)
+
+    return scale(jax.tree.map(noisy, summed), 1 / size)
+
+
+class PoissonBatch(NamedTuple):
+    """`rows` (capacity,) of the data, `weight` (capacity,) one for a row drawn and zero for padding.
+
+    `drawn` is how many were drawn; where it exceeds the capacity the last ones are left out.
+    """
+
+    rows: jax.Array
+    weight: jax.Array
+    drawn: jax.Array
+
+
+def poisson_batch(key: jax.Array, n: int, rate: ArrayLike, capacity: int) -> PoissonBatch:
+    """Each of n rows on its own with probability `rate`, padded to `capacity` rows: one compiled shape.
+
+    This is the sampling that the accountant assumes; batches of a shuffled epoch are not.
+    """
+    n, capacity = check.positive_integer("n", n), check.positive_integer("capacity", capacity)
+    rate = jnp.asarray(check.numeric("rate", rate), jnp.float32)
+    check.require("rate", rate, lambda q: (q > 0) & (q <= 1), "in (0, 1]")
+    taken = jax.random.uniform(key, (n,)) < rate
+    (rows,) = jnp.nonzero(taken, size=capacity, fill_value=0)
+    drawn = taken.sum()
+    return PoissonBatch(rows, (jnp.arange(capacity) < drawn).astype(jnp.float32), drawn)
+
+
+def poisson_capacity(n: int, rate: float, overflow: float = 1e-9) -> int:
+    """The smallest capacity that a Poisson batch exceeds with probability at most `overflow`."""
+    from scipy.stats import binom
+
+    return max(1, int(binom.isf(overflow, check.positive_integer("n", n), rate)))
+
+
+def epsilon(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> float:
+    """The ε of (ε, δ)-differential privacy after `steps` Poisson-sampled private gradients.
+
+    By the PLD accountant of dp-accounting (the extra `private`), for adding or removing one example; ∞ without
+    noise. Raises ValueError for a rate outside (0, 1], a δ outside (0, 1), or a negative multiplier.
+    """
+    if not 0 < sampling_rate <= 1 or not 0 < delta < 1 or noise_multiplier < 0:
+        raise ValueError(
+            "expected 0 < sampling_rate <= 1, 0 < delta < 1 and noise_multiplier >= 0; "
+            f"got {sampling_rate}, {delta} and {noise_multiplier}"
+        )
+    steps = check.positive_integer("steps", steps)
+    if noise_multiplier == 0:
+        return float("inf")
+    import dp_accounting
+    from dp_accounting import pld
+
+    event = dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
+    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    return float(accountant.compose(event, steps).get_epsilon(delta))
