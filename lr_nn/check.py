@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 NUMERIC_KINDS = "biuf"
 
@@ -75,26 +76,34 @@ def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) 
     bad = np.argwhere(~np.asarray(passed))[0]
     value = np.asarray(array)[tuple(bad[: np.ndim(array)])]
     where = f" at row {bad[0]}" if len(bad) else ""
-    raise ValueError(f"{name} must be {expected}; got {value}{where}")
+    raise ValueError(f"{name} must be {expected}; got {value:g}{where}")
 
 
-def matrix(name: str, array: Any, columns: int) -> jax.Array | np.ndarray:
-    """An (n, columns) array of finite numbers with n > 0."""
+def matrix(name: str, array: Any, columns: int, dtype: DTypeLike) -> jax.Array:
+    """An (n, columns) array with n > 0, of numbers that are finite in `dtype`."""
     array = numeric(name, array)
     if array.ndim != 2 or array.shape[1] != columns:
         hint = f"; one example is {name}[None]" if array.shape == (columns,) else ""
         raise ValueError(f"{name} must have shape (n, {columns}); got {array.shape}{hint}")
     if array.shape[0] == 0:
         raise ValueError(f"{name} has no rows; a batch needs at least one example")
+    array = cast(array, dtype)
     finite(name, array)
     return array
 
 
-def weights(weight: Any, rows: int) -> jax.Array | np.ndarray:
-    """Example weights: (n,), finite, none negative, not all zero."""
+def cast(array: jax.Array | np.ndarray, dtype: DTypeLike) -> jax.Array:
+    """`array` in `dtype`; what overflows becomes infinite, for the checks that follow to find."""
+    with np.errstate(over="ignore"):
+        return jnp.asarray(array, dtype)
+
+
+def weights(weight: Any, rows: int, dtype: DTypeLike) -> jax.Array:
+    """Example weights in `dtype`: (n,), finite, none negative, not all zero."""
     weight = numeric("weight", weight)
     if weight.shape != (rows,):
         raise ValueError(f"weight must have shape ({rows},), one a row of x; got {weight.shape}")
+    weight = cast(weight, dtype)
     require("weight", weight, is_not_negative, "finite and not negative")
     if is_concrete(weight) and not bool((weight > 0).any()):
         raise ValueError("weight is zero for every example; at least one must be positive")

@@ -134,6 +134,12 @@ def propagate(net: Network, params: Params, x: jax.Array) -> tuple[tuple[jax.Arr
     return tuple(outputs), affine(params[-1], outputs[-1])
 
 
+def linear_predictor(net: Network, params: Params, batch: Batch) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Activations and η of an admitted batch, its offset added."""
+    outputs, eta = propagate(net, params, batch.x)
+    return outputs, eta if batch.offset is None else eta + batch.offset
+
+
 def affine(layer: Layer, a: jax.Array) -> jax.Array:
     """z = a w + b, the bias added once to every row."""
     z = a @ layer.w
@@ -143,19 +149,21 @@ def affine(layer: Layer, a: jax.Array) -> jax.Array:
 def admit_inputs(net: Network, params: Params, x: ArrayLike) -> jax.Array:
     """`x` checked against the network, in the dtype of the parameters."""
     check_params(net, params)
-    return jnp.asarray(check.matrix("x", x, net.sizes[0]), params[0].w.dtype)
+    return check.matrix("x", x, net.sizes[0], jnp.result_type(params[0].w))
 
 
 def admit(net: Network, params: Params, batch: Batch) -> Batch:
-    """Where data enter: a batch checked against the network, in the dtype of the parameters.
+    """Where data enter: a batch checked against the network, cast to the dtype of the parameters, values checked.
 
     Targets keep their own shape and dtype (labels stay integers) until the loss encodes them, block by block.
     """
+    if not isinstance(batch, Batch):
+        raise TypeError(f"data must be a Batch(x, y); got {type(batch).__name__}")
     x = admit_inputs(net, params, batch.x)
     n, k = x.shape[0], net.sizes[-1]
     weight, offset = batch.weight, batch.offset
     if weight is not None:
-        weight = jnp.asarray(check.weights(weight, n), accumulator(x.dtype))
+        weight = check.weights(weight, n, accumulator(x.dtype))
     if offset is not None:
         offset = admit_offset(offset, n, k, x)
     return Batch(x, net.loss.targets(batch.y, n, k, x.dtype), weight, offset)
@@ -166,12 +174,15 @@ def admit_offset(offset: ArrayLike, n: int, k: int, x: jax.Array) -> jax.Array:
     offset = check.numeric("offset", offset)
     if offset.shape != (n, k) and not (k == 1 and offset.shape == (n,)):
         raise ValueError(f"offset must have the shape of eta, ({n}, {k}); got {offset.shape}")
+    offset = jnp.asarray(offset, x.dtype).reshape(n, k)
     check.finite("offset", offset)
-    return jnp.asarray(offset, x.dtype).reshape(n, k)
+    return offset
 
 
 def check_params(net: Network, params: Any) -> None:
     """Raise if `params` is not a tuple of layers of the network's shapes."""
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a Network, such as lr_nn.mlp((4, 8, 1)); got {net!r:.100}")
     expected = [(shape, (shape[1],) if net.bias else None) for shape in net.shapes]
     if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
         raise TypeError(f"params must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}")

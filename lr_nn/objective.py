@@ -1,4 +1,4 @@
-"""The cost J = Σ s_i ℓ_i / Σ s_i + penalty, and its gradient. Averaging happens here and nowhere else."""
+"""The cost J = Σ s_i ℓ_i / Σ s_i + penalty, and its gradient: sums over examples, and one division after."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from lr_nn import check
-from lr_nn.backprop import contract, sweep
-from lr_nn.network import Network, admit, propagate
+from lr_nn.backprop import contract, pullback
+from lr_nn.network import Network, admit, linear_predictor
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.trees import accumulator, add, scale
-from lr_nn.types import Batch, Params
+from lr_nn.trees import accumulator, add, divide
+from lr_nn.types import Backprop, Batch, Params
 
 
 class Totals(NamedTuple):
@@ -37,11 +37,14 @@ def cost(net: Network, params: Params, batch: Batch, penalty: Penalty | None = N
     """
     batch = admit(net, params, batch)
     check_penalty(penalty)
-    _, eta = propagate(net, params, batch.x)
-    if batch.offset is not None:
-        eta = eta + batch.offset
-    weight, loss = _weigh(net.loss.value(eta, batch.y), batch.weight)
-    return _with_penalty(loss / _total(weight), penalty, params)
+    _, eta = linear_predictor(net, params, batch)
+    return _with_penalty(weighted_mean(net.loss.value(eta, batch.y), batch.weight), penalty, params)
+
+
+def weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Σ s_i v_i / Σ s_i of admitted weights, in float32 for half precision."""
+    total, weighted = _weigh(values, weight)
+    return divide(weighted, total)
 
 
 def value_and_gradient(
@@ -82,15 +85,15 @@ def evaluate(
 ) -> tuple[jax.Array, Params]:
     """`value_and_gradient` on an admitted batch: the one division, by `total` or else by Σ s_i."""
     sums = fold(lambda block: _totals(net, params, block), batch, block_size)
-    total = _total(sums.weight if total is None else total)
-    value, gradient = sums.loss / total, scale(sums.gradient, 1 / total)
+    total = sums.weight if total is None else total
+    gradient = divide(sums.gradient, total, batch.x.dtype)
     if penalty is not None:
         gradient = add(gradient, penalty.gradient(params))
-    return _with_penalty(value, penalty, params), gradient
+    return _with_penalty(divide(sums.loss, total), penalty, params), gradient
 
 
 def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None) -> Any:
-    """Σ function(block) over consecutive blocks of rows, the last one ragged; half precision adds up in float32."""
+    """Σ function(block) over consecutive blocks of rows, the last one ragged."""
     n = batch.x.shape[0]
     if block_size is None or block_size >= n:
         return function(batch)
@@ -99,19 +102,22 @@ def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None)
         start = i * block_size
         return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block_size), batch)
 
-    first = function(block(0))
-    start = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), first)
     whole = n // block_size
-    total = lax.fori_loop(1, whole, lambda i, total: add(total, function(block(i))), start)
+    total = lax.fori_loop(1, whole, lambda i, total: add(total, function(block(i))), function(block(0)))
     if n % block_size:
         total = add(total, function(jax.tree.map(lambda a: a[whole * block_size :], batch)))
-    return jax.tree.map(lambda a, like: a.astype(like.dtype), total, first)
+    return total
 
 
 def _totals(net: Network, params: Params, batch: Batch) -> Totals:
-    bp = sweep(net, params, batch)
-    weight, loss = _weigh(net.loss.value(bp.eta, bp.y), batch.weight)
-    return Totals(weight, loss, contract(bp, batch.weight))
+    activations, eta = linear_predictor(net, params, batch)
+    y = net.loss.encode(batch.y, eta)
+    weight, loss = _weigh(net.loss.value(eta, y), batch.weight)
+    seed = net.loss.residual(eta, y)
+    if batch.weight is not None:  # the recursion is linear: weights go in once, at the top
+        seed = batch.weight[:, None].astype(seed.dtype) * seed
+    deltas = pullback(net, params, activations, seed)
+    return Totals(weight, loss, contract(Backprop(activations, deltas, eta, y, net.loss, net.bias)))
 
 
 def _weigh(losses: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -120,10 +126,6 @@ def _weigh(losses: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.
     if weight is None:
         return jnp.asarray(losses.shape[0], losses.dtype), losses.sum()
     return weight.sum(), (weight * losses).sum()
-
-
-def _total(weight: jax.Array) -> jax.Array:
-    return jnp.where(weight > 0, weight, jnp.ones_like(weight))
 
 
 def _with_penalty(value: jax.Array, penalty: Penalty | None, params: Params) -> jax.Array:
@@ -140,7 +142,8 @@ def automatic_block_size(net: Network, x: jax.Array) -> int | None:
         return None
     per_row = 2 * sum(net.sizes[1:])
     rows = max(LEAST_ROWS, BLOCK_BYTES // (per_row * x.dtype.itemsize))
-    return rows if per_row >= net.sizes[0] and x.shape[0] >= 2 * rows else None
+    deep = len(net.sizes) > 2 and per_row >= net.sizes[0]
+    return rows if deep and x.shape[0] >= 2 * rows else None
 
 
 BLOCK_BYTES, LEAST_ROWS = 2**21, 1024

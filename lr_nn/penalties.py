@@ -53,14 +53,18 @@ class Penalty(NamedTuple):
         return jnp.asarray(self.l2, w.dtype)
 
 
-def check_penalty(penalty: Any) -> None:
-    """Raise TypeError if `penalty` is neither a Penalty nor None, ValueError for a negative or infinite strength."""
+def check_penalty(penalty: Any, lanes: bool = False) -> None:
+    """Raise TypeError if `penalty` is neither a Penalty nor None, ValueError for a strength that will not do.
+
+    Strengths are finite, not negative, and single numbers: arrays (m,) only where there are `lanes`.
+    """
     if penalty is None:
         return
     if not isinstance(penalty, Penalty):
         raise TypeError(f"penalty must be a Penalty, such as lr_nn.penalties.l2(0.1); got {penalty!r}")
-    _strength("penalty l1", penalty.l1)
-    _strength("penalty l2", penalty.l2)
+    for name, strength in penalty._asdict().items():
+        if jnp.ndim(_strength(f"penalty {name}", strength)) > lanes:
+            raise ValueError(f"penalty {name} must be a single number here; got shape {jnp.shape(strength)}: use vmap")
 
 
 def l1(strength: ArrayLike) -> Penalty:

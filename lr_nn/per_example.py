@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from lr_nn import check
 from lr_nn.backprop import contract, example_weights, gradient, squared, widened
-from lr_nn.trees import accumulator, scale, squared_norm
+from lr_nn.trees import accumulator, divide, squared_norm
 from lr_nn.types import Backprop, Layer, Params
 
 
@@ -47,7 +47,7 @@ def clipped_gradient(bp: Backprop, max_norm: ArrayLike, weight: ArrayLike | None
     Abadi et al. (2016), algorithm 1.
     """
     weight, total = example_weights(bp, weight)
-    return scale(clipped_sum(bp, max_norm, weight), 1 / total)
+    return divide(clipped_sum(bp, max_norm, weight), total, bp.eta.dtype)
 
 
 def clipped_sum(bp: Backprop, max_norm: ArrayLike, weight: jax.Array | None) -> Params:
@@ -61,13 +61,13 @@ def layer_clipped_gradient(bp: Backprop, max_norms: ArrayLike, weight: ArrayLike
     weight, total = example_weights(bp, weight)
     factors = _clip_factors(layer_squared_norms(bp), _positive("max_norms", max_norms).reshape(1, -1))
     deltas = tuple(c[:, None].astype(delta.dtype) * delta for c, delta in zip(factors.T, bp.deltas))
-    return scale(contract(replace(bp, deltas=deltas), weight), 1 / total)
+    return divide(contract(replace(bp, deltas=deltas), weight), total, bp.eta.dtype)
 
 
 def second_moment(bp: Backprop, weight: ArrayLike | None = None) -> Params:
     """Σ_i s_i g_i² / Σ_i s_i, elementwise, as (a²)ᵀ δ²: nothing of size n × parameters."""
     weight, total = example_weights(bp, weight)
-    return scale(contract(squared(bp), weight), 1 / total)
+    return divide(contract(squared(bp), weight), total)
 
 
 def variance(bp: Backprop, weight: ArrayLike | None = None) -> Params:

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from lr_nn import check
 from lr_nn.backprop import example_weights
 from lr_nn.per_example import clipped_sum
-from lr_nn.trees import scale
+from lr_nn.trees import divide
 from lr_nn.types import Backprop, Params
 
 
@@ -49,7 +49,7 @@ def private_gradient(
     def noisy(leaf: jax.Array) -> jax.Array:
         return leaf + deviation.astype(leaf.dtype) * jax.random.normal(next(keys), leaf.shape, leaf.dtype)
 
-    return scale(jax.tree.map(noisy, summed), 1 / size)
+    return divide(jax.tree.map(noisy, summed), size, bp.eta.dtype)
 
 
 class PoissonBatch(NamedTuple):

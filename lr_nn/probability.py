@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import entr, kl_div, xlog1py, xlogy
+from jax.scipy.special import entr, rel_entr, xlog1py, xlogy
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
@@ -59,7 +59,8 @@ def bernoulli_log_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
 def bernoulli_negative_log_likelihood(eta: ArrayLike, y: ArrayLike) -> jax.Array:
     """-log p(y) at logit η, elementwise: log(1 + e^η) - yη, written so that it is finite for every finite η."""
     eta = _float("eta", eta)
-    return jnp.maximum(eta, 0) - jnp.asarray(y, eta.dtype) * eta + jnp.log1p(jnp.exp(-jnp.abs(eta)))
+    y = _probability("y", y, eta.dtype)
+    return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.abs(eta)))
 
 
 def categorical_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
@@ -85,7 +86,7 @@ def average(values: ArrayLike, weight: ArrayLike | None = None) -> jax.Array:
     values = _float("values", values)
     if weight is None:
         return values.mean(axis=0)
-    weight = jnp.asarray(check.weights(weight, values.shape[0]), values.dtype)
+    weight = check.weights(weight, values.shape[0], values.dtype)
     return jnp.tensordot(weight, values, axes=1) / weight.sum()
 
 
@@ -136,7 +137,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike, *, base: float = math.e) -> jax.Ar
 def kl_divergence(p: ArrayLike, q: ArrayLike, *, base: float = math.e) -> jax.Array:
     """KL(p ‖ q) = Σ_c p_c log(p_c / q_c) ≥ 0 over the last axis; zero only for p = q, ∞ where q_c = 0 < p_c."""
     p, q = _pair(p, q, "q")
-    return kl_div(p, q).sum(axis=-1) / _log(base)
+    return rel_entr(p, q).sum(axis=-1) / _log(base)
 
 
 def _log(base: float) -> float:

@@ -26,9 +26,10 @@ def add(a: Any, b: Any) -> Any:
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), a, b)
 
 
-def scale(a: Any, factor: jax.Array) -> Any:
-    """factor · a leaf by leaf, in the dtype of `a`."""
-    return jax.tree.map(lambda a: a * factor.astype(a.dtype), a)
+def divide(a: Any, total: jax.Array, dtype: DTypeLike | None = None) -> Any:
+    """a / total leaf by leaf, then in `dtype` if given; a total of zero, that of no weight at all, counts as one."""
+    total = jnp.where(total > 0, total, jnp.ones_like(total))
+    return jax.tree.map(lambda a: (a / total.astype(a.dtype)).astype(dtype or a.dtype), a)
 
 
 def all_finite(tree: Any) -> jax.Array:

@@ -163,7 +163,18 @@ def test_a_lane_that_fails_leaves_the_others_alone():
     together = lr_nn.train_many(NET, params, rows(), optimizer=SGD, epochs=3)
     alone = lr_nn.train(NET, start(), rows(), optimizer=SGD, epochs=3)
     assert_trees_close(jax.tree.map(lambda a: a[0], together.params), alone.params, 3 * N)
-    assert together.status == "completed" and np.isnan(together.history["cost"][:, 1]).all()
+    assert together.status.tolist() == ["completed", "non_finite"] and "1 of 2" in together.message
+    assert np.isnan(together.history["cost"][:, 1]).all()
+
+
+def test_a_lane_that_fails_keeps_its_last_finite_parameters():
+    data = rows()
+    xs, net = np.stack([data.x, 1e6 * data.x]), lr_nn.linear_regression(5)
+    params = jax.tree.map(lambda a: jnp.stack([a, a]), start(net=net))
+    ys = data.x.sum(axis=1)
+    together = lr_nn.train_many(net, params, Batch(xs, ys), optimizer=optax.sgd(0.1), epochs=50)
+    assert together.status.tolist() == ["completed", "non_finite"]
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(together.params))
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])

@@ -12,7 +12,7 @@ from lr_nn.backprop import contract, example_weights, squared
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network, check_params
 from lr_nn.tangent import inner_products
-from lr_nn.trees import scale
+from lr_nn.trees import divide
 from lr_nn.types import Backprop, Params
 
 
@@ -21,7 +21,8 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
     check_params(net, v)
     weight, total = example_weights(bp, weight)
     products = inner_products(bp.activations, bp.deltas, v)
-    return scale(contract(bp, products if weight is None else weight * products.astype(weight.dtype)), 1 / total)
+    products = products if weight is None else weight * products.astype(weight.dtype)
+    return divide(contract(bp, products), total, bp.eta.dtype)
 
 
 def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:
@@ -33,4 +34,4 @@ def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | Non
     """Its diagonal, the second moment of the per-example gradients."""
     check_params(net, params)
     weight, total = example_weights(bp, weight)
-    return scale(contract(squared(bp), weight), 1 / total)
+    return divide(contract(squared(bp), weight), total)

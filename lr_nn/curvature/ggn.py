@@ -17,7 +17,7 @@ from lr_nn.backprop import contract, example_weights, gradient, pullback, square
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
 from lr_nn.tangent import pushforward
-from lr_nn.trees import scale
+from lr_nn.trees import divide
 from lr_nn.types import Backprop, Params
 
 
@@ -67,4 +67,4 @@ def _diagonal_of_seeds(
     weight, total = example_weights(bp, weight)
     sweep = squared(replace(bp, deltas=pullback(net, params, bp.activations, seeds)))
     sweep = replace(sweep, deltas=tuple(delta.sum(axis=0) for delta in sweep.deltas))
-    return scale(contract(sweep, weight), 1 / total)
+    return divide(contract(sweep, weight), total)

@@ -15,7 +15,7 @@ from lr_nn.backprop import contract, example_weights, squared, weight_gradient
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
 from lr_nn.tangent import pushforward
-from lr_nn.trees import scale
+from lr_nn.trees import divide
 from lr_nn.types import Backprop, Layer, Params
 
 
@@ -39,7 +39,7 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
     for i, a_dot in enumerate(a_dots[::-1]):
         delta = bp.deltas[i + 1] if weight is None else weight[:, None].astype(a_dot.dtype) * bp.deltas[i + 1]
         rest[i] = Layer(rest[i].w + weight_gradient(a_dot, delta), rest[i].b)
-    return scale((first, *rest), 1 / total)
+    return divide((first, *rest), total, bp.eta.dtype)
 
 
 def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:
@@ -55,4 +55,4 @@ def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | Non
     basis = jnp.broadcast_to(jnp.eye(bp.eta.shape[1], dtype=bp.eta.dtype)[:, None, :], (bp.eta.shape[1], *bp.eta.shape))
     columns = bp.loss.hessian_multiply(bp.eta, bp.y, basis)
     sweep = replace(squared(bp), deltas=(jnp.einsum("cnc->nc", columns),))
-    return scale(contract(sweep, weight), 1 / total)
+    return divide(contract(sweep, weight), total)

@@ -86,8 +86,9 @@ class Loss(ABC):
         """
         y = check.numeric("targets", y)
         self._shape(y, n, k)
+        y = check.cast(y, dtype)
         check.require(f"targets of a {self.name} loss", y, self.valid, self.target)
-        return jnp.asarray(y, dtype)
+        return y
 
     def encode(self, y: ArrayLike, eta: jax.Array) -> jax.Array:
         """Admitted targets as an array of the shape and dtype of `eta`."""

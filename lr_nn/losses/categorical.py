@@ -52,8 +52,8 @@ class Categorical(Loss):
         """Labels stay integers, one-hot rows become `dtype`."""
         y = check.numeric("targets", y)
         self._shape(y, n, k)
-        if y.dtype.kind in "bu":  # wide enough for k, and not taken for a mask
-            y = y.astype(np.int32)
+        if y.dtype.kind == "u":  # compared with k in a dtype that holds both
+            y = y.astype(jnp.int32 if isinstance(y, jax.Array) else np.int64)
         if y.ndim == 1:
             check.require(f"targets of {k} classes", y, lambda y: (y >= 0) & (y < k), f"integers in [0, {k})")
         else:

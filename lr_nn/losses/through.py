@@ -22,9 +22,21 @@ class Through(Loss):
     activation: Activation
     inner: Loss
 
+    def __post_init__(self):
+        """Refuse what is not an activation and a loss."""
+        if not isinstance(self.activation, Activation) or not isinstance(self.inner, Loss):
+            raise TypeError(f"through needs an activation and a loss; got {self.activation!r} and {self.inner!r}")
+
     @property
     def name(self):
         return f"{self.inner.name} through {self.activation.name}"
+
+    @property
+    def target(self):
+        return self.inner.target
+
+    def valid(self, y):
+        return self.inner.valid(y)
 
     @property
     def least_outputs(self):

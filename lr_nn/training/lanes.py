@@ -19,7 +19,9 @@ def admit(
     net: Network, params: Params, data: Batch, penalty: Penalty | None, key: jax.Array | None
 ) -> tuple[Batch, Task]:
     """The checked data, and a `Task` of axes for vmap: 0 where a leaf has lanes, None where it is shared."""
-    check_penalty(penalty)
+    check_penalty(penalty, lanes=True)
+    if not isinstance(data, Batch):
+        raise TypeError(f"data must be a Batch(x, y); got {type(data).__name__}")
     m, first = _lanes(net, params)
     k = net.sizes[-1]
 
@@ -41,8 +43,9 @@ def admit(
     x, y = check.numeric("x", data.x), check.numeric("targets", data.y)
     x_axis = axis("x", x, 2)
     n = x.shape[-2]
-    one_column = k == 1 or (net.loss.task == "classes" and y.dtype.kind in "biu" and y.shape != (n, k))
-    y_axis = axis("targets", y, 1 if one_column else 2)
+    # One number a row where rows stand alone, (n,), or below each other in lanes, (m, n); else k numbers.
+    one_number = y.ndim == 1 or (y.ndim == 2 and y.shape != (n, k) and (k == 1 or net.loss.task == "classes"))
+    y_axis = axis("targets", y, 1 if one_number else 2)
     x = unfold(admit_inputs(net, first, rows(x, x_axis)), x_axis)
     y = unfold(net.loss.targets(rows(y, y_axis), n * (1 if y_axis is None else m), k, x.dtype), y_axis)
 
@@ -50,9 +53,11 @@ def admit(
     if weight is not None:
         weight = check.numeric("weight", weight)
         weight_axis = axis("weight", weight, 1)
-        for lane in weight if weight_axis == 0 else [weight]:
-            check.weights(lane, n)
-        weight = jnp.asarray(weight, accumulator(x.dtype))
+        dtype = accumulator(x.dtype)
+        if weight_axis is None:
+            weight = check.weights(weight, n, dtype)
+        else:
+            weight = jnp.stack([check.weights(lane, n, dtype) for lane in weight])
 
     offset, offset_axis = data.offset, None
     if offset is not None:
@@ -73,7 +78,7 @@ def admit(
 
 def _lanes(net: Network, params: Params) -> tuple[int, Params]:
     """The number of lanes, and the parameters of the first."""
-    if any(jnp.ndim(layer.w) != 3 for layer in params):
+    if not all(isinstance(layer, Layer) and jnp.ndim(layer.w) == 3 for layer in params):
         raise ValueError(
             "train_many needs parameters with a leading lane axis, w (m, d_in, d_out): "
             "e.g. jax.vmap(lambda key: init(net, key))(jax.random.split(key, m))"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lr_nn.network import Network, admit, propagate
+from lr_nn.network import Network, admit, linear_predictor
+from lr_nn.objective import weighted_mean
 from lr_nn.types import Batch, Params
 
 
@@ -16,20 +17,15 @@ def metrics(net: Network, params: Params, batch: Batch) -> dict[str, jax.Array]:
     `log_loss`, the cost without penalty. Values: `rmse`, the root mean squared error over examples and outputs.
     """
     batch = admit(net, params, batch)
-    _, eta = propagate(net, params, batch.x)
-    if batch.offset is not None:
-        eta = eta + batch.offset
+    _, eta = linear_predictor(net, params, batch)
     y, mean = net.loss.encode(batch.y, eta), net.loss.mean(eta)
     if net.loss.task == "values":
-        return {"rmse": jnp.sqrt(_average(((mean - y) ** 2).mean(axis=1), batch.weight))}
+        return {"rmse": jnp.sqrt(weighted_mean(((mean - y) ** 2).mean(axis=1), batch.weight))}
     if net.loss.task == "labels":
         hits = ((mean > 0.5) == (y > 0.5)).mean(axis=1)
     else:
         hits = (mean.argmax(axis=1) == y.argmax(axis=1)).astype(mean.dtype)
-    return {"accuracy": _average(hits, batch.weight), "log_loss": _average(net.loss.value(eta, y), batch.weight)}
-
-
-def _average(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    if weight is None:
-        return values.astype(jnp.result_type(values, jnp.float32)).mean()
-    return (weight * values.astype(weight.dtype)).sum() / weight.sum()
+    return {
+        "accuracy": weighted_mean(hits, batch.weight),
+        "log_loss": weighted_mean(net.loss.value(eta, y), batch.weight),
+    }

@@ -33,14 +33,14 @@ class Training:
 
     history: NumPy arrays with one row an epoch (and a column a lane): `cost`, the mean over the epoch of the cost
     before each step; with validation data also `validation_cost` (without penalty) and the metrics of the task.
-    status: completed, early_stopped, interrupted or non_finite; message says it in words. With lanes the status
-    is non_finite if every lane failed; `history["cost"]` tells them apart. steps: optimiser steps taken.
+    status: completed, early_stopped, interrupted or non_finite, in lanes an array (m,) of these; message says it
+    in words. steps: optimiser steps taken.
     """
 
     params: Params
     opt_state: Any
     history: dict[str, np.ndarray]
-    status: Ending
+    status: Ending | np.ndarray
     message: str
     steps: int
 
@@ -68,7 +68,8 @@ def train(
     unbiased estimate of that of J.
 
     validation: evaluated after every epoch. patience: stop after so many epochs without a lower validation cost,
-    and return the parameters of the lowest. opt_state: go on from an earlier training. progress: called a few
+    and return the parameters of the lowest. opt_state: go on from an earlier training (with a new key, for new
+    orders of the rows). An optimiser made anew compiles anew: make it once. progress: called a few
     times a second with a `Progress`; `training.bar()` makes one. Ctrl-C returns what there is. A cost or
     parameter that turns NaN or infinite ends the training with the last parameters whose cost was finite.
 
@@ -83,7 +84,7 @@ def train(
     >>> print(result.status, [f"{leaf.item():.3f}" for leaf in jax.tree.leaves(result.params)])
     completed ['2.000', '1.000']
     """
-    check.on_host("train", (params, data, validation, key), "training.step")
+    check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
     data = admit(net, params, data)
     task, state, batch_size = _prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes=None)
     epochs = check.positive_integer("epochs", epochs)
@@ -116,11 +117,12 @@ def train_many(
     or class labels, (m, n, k) otherwise; weight (m, n); offset (m, n, k); strengths (m,); keys (m,). With one key
     all lanes see the same mini-batches, and the first layer of all of them is one matrix product. `opt_state`, if
     given, has lanes; learning rates per lane go in by `optax.inject_hyperparams`. A lane that turns NaN leaves
-    the others alone. In the result every leaf and every column of the history has the lane axis.
+    the others alone: it keeps the parameters before the step that failed, its status is non_finite and its costs
+    are NaN from there on. In the result every leaf and every column of the history has the lane axis.
 
     Raises as `train` does, and ValueError where `params` have no lane axis.
     """
-    check.on_host("train_many", (params, data, key), "training.step")
+    check.on_host("train_many", (params, data, key, penalty, opt_state), "training.step")
     data, axes = lanes.admit(net, params, data, penalty, key)
     task, state, batch_size = _prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes)
     epochs = check.positive_integer("epochs", epochs)
@@ -159,8 +161,9 @@ def _prepare(
 
 @partial(jax.jit, static_argnums=0)
 def _judge(net: Network, params: Params, validation: Batch) -> dict[str, jax.Array]:
-    scores = {f"validation_{name}": score for name, score in metrics(net, params, validation).items()}
-    return {"validation_cost": cost(net, params, validation), **scores}
+    scores = metrics(net, params, validation)
+    scores.pop("log_loss", None)  # that is the cost
+    return {"validation_cost": cost(net, params, validation)} | {f"validation_{name}": s for name, s in scores.items()}
 
 
 _finite = jax.jit(all_finite)
@@ -191,14 +194,14 @@ class _Run:
             return self._result("interrupted", f"interrupted after step {self.steps}")
 
     def _loop(self) -> tuple[Ending, str]:
-        count = 1
+        count = 8
         while self.steps < self.epochs * self.per_epoch:
             count = min(count, self._steps_ahead())
             began = time.perf_counter()
             failed = self._advance(count)
             seconds = time.perf_counter() - began
             if failed:
-                return self._step_back()
+                return self._step_back() if self.axes is None else ("non_finite", f"no lane left at step {self.steps}")
             if self.progress is not None:
                 self.progress(self._report())
             if self.validation is not None and self.steps % self.per_epoch == 0 and self._out_of_patience():
@@ -249,7 +252,7 @@ class _Run:
         }
         self.scores.append(scores)
         score, epoch = float(scores["validation_cost"]), len(self.scores) - 1
-        if score < self.best[0]:
+        if score < self.best[0] or epoch == 0:
             self.best = (score, epoch, self.state)
         return self.patience is not None and epoch - self.best[1] >= self.patience
 
@@ -261,6 +264,10 @@ class _Run:
         history = {"cost": self._epoch_costs()}
         if self.scores:
             history |= {name: np.array([scores[name] for scores in self.scores]) for name in self.scores[0]}
+        if self.axes is not None:
+            failed = ~np.isfinite(np.concatenate(self.costs)[-1]) if self.costs else np.zeros(1, bool)
+            status = np.where(failed, "non_finite", "completed" if status == "non_finite" else status)
+            message += f"; {failed.sum()} of {failed.size} lanes not finite" if failed.any() else ""
         return Training(self.state.params, self.state.opt_state, history, status, message, self.steps)
 
     def _epoch_costs(self) -> np.ndarray:

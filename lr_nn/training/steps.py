@@ -6,6 +6,7 @@ call, nor an interruption, changes what is computed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from jax import lax
 from lr_nn.network import Network, admit
 from lr_nn.objective import automatic_block_size, cost, evaluate
 from lr_nn.penalties import Penalty
-from lr_nn.trees import accumulator
+from lr_nn.trees import accumulator, all_finite
 from lr_nn.types import Batch, Params
 
 
@@ -92,6 +93,22 @@ def take(task: Task, order: jax.Array, position: jax.Array, n: int, batch_size: 
     return batch, total if task.mean_weight is None else total * task.mean_weight
 
 
+def _frozen_on_failure(step: Callable) -> Callable:
+    """`step` that keeps parameters and optimiser state where the cost or the new parameters are not finite."""
+
+    def guarded(params, opt_state, *rest):
+        new_params, new_state, value = step(params, opt_state, *rest)
+        ok = jnp.isfinite(value) & all_finite(new_params)
+
+        def keep(new, old):
+            return jnp.where(ok, new, old)
+
+        kept = jax.tree.map(keep, (new_params, new_state), (params, opt_state))
+        return *kept, jnp.where(ok, value, jnp.nan)
+
+    return guarded
+
+
 @partial(jax.jit, static_argnames=("net", "optimizer", "batch_size", "axes", "room"))
 def advance(
     net: Network,
@@ -106,8 +123,9 @@ def advance(
 ) -> tuple[State, jax.Array, jax.Array]:
     """Up to `count` ≤ `room` steps: (state, costs (room, ...), steps taken).
 
-    Stops before a step whose cost is not finite (with lanes: in all lanes), that cost being the last one noted.
-    `axes` says which leaves of `task` have a lane axis, and that state has one; None is a single training.
+    Ends with a step whose cost is not finite (with lanes: in no lane), that cost being the last one noted.
+    `axes` says which leaves of `task` have a lane axis, and that state has one; None is a single training. A lane
+    whose cost or parameters would leave the floats keeps the parameters it has.
     """
     n = task.data.x.shape[-2]
     per_epoch = steps_per_epoch(n, batch_size)
@@ -120,7 +138,7 @@ def advance(
         return order(key, epoch, n, batch_size)
 
     if axes is not None:
-        one = jax.vmap(one, in_axes=(0, 0, axes.key, axes, None))
+        one = jax.vmap(_frozen_on_failure(one), in_axes=(0, 0, axes.key, axes, None))
         if axes.key == 0:
             shuffle = jax.vmap(shuffle, in_axes=(0, None))
 
