@@ -16,7 +16,10 @@ from experiments import runner
 
 # Name on the command line -> module. What it asks is the first line of the module's docstring.
 EXPERIMENTS = {
+    "hard_examples": "experiments.hard_examples",
     "ladder": "experiments.ladder",
+    "noise_scale": "experiments.noise_scale",
+    "private_training": "experiments.private_training",
 }
 
 

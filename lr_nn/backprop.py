@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.network import Network, admit, check_params, linear_predictor
+from lr_nn.network import Network, admit, check_activations, check_params, linear_predictor
 from lr_nn.trees import accumulator, divide, lift
 from lr_nn.types import Backprop, Batch, Layer, Params
 
@@ -54,9 +54,8 @@ def pullback(
     axis, those of the Gauss-Newton matrix. Raises ValueError for activations or a seed of another shape.
     """
     check_params(net, params)
-    n, sizes = activations[0].shape[0], tuple(a.shape[1] for a in activations)
-    if sizes != net.sizes[:-1]:
-        raise ValueError(f"activations must have the widths {net.sizes[:-1]}; got {sizes}")
+    check_activations(net, activations)
+    n = activations[0].shape[0]
     if seed.shape[-2:] != (n, net.sizes[-1]):
         raise ValueError(f"seed must have shape (..., {n}, {net.sizes[-1]}); got {seed.shape}")
     deltas = [seed]
@@ -125,8 +124,20 @@ def squared(bp: Backprop) -> Backprop:
 
 def input_gradient(net: Network, params: Params, bp: Backprop) -> jax.Array:
     """∂ℓ_i/∂x_i = δ_1 w_1ᵀ, (n, d): how each example's loss answers to its own input."""
-    check_params(net, params)
+    check_backprop(net, params, bp)
     return bp.deltas[0] @ params[0].w.T
+
+
+def check_backprop(net: Network, params: Params, bp: Backprop) -> None:
+    """Raise ValueError if `bp` is not a pass of this network with parameters of this shape."""
+    check_params(net, params)
+    check_activations(net, bp.activations)
+    widths = tuple(delta.shape[-1] for delta in bp.deltas)
+    if (widths, bp.loss, bp.bias) != (net.sizes[1:], net.loss, net.bias):
+        raise ValueError(
+            f"expected a Backprop of this network, layers {net.sizes[1:]}, {net.loss.name} loss, bias={net.bias}; "
+            f"got {widths}, {bp.loss.name}, bias={bp.bias}"
+        )
 
 
 def _rows_per_product(a: jax.Array, delta: jax.Array) -> int | None:

@@ -52,7 +52,7 @@ def finite(name: str, array: jax.Array | np.ndarray) -> None:
 
 
 def _sum(array: jax.Array | np.ndarray) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), jax.ensure_compile_time_eval():
         return float(array.sum())
 
 
@@ -70,13 +70,15 @@ def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) 
     """Refuse a concrete array in which elementwise `test` fails, naming the first bad row."""
     if not is_concrete(array):
         return
-    passed = test(array)
-    if bool(passed.all()):
-        return
+    with jax.ensure_compile_time_eval():  # concrete arrays may be constants of a function under jit
+        passed = test(array)
+        if bool(passed.all()):
+            return
     bad = np.argwhere(~np.asarray(passed))[0]
     value = np.asarray(array)[tuple(bad[: np.ndim(array)])]
+    shown = value if value.ndim else f"{value:g}"
     where = f" at row {bad[0]}" if len(bad) else ""
-    raise ValueError(f"{name} must be {expected}; got {value:g}{where}")
+    raise ValueError(f"{name} must be {expected}; got {shown}{where}")
 
 
 def matrix(name: str, array: Any, columns: int, dtype: DTypeLike) -> jax.Array:
@@ -105,7 +107,7 @@ def weights(weight: Any, rows: int, dtype: DTypeLike) -> jax.Array:
         raise ValueError(f"weight must have shape ({rows},), one a row of x; got {weight.shape}")
     weight = cast(weight, dtype)
     require("weight", weight, is_not_negative, "finite and not negative")
-    if is_concrete(weight) and not bool((weight > 0).any()):
+    if is_concrete(weight) and _sum(weight) == 0:
         raise ValueError("weight is zero for every example; at least one must be positive")
     return weight
 

@@ -179,6 +179,13 @@ def admit_offset(offset: ArrayLike, n: int, k: int, x: jax.Array) -> jax.Array:
     return offset
 
 
+def check_activations(net: Network, activations: tuple[jax.Array, ...]) -> None:
+    """Raise ValueError if `activations` are not (a_0, ..., a_{L-1}) of the network."""
+    got = tuple(a.shape[1] for a in activations)
+    if got != net.sizes[:-1]:
+        raise ValueError(f"activations must be of this network, with widths {net.sizes[:-1]}; got {got}")
+
+
 def check_params(net: Network, params: Any) -> None:
     """Raise if `params` is not a tuple of layers of the network's shapes."""
     if not isinstance(net, Network):

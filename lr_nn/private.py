@@ -43,7 +43,9 @@ def private_gradient(
         check.require("weight", check.numeric("weight", weight), lambda s: s <= 1, "at most 1, a mask")
     weight, _ = example_weights(bp, weight)
     summed = clipped_sum(bp, max_norm, weight)
-    deviation = multiplier * jnp.asarray(max_norm, multiplier.dtype)
+    deviation = jnp.where(
+        multiplier > 0, multiplier * jnp.asarray(max_norm, multiplier.dtype), jnp.zeros_like(multiplier)
+    )
     keys = iter(jax.random.split(key, len(jax.tree.leaves(summed))))
 
     def noisy(leaf: jax.Array) -> jax.Array:

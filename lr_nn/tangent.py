@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lr_nn.network import Network, affine, check_params
+from lr_nn.network import Network, affine, check_activations, check_params
 from lr_nn.types import Params
 
 
@@ -21,6 +21,7 @@ def pushforward(
     """
     check_params(net, params)
     check_params(net, tangents)
+    check_activations(net, activations)
     z_dots = [affine(tangents[0], activations[0])]
     for layer, tangent, activation, a in zip(params[1:], tangents[1:], net.hidden, activations[1:]):
         a_dot = activation.derivative(a) * z_dots[-1]

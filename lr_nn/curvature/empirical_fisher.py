@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 from jax.typing import ArrayLike
 
-from lr_nn.backprop import contract, example_weights, squared
+from lr_nn.backprop import check_backprop, contract, example_weights, squared
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network, check_params
 from lr_nn.tangent import inner_products
@@ -18,6 +18,7 @@ from lr_nn.types import Backprop, Params
 
 def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: ArrayLike | None = None) -> Params:
     """Σ_i s_i g_i ⟨g_i, v⟩ / Σ_i s_i, like the parameters."""
+    check_backprop(net, params, bp)
     check_params(net, v)
     weight, total = example_weights(bp, weight)
     products = inner_products(bp.activations, bp.deltas, v)
@@ -32,6 +33,6 @@ def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None =
 
 def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> Params:
     """Its diagonal, the second moment of the per-example gradients."""
-    check_params(net, params)
+    check_backprop(net, params, bp)
     weight, total = example_weights(bp, weight)
     return divide(contract(squared(bp), weight), total)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import contract, example_weights, gradient, pullback, squared
+from lr_nn.backprop import check_backprop, contract, example_weights, gradient, pullback, squared
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
 from lr_nn.tangent import pushforward
@@ -23,6 +23,7 @@ from lr_nn.types import Backprop, Params
 
 def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: ArrayLike | None = None) -> Params:
     """(Σ_i s_i J_iᵀ F_i J_i / Σ_i s_i) v, like the parameters: one pass forward, one back, no matrix."""
+    check_backprop(net, params, bp)
     eta_dot = pushforward(net, params, bp.activations, v)[-1]
     deltas = pullback(net, params, bp.activations, bp.loss.fisher_multiply(bp.eta, eta_dot))
     return gradient(replace(bp, deltas=deltas), weight)
@@ -35,6 +36,7 @@ def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None =
 
 def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> Params:
     """Its exact diagonal, like the parameters: the columns of the Fisher factor, k seeds in one backward sweep."""
+    check_backprop(net, params, bp)
     return _diagonal_of_seeds(net, params, bp, bp.loss.fisher_factor(bp.eta), weight)
 
 
@@ -42,12 +44,14 @@ def sampled_diagonal(
     net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None, *, key: jax.Array, samples: int = 1
 ) -> Params:
     """An unbiased estimate of `diagonal`: residuals at targets drawn from the model, the mean over `samples`."""
+    check_backprop(net, params, bp)
     seeds = sampled_residuals(bp, key, samples) / jnp.asarray(samples, bp.eta.dtype) ** 0.5
     return _diagonal_of_seeds(net, params, bp, seeds, weight)
 
 
 def trace(net: Network, params: Params, bp: Backprop) -> jax.Array:
     """tr(J_iᵀ F_i J_i) of every example, (n,)."""
+    check_backprop(net, params, bp)
     sweep = squared(replace(bp, deltas=pullback(net, params, bp.activations, bp.loss.fisher_factor(bp.eta))))
     layers = zip(sweep.activations, sweep.deltas)
     return jnp.stack([(a.sum(axis=1) + float(bp.bias)) * d.sum(axis=(0, 2)) for a, d in layers]).sum(axis=0)

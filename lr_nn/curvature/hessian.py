@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lr_nn.backprop import contract, example_weights, squared, weight_gradient
+from lr_nn.backprop import check_backprop, contract, example_weights, squared, weight_gradient
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
 from lr_nn.tangent import pushforward
@@ -26,6 +26,7 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
     δ̇_l = (δ̇_{l+1} w_{l+1}ᵀ + δ_{l+1} v_{l+1}ᵀ) ∘ σ'(z_l) + (δ_{l+1} w_{l+1}ᵀ) ∘ σ''(z_l) ∘ ż_l
     R(∂ℓ/∂w_l) = ȧ_{l-1}ᵀ δ_l + a_{l-1}ᵀ δ̇_l
     """
+    check_backprop(net, params, bp)
     weight, total = example_weights(bp, weight)
     z_dots = pushforward(net, params, bp.activations, v)
     dots, a_dots = [bp.loss.hessian_multiply(bp.eta, bp.y, z_dots[-1])], []
@@ -49,6 +50,7 @@ def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None =
 
 def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> Params:
     """Its exact diagonal for a model of one layer: (a²)ᵀ diag(∂²ℓ/∂η²). Raises ValueError for a deep network."""
+    check_backprop(net, params, bp)
     if len(params) > 1:
         raise ValueError("the exact diagonal is for models of one layer; use hessian.dense, or ggn.diagonal")
     weight, total = example_weights(bp, weight)

@@ -15,7 +15,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import example_weights, pullback
+from lr_nn.backprop import check_backprop, example_weights, pullback
 from lr_nn.curvature.ggn import sampled_residuals
 from lr_nn.network import Network
 from lr_nn.trees import accumulator
@@ -93,6 +93,7 @@ def eigenbasis(factors: tuple[Factors, ...], bp: Backprop, weight: ArrayLike | N
 
 def sampled(net: Network, params: Params, bp: Backprop, *, key: jax.Array) -> Backprop:
     """The pass with deltas seeded by one target drawn from the model for each example."""
+    check_backprop(net, params, bp)
     return replace(bp, deltas=pullback(net, params, bp.activations, sampled_residuals(bp, key, 1)[0]))
 
 
@@ -109,6 +110,7 @@ def eigen_solve(basis: tuple[Eigenbasis, ...], gradient: Params, damping: ArrayL
 def _factors(
     net: Network, params: Params, bp: Backprop, seeds: jax.Array, weight: ArrayLike | None
 ) -> tuple[Factors, ...]:
+    check_backprop(net, params, bp)
     return _of_deltas(bp, pullback(net, params, bp.activations, seeds), weight)
 
 

@@ -86,6 +86,7 @@ def train(
     """
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
     data = admit(net, params, data)
+    check_penalty(penalty)
     task, state, batch_size = _prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes=None)
     epochs = check.positive_integer("epochs", epochs)
     if patience is not None:
@@ -142,7 +143,6 @@ def _prepare(
     """The constant part of the work, its first state, and the batch size as a number."""
     if not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be an optax one, such as optax.adam(1e-3); got {optimizer!r}")
-    check_penalty(penalty)
     n = data.x.shape[-2]
     batch_size = n if batch_size is None else min(check.positive_integer("batch_size", batch_size), n)
     params = jax.tree.map(jnp.asarray, params)
@@ -264,11 +264,12 @@ class _Run:
         history = {"cost": self._epoch_costs()}
         if self.scores:
             history |= {name: np.array([scores[name] for scores in self.scores]) for name in self.scores[0]}
-        if self.axes is not None:
-            failed = ~np.isfinite(np.concatenate(self.costs)[-1]) if self.costs else np.zeros(1, bool)
-            status = np.where(failed, "non_finite", "completed" if status == "non_finite" else status)
-            message += f"; {failed.sum()} of {failed.size} lanes not finite" if failed.any() else ""
-        return Training(self.state.params, self.state.opt_state, history, status, message, self.steps)
+        if self.axes is None:
+            return Training(self.state.params, self.state.opt_state, history, status, message, self.steps)
+        failed = ~np.isfinite(np.concatenate(self.costs)[-1]) if self.costs else np.zeros(1, bool)
+        each = np.where(failed, "non_finite", "completed" if status == "non_finite" else status)
+        message += f"; {failed.sum()} of {failed.size} lanes not finite" if failed.any() else ""
+        return Training(self.state.params, self.state.opt_state, history, each, message, self.steps)
 
     def _epoch_costs(self) -> np.ndarray:
         """Mean over the rows of each epoch of the cost before each step; a last epoch may be incomplete."""
