@@ -24,6 +24,7 @@ from lr_nn import Batch, losses
 SIZES = ((784, 100, 10), (784, 512, 512, 10))
 BATCH = 128
 RATE = 0.1
+FLAX, CEILING = "flax + optax, autodiff, one scan", "matrix products alone"
 
 
 def by_train(net, params, data, key) -> Callable:
@@ -153,13 +154,13 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         net = lr_nn.mlp(sizes, loss=losses.categorical)
         params = lr_nn.init(net, key)
         competitors = {
-            "flax + optax, autodiff, one scan": by_flax(sizes, data, key),
+            FLAX: by_flax(sizes, data, key),
             "lr_nn.train": by_train(net, params, data, key),
             "our step in a Python loop": by_python_loop(net, params, data, key),
             "scikit-learn, 1 thread": by_sklearn(sizes, data, 1),
             "scikit-learn, 2 threads": by_sklearn(sizes, data, 2),
-            "matrix products alone": matrix_products(net, params, data),
+            CEILING: matrix_products(net, params, data),
         }
         case = "-".join(map(str, sizes))
-        found += compare(case, competitors, "flax + optax, autodiff, one scan", max(3, rounds // 4), n=n, batch=BATCH)
+        found += compare(case, competitors, FLAX, max(3, rounds // 4), floor=CEILING, n=n)
     return found

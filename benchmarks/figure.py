@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 
-def bars(sections: Mapping[str, list[dict[str, Any]]], titles: Mapping[str, str], path: Path) -> None:
+def bars(record: Mapping[str, Any], titles: Mapping[str, str], path: Path) -> None:
     """Relative times with their quartiles, on a logarithmic axis; the baseline is the line at one."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [name for name in titles if name in sections]
-    heights = [0.24 * len(sections[name]) + 1.1 for name in names]
+    names = [name for name in titles if name in record]
+    heights = [0.24 * len(record[name]["rows"]) + 1.1 for name in names]
     figure, axes = plt.subplots(
         len(names), 1, figsize=(10, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
     for name, axis in zip(names, axes[:, 0]):
-        rows = sections[name][::-1]
+        rows = record[name]["rows"][::-1]
         times = [row["relative_time"] for row in rows]
         errors = [[t - row["low"] for t, row in zip(times, rows)], [row["high"] - t for t, row in zip(times, rows)]]
         ours = [row["competitor"].startswith(("by hand", "lr_nn", "train_many")) for row in rows]

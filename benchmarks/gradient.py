@@ -30,11 +30,13 @@ def main(
     unknown = set(sections) - set(SECTIONS)
     if unknown:
         raise SystemExit(f"unknown section {sorted(unknown)[0]!r}; known: {', '.join(SECTIONS)}")
-    kept = harness.read("gradient", out)["sections"] if (out / "gradient.json").exists() else {}
+    if small and out.resolve() == harness.RESULTS.resolve():
+        raise SystemExit("--small is no measurement: give it an --out of its own")
     for name in sections:
         measure, title = SECTIONS[name]
-        kept[name] = measure(rounds, small)
-        harness.show(title, kept[name])
-        path = harness.write("gradient", {name: kept[name] for name in SECTIONS if name in kept}, out)
-    bars(kept, {name: title for name, (_, title) in SECTIONS.items()}, out / "gradient.png")
-    print(f"written to {path.parent}")
+        found = measure(rounds, small)
+        harness.show(title, found)
+        harness.write("gradient", name, found, out)
+    record = harness.read("gradient", out)
+    bars(record, {name: title for name, (_, title) in SECTIONS.items()}, out / "gradient.png")
+    print(f"written to {out}")

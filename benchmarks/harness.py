@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+COMPILATIONS = 3
 
 
 class Compiled(NamedTuple):
@@ -27,11 +28,13 @@ class Compiled(NamedTuple):
 def compiled(function: Callable, *args: Any) -> Compiled:
     """`function` compiled for `args`; its run blocks until the result is there."""
     lowered = jax.jit(function).lower(*args)
-    began = time.perf_counter()
-    program = lowered.compile()
-    seconds = time.perf_counter() - began
+    seconds = []
+    for _ in range(COMPILATIONS):
+        began = time.perf_counter()
+        program = lowered.compile()
+        seconds.append(time.perf_counter() - began)
     memory: Any = program.memory_analysis()
-    return Compiled(lambda: jax.block_until_ready(program(*args)), seconds, memory.temp_size_in_bytes)
+    return Compiled(lambda: jax.block_until_ready(program(*args)), min(seconds), memory.temp_size_in_bytes)
 
 
 def interleave(competitors: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
@@ -56,9 +59,18 @@ def relative(seconds: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
 
 
 def compare(
-    case: str, competitors: Mapping[str, Callable[[], Any] | Compiled], baseline: str, rounds: int, **facts: Any
+    case: str,
+    competitors: Mapping[str, Callable[[], Any] | Compiled],
+    baseline: str,
+    rounds: int,
+    floor: str | None = None,
+    **facts: Any,
 ) -> list[dict[str, Any]]:
-    """A row for each competitor: its time relative to `baseline`, and the memory and compile time of programs."""
+    """A row for each competitor: its time relative to `baseline`, and the memory and compile time of programs.
+
+    `floor` names a competitor that does only the part of the work that nobody can avoid: times are also given as
+    multiples of it.
+    """
     runs = {name: c.run if isinstance(c, Compiled) else c for name, c in competitors.items()}
     seconds = interleave(runs, rounds)
     rows = []
@@ -70,6 +82,8 @@ def compare(
             "rounds": rounds,
             **facts,
         }
+        if floor is not None:
+            row["times_floor"] = float(np.median(seconds[name] / seconds[floor]))
         if isinstance(competitor, Compiled):
             row["temporary_bytes"] = competitor.temporary_bytes
             base = competitors[baseline]
@@ -88,6 +102,7 @@ def device() -> dict[str, Any]:
     return {
         "device": _processor() if kind == "cpu" else kind,
         "cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
@@ -96,11 +111,13 @@ def device() -> dict[str, Any]:
     }
 
 
-def write(name: str, sections: Mapping[str, list[dict[str, Any]]], folder: Path) -> Path:
-    """The record of a benchmark as JSON: the device, and the rows of every section."""
+def write(name: str, section: str, rows: list[dict[str, Any]], folder: Path) -> Path:
+    """Put the rows of one section, and where they were measured, into the record NAME.json; others are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"benchmark": name, "environment": device(), "sections": sections}, indent=1) + "\n")
+    record = read(name, folder) if path.exists() else {}
+    record[section] = {"environment": device(), "rows": rows}
+    path.write_text(json.dumps(record, indent=1) + "\n")
     return path
 
 
@@ -120,6 +137,9 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     table.add_column("competitor")
     table.add_column("relative time", justify="right")
     table.add_column("quartiles", justify="right")
+    floor = any("times_floor" in row for row in rows)
+    if floor:
+        table.add_column("× floor", justify="right")
     if memory:
         table.add_column("compile", justify="right")
         table.add_column("temporaries", justify="right")
@@ -130,6 +150,8 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
             f"{row['relative_time']:.3f}",
             f"{row['low']:.3f} to {row['high']:.3f}",
         ]
+        if floor:
+            cells.append(f"{row['times_floor']:.2f}")
         if memory:
             cells.append(f"{row['relative_compile_time']:.2f}" if "relative_compile_time" in row else "")
             cells.append(f"{row['temporary_bytes'] / 1e6:.2f} MB" if "temporary_bytes" in row else "")

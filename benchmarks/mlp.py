@@ -9,7 +9,7 @@ import optax
 
 import lr_nn
 from benchmarks.harness import compare, compiled
-from benchmarks.thin import by_hand, our_cost
+from benchmarks.thin import blocked_autodiff, by_hand, our_cost
 from lr_nn import losses
 
 # Architectures and rows. The last two have so many rows that the hand-written pass takes them in blocks.
@@ -20,6 +20,9 @@ CASES = (
     ((784, 512, 512, 10), 16384),
     ((100, 50, 10), 262144),
 )
+
+
+BLOCK_ROWS = 4096
 
 
 def peer_cost(params, x, y):
@@ -41,6 +44,7 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         competitors = {
             "jax.value_and_grad": compiled(jax.value_and_grad(peer_cost), params, x, y),
             "jax.value_and_grad of our cost": compiled(jax.value_and_grad(our_cost(net)), params, x, y),
+            "jax.value_and_grad in blocks": compiled(blocked_autodiff(peer_cost, min(n, BLOCK_ROWS)), params, x, y),
             "by hand": compiled(by_hand(net), params, x, y),
         }
         case = f"{'-'.join(map(str, sizes))}, {n:,} rows"

@@ -14,7 +14,8 @@ import lr_nn
 from benchmarks.harness import compare, compiled
 from lr_nn import Batch, Network
 
-SHAPES = ((2**20, 128), (2**18, 512), (2**16, 2048))
+# The last number of rows is a prime: no block divides it.
+SHAPES = ((2**20, 128), (2**18, 512), (2**16, 2048), (262_139, 512))
 BLOCK_BYTES = 2**22
 
 
@@ -24,12 +25,12 @@ def peer_cost(params, x, y):
     return optax.sigmoid_binary_cross_entropy((x @ layer.w + layer.b)[:, 0], y).mean()
 
 
-def blocked_autodiff(rows: int) -> Callable:
-    """Autodiff accumulated block by block in a loop."""
+def blocked_autodiff(cost: Callable, rows: int) -> Callable:
+    """Autodiff of a mean cost, accumulated block by block in a loop (rows that fill no block are left out)."""
 
     def value_and_grad(params, x, y):
         def block(i, total):
-            part = jax.value_and_grad(peer_cost)(
+            part = jax.value_and_grad(cost)(
                 params, lax.dynamic_slice_in_dim(x, i * rows, rows), lax.dynamic_slice_in_dim(y, i * rows, rows)
             )
             return jax.tree.map(jnp.add, total, part)
@@ -66,10 +67,10 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         competitors = {
             "jax.value_and_grad": compiled(jax.value_and_grad(peer_cost), params, x, y),
             "jax.value_and_grad of our cost": compiled(jax.value_and_grad(our_cost(net)), params, x, y),
-            "jax.value_and_grad in blocks": compiled(blocked_autodiff(block), params, x, y),
+            "jax.value_and_grad in blocks": compiled(blocked_autodiff(peer_cost, block), params, x, y),
             "by hand": compiled(by_hand(net, None), params, x, y),
             "by hand, block_size=4 MB": compiled(by_hand(net, block), params, x, y),
             "x.sum()": compiled(lambda p, x, y: x.sum(), params, x, y),
         }
-        found += compare(f"{n:,} x {d:,}", competitors, "jax.value_and_grad", rounds, n=n, d=d)
+        found += compare(f"{n:,} x {d:,}", competitors, "jax.value_and_grad", rounds, floor="x.sum()", n=n, d=d)
     return found

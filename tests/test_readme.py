@@ -46,4 +46,5 @@ def test_competitors_take_turns():
 
 @pytest.mark.parametrize("name", [path.stem for path in Path(harness.RESULTS).glob("*.json")])
 def test_records_name_their_device(name):
-    assert {"device", "cores", "jax"} <= set(harness.read(name)["environment"])
+    for section in harness.read(name).values():
+        assert {"device", "cores", "jax"} <= set(section["environment"]) and section["rows"]
