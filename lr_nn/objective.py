@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lr_nn import check
-from lr_nn.backprop import contract, pullback
+from lr_nn.backprop import contract, pullback, rows_per_product, wants_blocks
 from lr_nn.network import Network, admit, linear_predictor
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, add, divide
@@ -133,17 +133,21 @@ def _with_penalty(value: jax.Array, penalty: Penalty | None, params: Params) -> 
 
 
 def automatic_block_size(net: Network, x: jax.Array) -> int | None:
-    """Rows whose activations and errors fill `BLOCK_BYTES`, or None to take all rows at once.
+    """Rows to take forward and backward together, or None to take all rows at once.
 
-    Blocks where the hidden layers outweigh the input, on a CPU with one device: there it saves memory and, the
-    cache being small, time. Elsewhere the loop's copy of each block of `x` costs more than it gives.
+    Only on a CPU with one device. Where the hidden layers outweigh the input, rows whose activations and errors
+    fill `BLOCK_BYTES`: that saves memory and, the cache being small, time. For a thin model with so many rows that
+    `weight_gradient` would block them, but a number that no block divides, rows of `x` of twice as much. Elsewhere
+    the loop's copy of each block of `x` costs more than it gives.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return None
     per_row = 2 * sum(net.sizes[1:])
     rows = max(LEAST_ROWS, BLOCK_BYTES // (per_row * x.dtype.itemsize))
-    deep = len(net.sizes) > 2 and per_row >= net.sizes[0]
-    return rows if deep and x.shape[0] >= 2 * rows else None
+    if len(net.sizes) == 2:
+        thin = wants_blocks(x, net.sizes[1]) and rows_per_product(x, net.sizes[1]) is None
+        return max(1, 2 * BLOCK_BYTES // (x.shape[1] * x.dtype.itemsize)) if thin else None
+    return rows if per_row >= net.sizes[0] and x.shape[0] >= 2 * rows else None
 
 
 BLOCK_BYTES, LEAST_ROWS = 2**21, 1024

@@ -187,7 +187,7 @@ def test_the_weight_gradient_in_blocks_of_rows_is_the_same_product(float64, monk
     rng = np.random.default_rng(4)
     a, delta = jnp.asarray(rng.normal(size=(12, 5))), jnp.asarray(rng.normal(size=(12, 3)))
     for rows in (None, 1, 4, 12):
-        monkeypatch.setattr(module, "_rows_per_product", lambda a, delta, rows=rows: rows)
+        monkeypatch.setattr(module, "rows_per_product", lambda a, delta, rows=rows: rows)
         assert_close(module.weight_gradient(a, delta), np.asarray(a).T @ np.asarray(delta), 12)
 
 

@@ -22,11 +22,13 @@ class Categorical(Loss):
     task = "classes"
 
     def mean(self, eta):
-        return jax.nn.softmax(eta, axis=-1)
+        # The exponentials of `value`, so that one pass serves value and residual.
+        e = jnp.exp(eta - eta.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
 
     def value(self, eta, y):
-        shifted = eta - eta.max(axis=1, keepdims=True)
-        return jnp.log(jnp.exp(shifted).sum(axis=1)) - (self.encode(y, eta) * shifted).sum(axis=1)
+        shifted = eta - eta.max(axis=-1, keepdims=True)
+        return jnp.log(jnp.exp(shifted).sum(axis=-1)) - (self.encode(y, eta) * shifted).sum(axis=-1)
 
     def residual(self, eta, y):
         return self.mean(eta) - self.encode(y, eta)
