@@ -7,6 +7,8 @@ from importlib import import_module
 
 NAMES = {
     "gradient": "hand-written against automatic gradients, formulations, batched training, epochs against peers",
+    "per_example": "norms, clipping and moments of per-example gradients against vmap(grad)",
+    "curvature": "Hessian and Gauss-Newton products, diagonals and factors against autodiff",
     "readme": "write the table of the README from the committed records",
 }
 
@@ -16,7 +18,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name not in NAMES:
         print("usage: python -m benchmarks NAME [options]\n")
-        print("\n".join(f"  {known:10s} {line}" for known, line in NAMES.items()))
+        print("\n".join(f"  {known:12s} {line}" for known, line in NAMES.items()))
         sys.exit(0 if name in ("-h", "--help") else f"\nunknown benchmark {name!r}")
     import tyro
 

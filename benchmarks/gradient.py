@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks import epoch, formulations, harness, lanes, mlp, thin
 from benchmarks.figure import bars
@@ -30,13 +32,10 @@ def main(
     unknown = set(sections) - set(SECTIONS)
     if unknown:
         raise SystemExit(f"unknown section {sorted(unknown)[0]!r}; known: {', '.join(SECTIONS)}")
-    if small and out.resolve() == harness.RESULTS.resolve():
-        raise SystemExit("--small is no measurement: give it an --out of its own")
-    for name in sections:
-        measure, title = SECTIONS[name]
-        found = measure(rounds, small)
-        harness.show(title, found)
-        harness.write("gradient", name, found, out)
-    record = harness.read("gradient", out)
-    bars(record, {name: title for name, (_, title) in SECTIONS.items()}, out / "gradient.png")
-    print(f"written to {out}")
+    chosen = {name: SECTIONS[name] for name in SECTIONS if name in sections}
+    harness.measure("gradient", chosen, rounds, small, out, draw)
+
+
+def draw(record: Mapping[str, Any], titles: Mapping[str, str], path: Path) -> None:
+    """All sections of the record, those kept from before too."""
+    bars(record, {name: title for name, (_, title) in SECTIONS.items()}, path)

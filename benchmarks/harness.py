@@ -121,6 +121,25 @@ def write(name: str, section: str, rows: list[dict[str, Any]], folder: Path) -> 
     return path
 
 
+def measure(
+    name: str,
+    sections: Mapping[str, tuple[Callable[[int, bool], list[dict[str, Any]]], str]],
+    rounds: int,
+    small: bool,
+    out: Path,
+    draw: Callable[[Mapping[str, Any], Mapping[str, str], Path], None],
+) -> None:
+    """Measure sections, each a function of (rounds, small) with its title; show, record and draw them."""
+    if small and out.resolve() == RESULTS.resolve():
+        raise SystemExit("--small is no measurement: give it an --out of its own")
+    for section, (rows, title) in sections.items():
+        found = rows(rounds, small)
+        show(title, found)
+        write(name, section, found, out)
+    draw(read(name, out), {section: title for section, (_, title) in sections.items()}, out / f"{name}.png")
+    print(f"written to {out}")
+
+
 def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """A record written by `write`."""
     return json.loads((folder / f"{name}.json").read_text())

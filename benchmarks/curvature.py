@@ -1,0 +1,99 @@
+"""Products, diagonals and factors of curvature beside one gradient, and beside the best autodiff forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+import lr_nn
+from benchmarks import harness
+from benchmarks.figure import bars
+from benchmarks.harness import compare, compiled
+from benchmarks.mlp import peer_cost
+from lr_nn import curvature, losses
+
+SHAPES = (((784, 100, 10), 512), ((784, 512, 512, 10), 512))
+
+
+def logits(params, x):
+    """η as a user of jax.nn writes it."""
+    for layer in params[:-1]:
+        x = jax.nn.sigmoid(x @ layer.w + layer.b)
+    return x @ params[-1].w + params[-1].b
+
+
+def hessian_by_autodiff(params, x, y, v):
+    """`jax.jvp` of `jax.grad`: the Hessian-vector product of the JAX documentation."""
+    return jax.jvp(lambda params: jax.grad(peer_cost)(params, x, y), (params,), (v,))[1]
+
+
+def ggn_by_autodiff(params, x, y, v):
+    """Jᵀ H J v by `jax.linearize` and its transpose, the Hessian of the loss in η by `jax.jvp` of `jax.grad`."""
+    eta, push = jax.linearize(lambda params: logits(params, x), params)
+    pull = jax.linear_transpose(push, params)
+
+    def slope(eta):
+        return jax.grad(lambda eta: optax.softmax_cross_entropy_with_integer_labels(eta, y).mean())(eta)
+
+    return pull(jax.jvp(slope, (eta,), (push(v),))[1])[0]
+
+
+def ggn_by_vjp(params, x, y, v):
+    """The same with `jax.jvp` and `jax.vjp`, the network run twice."""
+    eta, eta_dot = jax.jvp(lambda params: logits(params, x), (params,), (v,))
+
+    def slope(eta):
+        return jax.grad(lambda eta: optax.softmax_cross_entropy_with_integer_labels(eta, y).mean())(eta)
+
+    return jax.vjp(lambda params: logits(params, x), params)[1](jax.jvp(slope, (eta,), (eta_dot,))[1])[0]
+
+
+def by_hand(net: lr_nn.Network, key: jax.Array) -> dict[str, Callable]:
+    """Each quantity with the forward and backward pass that it needs."""
+
+    def with_pass(function: Callable) -> Callable:
+        return lambda params, x, y, v: function(params, lr_nn.backprop(net, params, x, y), v)
+
+    return {
+        "gradient": with_pass(lambda params, bp, v: lr_nn.gradient(bp)),
+        "Hessian product": with_pass(lambda params, bp, v: curvature.hessian.multiply(net, params, bp, v)),
+        "GGN product": with_pass(lambda params, bp, v: curvature.ggn.multiply(net, params, bp, v)),
+        "GGN diagonal, exact": with_pass(lambda params, bp, v: curvature.ggn.diagonal(net, params, bp)),
+        "K-FAC factors, 1 sample": with_pass(
+            lambda params, bp, v: curvature.kfac.sampled_factors(net, params, bp, key=key)
+        ),
+        "Hessian product by jvp of grad": hessian_by_autodiff,
+        "GGN product by linearize": ggn_by_autodiff,
+        "GGN product by jvp and vjp": ggn_by_vjp,
+    }
+
+
+def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
+    """Time and temporary memory relative to our gradient."""
+    found = []
+    for sizes, n in SHAPES[: 1 if small else None]:
+        net = lr_nn.mlp(sizes, loss=losses.categorical)
+        key = jax.random.key(0)
+        params, v = lr_nn.init(net, key), lr_nn.init(net, jax.random.key(1))
+        x, y = jax.random.uniform(key, (n, sizes[0])), jax.random.randint(key, (n,), 0, sizes[-1])
+        competitors = {name: compiled(f, params, x, y, v) for name, f in by_hand(net, key).items()}
+        found += compare(f"{'-'.join(map(str, sizes))}, {n} rows", competitors, "gradient", rounds, n=n)
+    return found
+
+
+TITLE = "Curvature; time relative to our own gradient"
+
+
+def main(rounds: int = 15, small: bool = False, out: Path = harness.RESULTS) -> None:
+    """Measure and write curvature.json and curvature.png.
+
+    Args:
+        rounds: interleaved rounds.
+        small: only the smallest shape, to see that it runs.
+        out: folder of the record.
+    """
+    harness.measure("curvature", {"curvature": (rows, TITLE)}, rounds, small, out, bars)
