@@ -107,19 +107,16 @@ def weight_gradient(a: jax.Array, delta: jax.Array) -> jax.Array:
     return jnp.einsum("pnk,pnd->pkd", delta, a, preferred_element_type=dtype).sum(axis=0).T
 
 
-def widened(bp: Backprop) -> Backprop:
-    """The same pass with activations and deltas in float32, if it was of half precision."""
-
-    def wide(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(a.astype(accumulator(a.dtype)) for a in arrays)
-
-    return replace(bp, activations=wide(bp.activations), deltas=wide(bp.deltas))
-
-
 def squared(bp: Backprop) -> Backprop:
-    """The pass with a² and δ² in place of a and δ: contracted, it gives sums of squared gradients."""
-    bp = widened(bp)
-    return replace(bp, activations=tuple(a * a for a in bp.activations), deltas=tuple(d * d for d in bp.deltas))
+    """The pass with a² and δ² in place of a and δ: contracted, it gives sums of squared gradients.
+
+    In float32 if the pass was of half precision.
+    """
+
+    def square(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(jnp.square(a.astype(accumulator(a.dtype))) for a in arrays)
+
+    return replace(bp, activations=square(bp.activations), deltas=square(bp.deltas))
 
 
 def input_gradient(net: Network, params: Params, bp: Backprop) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import contract, example_weights, gradient, squared, widened
+from lr_nn.backprop import contract, example_weights, squared
 from lr_nn.trees import accumulator, divide, squared_norm
 from lr_nn.types import Backprop, Layer, Params
 
@@ -59,7 +59,10 @@ def clipped_sum(bp: Backprop, max_norm: ArrayLike, weight: jax.Array | None) -> 
 def layer_clipped_gradient(bp: Backprop, max_norms: ArrayLike, weight: ArrayLike | None = None) -> Params:
     """`clipped_gradient` with the gradient of each layer clipped to a norm of its own; `max_norms` () or (L,)."""
     weight, total = example_weights(bp, weight)
-    factors = _clip_factors(layer_squared_norms(bp), _positive("max_norms", max_norms).reshape(1, -1))
+    norms = _positive("max_norms", max_norms)
+    if norms.shape not in ((), (len(bp.deltas),)):
+        raise ValueError(f"max_norms must be one number or {len(bp.deltas)}, one a layer; got shape {norms.shape}")
+    factors = _clip_factors(layer_squared_norms(bp), norms.reshape(1, -1))
     deltas = tuple(c[:, None].astype(delta.dtype) * delta for c, delta in zip(factors.T, bp.deltas))
     return divide(contract(replace(bp, deltas=deltas), weight), total, bp.eta.dtype)
 
@@ -72,7 +75,7 @@ def second_moment(bp: Backprop, weight: ArrayLike | None = None) -> Params:
 
 def variance(bp: Backprop, weight: ArrayLike | None = None) -> Params:
     """The mean of g_i² less the square of the mean, elementwise (divided by Σ s, not Σ s - 1); never below 0."""
-    mean, moment = gradient(widened(bp), weight), second_moment(bp, weight)
+    mean, moment = _mean(bp, weight), second_moment(bp, weight)
     return jax.tree.map(lambda m2, m: jnp.maximum(m2 - m * m, 0), moment, mean)
 
 
@@ -81,7 +84,7 @@ def signal_to_noise(bp: Backprop, weight: ArrayLike | None = None) -> Params:
 
     ∞ where only the variance vanishes, 0 where both do.
     """
-    mean, spread = gradient(widened(bp), weight), variance(bp, weight)
+    mean, spread = _mean(bp, weight), variance(bp, weight)
     return jax.tree.map(lambda m, v: jnp.where(m == 0, jnp.zeros_like(m), m * m / v), mean, spread)
 
 
@@ -102,7 +105,7 @@ def noise_scale(bp: Backprop, weight: ArrayLike | None = None) -> NoiseScale:
     s, total = example_weights(bp, weight)
     norms = squared_norms(bp)
     small = (norms if s is None else s * norms).sum() / total
-    return noise_scale_of_norms(small, jnp.ones_like(total), squared_norm(gradient(widened(bp), weight)), total)
+    return noise_scale_of_norms(small, jnp.ones_like(total), squared_norm(_mean(bp, weight)), total)
 
 
 def noise_scale_of_norms(
@@ -131,6 +134,13 @@ def gram(bp: Backprop, other: Backprop | None = None) -> jax.Array:
         raise ValueError("both batches must come from one network; their layers differ in width or bias")
     layers = zip(bp.activations, bp.deltas, other.activations, other.deltas)
     return jnp.stack([(_products(a, b) + float(bp.bias)) * _products(d, e) for a, d, b, e in layers]).sum(axis=0)
+
+
+def _mean(bp: Backprop, weight: ArrayLike | None) -> Params:
+    """The gradient, in float32 throughout for half precision: differences of moments cancel."""
+    weight, total = example_weights(bp, weight)
+    wide = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), bp)
+    return divide(contract(wide, weight), total)
 
 
 def _lengths(a: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ def private_gradient(
     example comes or goes: that is its sensitivity, and `noise_multiplier` the noise in its units. Noise is added
     to the sum, and the division is by the expected batch size, a constant: the actual one is private.
 
-    Raises ValueError for max_norm or expected_batch_size ≤ 0, a negative multiplier, or a weight above one.
+    Raises ValueError for max_norm ≤ 0 or infinite, expected_batch_size ≤ 0, a negative multiplier, a weight above 1.
     """
     multiplier = jnp.asarray(check.numeric("noise_multiplier", noise_multiplier), jnp.result_type(float))
     check.require("noise_multiplier", multiplier, check.is_not_negative, "finite and not negative")
@@ -41,11 +41,10 @@ def private_gradient(
     check.require("expected_batch_size", size, lambda n: n > 0, "positive")
     if weight is not None:
         check.require("weight", check.numeric("weight", weight), lambda s: s <= 1, "at most 1, a mask")
+    check.finite("max_norm", check.numeric("max_norm", max_norm))
     weight, _ = example_weights(bp, weight)
     summed = clipped_sum(bp, max_norm, weight)
-    deviation = jnp.where(
-        multiplier > 0, multiplier * jnp.asarray(max_norm, multiplier.dtype), jnp.zeros_like(multiplier)
-    )
+    deviation = multiplier * jnp.asarray(max_norm, multiplier.dtype)
     keys = iter(jax.random.split(key, len(jax.tree.leaves(summed))))
 
     def noisy(leaf: jax.Array) -> jax.Array:
@@ -73,7 +72,7 @@ def poisson_batch(key: jax.Array, n: int, rate: ArrayLike, capacity: int) -> Poi
     n, capacity = check.positive_integer("n", n), check.positive_integer("capacity", capacity)
     rate = jnp.asarray(check.numeric("rate", rate), jnp.float32)
     check.require("rate", rate, lambda q: (q > 0) & (q <= 1), "in (0, 1]")
-    taken = jax.random.uniform(key, (n,)) < rate
+    taken = jax.random.uniform(key, (n,), jnp.float32) < rate
     (rows,) = jnp.nonzero(taken, size=capacity, fill_value=0)
     drawn = taken.sum()
     return PoissonBatch(rows, (jnp.arange(capacity) < drawn).astype(jnp.float32), drawn)
@@ -83,6 +82,8 @@ def poisson_capacity(n: int, rate: float, overflow: float = 1e-9) -> int:
     """The smallest capacity that a Poisson batch exceeds with probability at most `overflow`."""
     from scipy.stats import binom
 
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must be in (0, 1]; got {rate}")
     return max(1, int(binom.isf(overflow, check.positive_integer("n", n), rate)))
 
 

@@ -67,7 +67,8 @@ def solve(factors: tuple[Factors, ...], gradient: Params, damping: ArrayLike) ->
         root = jnp.sqrt(damping).astype(a.dtype)
         pi = jnp.sqrt((jnp.trace(a) / a.shape[0]) / (jnp.trace(g) / g.shape[0]))
         pi = jnp.where(jnp.isfinite(pi) & (pi > 0), pi, jnp.ones_like(pi))
-        left = cho_solve(cho_factor(a + pi * root * jnp.eye(a.shape[0], dtype=a.dtype)), _join(layer))
+        joined = _join(layer).astype(a.dtype)
+        left = cho_solve(cho_factor(a + pi * root * jnp.eye(a.shape[0], dtype=a.dtype)), joined)
         right = cho_solve(cho_factor(g + root / pi * jnp.eye(g.shape[0], dtype=g.dtype)), left.T).T
         found.append(_split(right, layer))
     return tuple(found)
@@ -102,7 +103,7 @@ def eigen_solve(basis: tuple[Eigenbasis, ...], gradient: Params, damping: ArrayL
     damping = _damping(damping)
     found = []
     for (u_a, u_g, moments), layer in zip(basis, gradient):
-        turned = u_a.T @ _join(layer) @ u_g / (moments + damping.astype(moments.dtype))
+        turned = u_a.T @ _join(layer).astype(u_a.dtype) @ u_g / (moments + damping.astype(moments.dtype))
         found.append(_split(u_a @ turned @ u_g.T, layer))
     return tuple(found)
 
@@ -118,16 +119,14 @@ def _of_deltas(bp: Backprop, deltas: tuple[jax.Array, ...], weight: ArrayLike | 
     """Second moments of inputs, and of `deltas` (c, n, d_l) summed over c."""
     weight, total = example_weights(bp, weight)
 
-    def moment(rows: jax.Array, s: jax.Array | None) -> jax.Array:
+    def moment(rows: jax.Array) -> jax.Array:
         rows = rows.astype(accumulator(rows.dtype))
-        weighted = rows if s is None else s[:, None].astype(rows.dtype) * rows
-        return rows.T @ weighted / total.astype(rows.dtype)
+        weighted = rows if weight is None else weight[None, :, None].astype(rows.dtype) * rows
+        return jnp.einsum("cni,cnj->ij", rows, weighted) / total.astype(rows.dtype)
 
-    found = []
-    for a, delta in zip(bp.activations, deltas):
-        s = None if weight is None else jnp.tile(weight, delta.shape[0])
-        found.append(Factors(moment(_homogeneous(a, bp.bias), weight), moment(delta.reshape(-1, delta.shape[-1]), s)))
-    return tuple(found)
+    return tuple(
+        Factors(moment(_homogeneous(a, bp.bias)[None]), moment(delta)) for a, delta in zip(bp.activations, deltas)
+    )
 
 
 def _homogeneous(a: jax.Array, bias: bool) -> jax.Array:
