@@ -38,14 +38,18 @@ def compiled(function: Callable, *args: Any) -> Compiled:
 
 
 def interleave(competitors: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each competitor in each of `rounds` rounds, after one warming round; the order rotates."""
+    """Seconds of each competitor in each of `rounds` rounds, after one warming round.
+
+    Each round has an order of its own, drawn by a fixed seed: in a rotation each would always follow the same one,
+    and pay for the caches and pages that this one left.
+    """
     names = list(competitors)
     for name in names:
         competitors[name]()
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds):
-        shift = i % len(names)
-        for name in names[shift:] + names[:shift]:
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in rng.permutation(names):
             began = time.perf_counter()
             competitors[name]()
             seconds[name].append(time.perf_counter() - began)

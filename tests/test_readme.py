@@ -38,10 +38,12 @@ def test_ratios_are_taken_pair_by_pair():
     assert row == {"relative_time": 2.0, "low": 1.5, "high": 2.5}
 
 
-def test_competitors_take_turns():
+def test_competitors_take_turns_in_changing_orders():
     turns = []
-    harness.interleave({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
-    assert turns == list("ab" + "ab" + "ba" + "ab")
+    harness.interleave({name: lambda name=name: turns.append(name) for name in "abc"}, 12)
+    orders = ["".join(turns[i : i + 3]) for i in range(0, 39, 3)]
+    assert {"".join(sorted(order)) for order in orders} == {"abc"}
+    assert {order[1 + order.index("a")] for order in orders if order[-1] != "a"} == {"b", "c"}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in Path(harness.RESULTS).glob("*.json")])
