@@ -10,7 +10,7 @@ from benchmarks import epoch, formulations, harness, lanes, mlp, thin
 from benchmarks.figure import bars
 
 SECTIONS = {
-    "mlp": (mlp.rows, "One gradient of a deep network, batch 1,024; time relative to jax.value_and_grad"),
+    "mlp": (mlp.rows, "One gradient of a deep network; time relative to jax.value_and_grad"),
     "thin": (thin.rows, "One gradient of a thin logistic model; time relative to whole-batch jax.value_and_grad"),
     "formulations": (formulations.rows, "Four ways to write one gradient; time relative to vectorised and jitted"),
     "lanes": (lanes.rows, "Training m networks 784-30-10; time relative to one after the other"),
