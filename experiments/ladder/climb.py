@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 class Result:
     """What was found on a rung. `curves` and `scores` have an entry for each part, training and test.
 
-    Scores are accuracy and log_loss, or rmse and r2.
+    Scores are accuracy and log_loss (for labels auc too), or rmse and r2.
     """
 
     rung: Rung
@@ -154,8 +154,13 @@ def _curves(
 
 
 def _scores(net: Network, params: Params, part: Batch) -> dict[str, float]:
-    """The metrics of the task, and R² = 1 - rmse² / variance where values are predicted."""
+    """The metrics of the task, and scikit-learn's R² where values are predicted, its AUC where labels are."""
+    from sklearn.metrics import r2_score, roc_auc_score
+
     scores = {name: float(score) for name, score in judge(net, params, part).items()}
-    if "rmse" in scores:
-        scores["r2"] = 1 - scores["rmse"] ** 2 / float(jnp.var(part.y))
+    y, mean = np.asarray(part.y), np.asarray(lr_nn.predict(net, params, part.x))
+    if net.loss.task == "values":
+        scores["r2"] = float(r2_score(y, mean))
+    if net.loss.task == "labels":
+        scores["auc"] = float(roc_auc_score(y, mean))
     return scores
