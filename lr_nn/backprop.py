@@ -85,26 +85,43 @@ def example_weights(bp: Backprop, weight: ArrayLike | None) -> tuple[jax.Array |
 
 def contract(bp: Backprop, weight: jax.Array | None = None) -> Params:
     """Σ_i s_i g_i: a_{l-1}ᵀ (s δ_l) and Σ_i s_i δ_l for every layer, in float32 for half precision."""
-    deltas = bp.deltas
-    if weight is not None:
-        deltas = tuple(weight[:, None].astype(delta.dtype) * delta for delta in deltas)
+    deltas = (weighted(delta, weight) for delta in bp.deltas)
     return tuple(
-        Layer(weight_gradient(a, delta), delta.sum(axis=0, dtype=accumulator(delta.dtype)) if bp.bias else None)
+        Layer(weight_gradient((a, delta)), bias_gradient(delta) if bp.bias else None)
         for a, delta in zip(bp.activations, deltas)
     )
 
 
-def weight_gradient(a: jax.Array, delta: jax.Array) -> jax.Array:
-    """aᵀ δ, (d_{l-1}, d_l), from `a` (n, d_{l-1}) and `delta` (n, d_l), in float32 for half precision.
+def weighted(rows: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """s_i times row i of `rows` (n, ...), in its dtype."""
+    return rows if weight is None else weight[:, None].astype(rows.dtype) * rows
 
-    Written (δᵀ a)ᵀ, for which XLA:CPU makes no transposed copy of `a`; and, where `a` is large and δ thin, as a
-    batch of products over blocks of rows, each read by one core: 1.5 to 2 times faster there.
+
+def weight_gradient(*pairs: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Σ aᵀ δ, (d_{l-1}, d_l), over pairs of `a` (n, d_{l-1}) and `delta` (n, d_l), in float32 for half precision.
+
+    Written (Σ δᵀ a)ᵀ, for which XLA:CPU makes no transposed copy of `a`.
+    """
+    first, *rest = (_product(a, delta) for a, delta in pairs)
+    return sum(rest, first).T
+
+
+def bias_gradient(delta: jax.Array) -> jax.Array:
+    """Σ_i δ_i, (d_l,), in float32 for half precision."""
+    return delta.sum(axis=0, dtype=accumulator(delta.dtype))
+
+
+def _product(a: jax.Array, delta: jax.Array) -> jax.Array:
+    """δᵀ a, (d_l, d_{l-1}).
+
+    Where `a` is large and δ thin, as a batch of products over blocks of rows, each read by one core: 1.5 to 2 times
+    faster there.
     """
     rows, dtype = rows_per_product(a, delta.shape[1]), accumulator(a.dtype)
     if rows is None:
-        return jnp.matmul(delta.T, a, preferred_element_type=dtype).T
+        return jnp.matmul(delta.T, a, preferred_element_type=dtype)
     a, delta = a.reshape(-1, rows, a.shape[1]), delta.reshape(-1, rows, delta.shape[1])
-    return jnp.einsum("pnk,pnd->pkd", delta, a, preferred_element_type=dtype).sum(axis=0).T
+    return jnp.einsum("pnk,pnd->pkd", delta, a, preferred_element_type=dtype).sum(axis=0)
 
 
 def squared(bp: Backprop) -> Backprop:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lr_nn import check
-from lr_nn.backprop import contract, pullback, rows_per_product, wants_blocks
+from lr_nn.backprop import contract, pullback, rows_per_product, wants_blocks, weighted
 from lr_nn.network import Network, admit, linear_predictor
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, add, divide
@@ -113,10 +113,8 @@ def _totals(net: Network, params: Params, batch: Batch) -> Totals:
     activations, eta = linear_predictor(net, params, batch)
     y = net.loss.encode(batch.y, eta)
     weight, loss = _weigh(net.loss.value(eta, y), batch.weight)
-    seed = net.loss.residual(eta, y)
-    if batch.weight is not None:  # the recursion is linear: weights go in once, at the top
-        seed = batch.weight[:, None].astype(seed.dtype) * seed
-    deltas = pullback(net, params, activations, seed)
+    # The recursion is linear: weights go in once, at the top.
+    deltas = pullback(net, params, activations, weighted(net.loss.residual(eta, y), batch.weight))
     return Totals(weight, loss, contract(Backprop(activations, deltas, eta, y, net.loss, net.bias)))
 
 

@@ -188,7 +188,7 @@ def test_the_weight_gradient_in_blocks_of_rows_is_the_same_product(float64, monk
     a, delta = jnp.asarray(rng.normal(size=(12, 5))), jnp.asarray(rng.normal(size=(12, 3)))
     for rows in (None, 1, 4, 12):
         monkeypatch.setattr(module, "rows_per_product", lambda a, delta, rows=rows: rows)
-        assert_close(module.weight_gradient(a, delta), np.asarray(a).T @ np.asarray(delta), 12)
+        assert_close(module.weight_gradient((a, delta)), np.asarray(a).T @ np.asarray(delta), 12)
 
 
 ONE_DEVICE = """
@@ -199,7 +199,7 @@ from tolerances import assert_close, assert_trees_close
 assert jax.device_count() == 1
 rng = np.random.default_rng(0)
 
-product = jax.jit(import_module("lr_nn.backprop").weight_gradient)
+product = jax.jit(lambda a, delta: import_module("lr_nn.backprop").weight_gradient((a, delta)))
 a, delta = rng.normal(size=(2**14, 300)).astype("f"), rng.normal(size=(2**14, 2)).astype("f")
 assert "reshape" in str(product.trace(a, delta).jaxpr), "one product"
 assert_close(product(a, delta), a.astype(float).T @ delta.astype(float), len(a))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lr_nn.backprop import check_backprop, contract, example_weights, squared, weight_gradient
+from lr_nn.backprop import bias_gradient, check_backprop, contract, example_weights, squared, weight_gradient, weighted
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
 from lr_nn.tangent import pushforward
@@ -28,19 +28,22 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
     """
     check_backprop(net, params, bp)
     weight, total = example_weights(bp, weight)
+    deltas = tuple(weighted(delta, weight) for delta in bp.deltas)
     z_dots = pushforward(net, params, bp.activations, v)
-    dots, a_dots = [bp.loss.hessian_multiply(bp.eta, bp.y, z_dots[-1])], []
-    layers = zip(params[:0:-1], v[:0:-1], net.hidden[::-1], bp.activations[:0:-1], bp.deltas[:0:-1], z_dots[-2::-1])
+    dots = [weighted(bp.loss.hessian_multiply(bp.eta, bp.y, z_dots[-1]), weight)]
+    pairs: list[tuple[tuple[jax.Array, jax.Array], ...]] = []
+    layers = zip(params[:0:-1], v[:0:-1], net.hidden[::-1], bp.activations[:0:-1], deltas[:0:-1], z_dots[-2::-1])
     for layer, tangent, activation, a, delta, z_dot in layers:
         slope, bend = activation.derivative(a), activation.second_derivative(a)
+        pairs.append(((a, dots[-1]), (slope * z_dot, delta)))
         through_slope = (dots[-1] @ layer.w.T + delta @ tangent.w.T) * slope
         dots.append(through_slope + (delta @ layer.w.T) * bend * z_dot)
-        a_dots.append(slope * z_dot)
-    first, *rest = contract(replace(bp, deltas=tuple(dots[::-1])), weight)
-    for i, a_dot in enumerate(a_dots[::-1]):
-        delta = bp.deltas[i + 1] if weight is None else weight[:, None].astype(a_dot.dtype) * bp.deltas[i + 1]
-        rest[i] = Layer(rest[i].w + weight_gradient(a_dot, delta), rest[i].b)
-    return divide((first, *rest), total, bp.eta.dtype)
+    pairs.append(((bp.activations[0], dots[-1]),))
+    found = (
+        Layer(weight_gradient(*both), bias_gradient(dot) if bp.bias else None)
+        for both, dot in zip(pairs[::-1], dots[::-1])
+    )
+    return divide(tuple(found), total, bp.eta.dtype)
 
 
 def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:

@@ -15,7 +15,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import check_backprop, example_weights, pullback
+from lr_nn.backprop import check_backprop, example_weights, pullback, weighted
 from lr_nn.curvature.ggn import sampled_residuals
 from lr_nn.network import Network
 from lr_nn.trees import accumulator
@@ -52,7 +52,7 @@ def sampled_factors(
 
 def empirical_factors(bp: Backprop, weight: ArrayLike | None = None) -> tuple[Factors, ...]:
     """Factors of the empirical Fisher: G from the errors at the targets as they are."""
-    return _of_deltas(bp, tuple(delta[None] for delta in bp.deltas), weight)
+    return _of_deltas(bp, bp.deltas, weight)
 
 
 def solve(factors: tuple[Factors, ...], gradient: Params, damping: ArrayLike) -> Params:
@@ -84,10 +84,8 @@ def eigenbasis(factors: tuple[Factors, ...], bp: Backprop, weight: ArrayLike | N
     found = []
     for (a, g), inputs, delta in zip(factors, bp.activations, bp.deltas):
         u_a, u_g = jnp.linalg.eigh(a)[1], jnp.linalg.eigh(g)[1]
-        along_a = (_homogeneous(inputs, bp.bias).astype(u_a.dtype) @ u_a) ** 2
+        along_a = weighted((_homogeneous(inputs, bp.bias).astype(u_a.dtype) @ u_a) ** 2, weight)
         along_g = (delta.astype(u_g.dtype) @ u_g) ** 2
-        if weight is not None:
-            along_a = weight[:, None].astype(along_a.dtype) * along_a
         found.append(Eigenbasis(u_a, u_g, along_a.T @ along_g / total.astype(u_a.dtype)))
     return tuple(found)
 
@@ -116,16 +114,17 @@ def _factors(
 
 
 def _of_deltas(bp: Backprop, deltas: tuple[jax.Array, ...], weight: ArrayLike | None) -> tuple[Factors, ...]:
-    """Second moments of inputs, and of `deltas` (c, n, d_l) summed over c."""
+    """Second moments of inputs, and of `deltas` (n, d_l) or (c, n, d_l), the latter summed over c."""
     weight, total = example_weights(bp, weight)
+    share = jnp.ones(bp.eta.shape[0], total.dtype) / total if weight is None else weight / total
 
     def moment(rows: jax.Array) -> jax.Array:
         rows = rows.astype(accumulator(rows.dtype))
-        weighted = rows if weight is None else weight[None, :, None].astype(rows.dtype) * rows
-        return jnp.einsum("cni,cnj->ij", rows, weighted) / total.astype(rows.dtype)
+        return rows.T @ weighted(rows, jnp.tile(share, rows.shape[0] // share.shape[0]))
 
     return tuple(
-        Factors(moment(_homogeneous(a, bp.bias)[None]), moment(delta)) for a, delta in zip(bp.activations, deltas)
+        Factors(moment(_homogeneous(a, bp.bias)), moment(delta.reshape(-1, delta.shape[-1])))
+        for a, delta in zip(bp.activations, deltas)
     )
 
 

@@ -37,9 +37,9 @@ class Categorical(Loss):
         return self.fisher_multiply(eta, v)
 
     def fisher_multiply(self, eta, v):
-        """(diag p - p pᵀ) v."""
-        p = lift(self.mean(eta), v.ndim)
-        return p * (v - (p * v).sum(axis=-1, keepdims=True))
+        """(diag p - p pᵀ) v = p ∘ (v - the mean of v under p)."""
+        p = jnp.broadcast_to(lift(self.mean(eta), v.ndim), v.shape)
+        return p * (v - jnp.average(v, axis=-1, weights=p, keepdims=True))
 
     def fisher_factor(self, eta):
         """f_c = √p_c (e_c - p)."""
