@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 
 import lr_nn
-from benchmarks import harness
-from benchmarks.figure import bars
+from benchmarks import harness, torch_peers
 from benchmarks.harness import compare, compiled
 from benchmarks.mlp import peer_cost
 from lr_nn import curvature, losses
@@ -66,34 +64,55 @@ def by_hand(net: lr_nn.Network, key: jax.Array) -> dict[str, Callable]:
         "K-FAC factors, 1 sample": with_pass(
             lambda params, bp, v: curvature.kfac.sampled_factors(net, params, bp, key=key)
         ),
+    }
+
+
+def by_autodiff() -> dict[str, Callable]:
+    """The products as a user of JAX's transformations writes them."""
+    return {
         "Hessian product by jvp of grad": hessian_by_autodiff,
         "GGN product by linearize": ggn_by_autodiff,
         "GGN product by jvp and vjp": ggn_by_vjp,
     }
 
 
+def _setting(sizes: tuple[int, ...], n: int):
+    """Network, parameters, a direction and data of one case."""
+    net = lr_nn.mlp(sizes, loss=losses.categorical)
+    key = jax.random.key(0)
+    params, v = lr_nn.init(net, key), lr_nn.init(net, jax.random.key(1))
+    x, y = jax.random.uniform(key, (n, sizes[0])), jax.random.randint(key, (n,), 0, sizes[-1])
+    return f"{'-'.join(map(str, sizes))}, {n} rows", net, (params, x, y, v)
+
+
 def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     """Time and temporary memory relative to our gradient."""
     found = []
     for sizes, n in SHAPES[: 1 if small else None]:
-        net = lr_nn.mlp(sizes, loss=losses.categorical)
-        key = jax.random.key(0)
-        params, v = lr_nn.init(net, key), lr_nn.init(net, jax.random.key(1))
-        x, y = jax.random.uniform(key, (n, sizes[0])), jax.random.randint(key, (n,), 0, sizes[-1])
-        competitors = {name: compiled(f, params, x, y, v) for name, f in by_hand(net, key).items()}
-        found += compare(f"{'-'.join(map(str, sizes))}, {n} rows", competitors, "gradient", rounds, n=n)
+        case, net, data = _setting(sizes, n)
+        functions = by_hand(net, jax.random.key(0)) | by_autodiff()
+        competitors = {name: compiled(function, *data) for name, function in functions.items()}
+        found += compare(case, competitors, "gradient", rounds, n=n)
     return found
 
 
-TITLE = "Curvature; time relative to our own gradient"
+def torch_rows(rounds: int, small: bool) -> list[dict[str, Any]]:
+    """The same beside BackPACK; nothing where it is not installed."""
+    found = []
+    for sizes, n in SHAPES[: 1 if small else None] if torch_peers.installed() else ():
+        case, net, data = _setting(sizes, n)
+        ours = by_hand(net, jax.random.key(0))
+        peers = torch_peers.curvature_peers(*data)
+        for name in ("Hessian product", "GGN product", "GGN diagonal, exact"):
+            torch_peers.agree(ours[name](*data), peers[f"{name} by BackPACK, 1 thread"]())
+        competitors = {name: compiled(function, *data) for name, function in ours.items()}
+        found += compare(case, {**competitors, **peers}, "gradient", rounds, n=n)
+    return found
 
 
-def main(rounds: int = 15, small: bool = False, out: Path = harness.RESULTS) -> None:
-    """Measure and write curvature.json and curvature.png.
+SECTIONS = {
+    "curvature": (rows, "Curvature; time relative to our own gradient"),
+    "torch": (torch_rows, "Curvature beside BackPACK; time relative to our own gradient"),
+}
 
-    Args:
-        rounds: interleaved rounds.
-        small: only the smallest shape, to see that it runs.
-        out: folder of the record.
-    """
-    harness.measure("curvature", {"curvature": (rows, TITLE)}, rounds, small, out, bars)
+main = harness.command("curvature", SECTIONS)

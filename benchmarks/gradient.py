@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from benchmarks import epoch, formulations, harness, lanes, mlp, thin
-from benchmarks.figure import bars
 
 SECTIONS = {
     "mlp": (mlp.rows, "One gradient of a deep network; time relative to jax.value_and_grad"),
@@ -18,24 +13,4 @@ SECTIONS = {
 }
 
 
-def main(
-    sections: tuple[str, ...] = tuple(SECTIONS), rounds: int = 21, small: bool = False, out: Path = harness.RESULTS
-) -> None:
-    """Measure the sections named and write gradient.json and gradient.png.
-
-    Args:
-        sections: which of mlp, thin, formulations, lanes, epoch.
-        rounds: interleaved rounds of the fast sections; the slow ones take fewer.
-        small: shrink every size, to see that it runs.
-        out: folder of the record. Sections not measured are kept from a record that is there.
-    """
-    unknown = set(sections) - set(SECTIONS)
-    if unknown:
-        raise SystemExit(f"unknown section {sorted(unknown)[0]!r}; known: {', '.join(SECTIONS)}")
-    chosen = {name: SECTIONS[name] for name in SECTIONS if name in sections}
-    harness.measure("gradient", chosen, rounds, small, out, draw)
-
-
-def draw(record: Mapping[str, Any], titles: Mapping[str, str], path: Path) -> None:
-    """All sections of the record, those kept from before too."""
-    bars(record, {name: title for name, (_, title) in SECTIONS.items()}, path)
+main = harness.command("gradient", SECTIONS)

@@ -125,23 +125,42 @@ def write(name: str, section: str, rows: list[dict[str, Any]], folder: Path) -> 
     return path
 
 
-def measure(
-    name: str,
-    sections: Mapping[str, tuple[Callable[[int, bool], list[dict[str, Any]]], str]],
-    rounds: int,
-    small: bool,
-    out: Path,
-    draw: Callable[[Mapping[str, Any], Mapping[str, str], Path], None],
-) -> None:
-    """Measure sections, each a function of (rounds, small) with its title; show, record and draw them."""
-    if small and out.resolve() == RESULTS.resolve():
-        raise SystemExit("--small is no measurement: give it an --out of its own")
-    for section, (rows, title) in sections.items():
-        found = rows(rounds, small)
-        show(title, found)
-        write(name, section, found, out)
-    draw(read(name, out), {section: title for section, (_, title) in sections.items()}, out / f"{name}.png")
-    print(f"written to {out}")
+Section = tuple[Callable[[int, bool], list[dict[str, Any]]], str]
+
+
+def command(record: str, sections: Mapping[str, Section]) -> Callable[..., None]:
+    """The command line of a benchmark of sections, each a function of (rounds, small) with its title."""
+
+    def main(
+        names: tuple[str, ...] = tuple(sections), rounds: int = 21, small: bool = False, out: Path = RESULTS
+    ) -> None:
+        """Measure sections, show them, and write their record as JSON and as a picture.
+
+        Args:
+            names: which sections; those not measured are kept from a record that is there.
+            rounds: interleaved rounds of the fast sections; the slow ones take fewer.
+            small: shrink every size, to see that it runs.
+            out: folder of the record.
+        """
+        unknown = set(names) - set(sections)
+        if unknown:
+            raise SystemExit(f"unknown section {sorted(unknown)[0]!r}; known: {', '.join(sections)}")
+        if small and out.resolve() == RESULTS.resolve():
+            raise SystemExit("--small is no measurement: give it an --out of its own")
+        from benchmarks.figure import bars
+
+        for name in names:
+            rows, title = sections[name]
+            found = rows(rounds, small)
+            if not found:
+                print(f"{name}: left out, its peers are not installed")
+                continue
+            show(title, found)
+            write(record, name, found, out)
+        bars(read(record, out), {name: title for name, (_, title) in sections.items()}, out / f"{record}.png")
+        print(f"written to {out}")
+
+    return main
 
 
 def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:

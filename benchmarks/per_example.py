@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,8 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import lr_nn
-from benchmarks import harness
-from benchmarks.figure import bars
+from benchmarks import harness, torch_peers
 from benchmarks.harness import compare, compiled
 from benchmarks.mlp import peer_cost
 from lr_nn import losses, per_example
@@ -84,35 +82,54 @@ def clipped_by_optax(params, x, y):
     return private.update(gradients, private.init(params))[0]
 
 
+def _setting(sizes: tuple[int, ...], n: int):
+    """Network and data of one case."""
+    net = lr_nn.mlp(sizes, loss=losses.categorical)
+    key = jax.random.key(0)
+    x, y = jax.random.uniform(key, (n, sizes[0])), jax.random.randint(key, (n,), 0, sizes[-1])
+    return f"{'-'.join(map(str, sizes))}, {n} rows", net, (lr_nn.init(net, key), x, y)
+
+
 def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     """Time and temporary memory relative to our gradient."""
     found = []
     for sizes, n in SHAPES[: 1 if small else None]:
-        net = lr_nn.mlp(sizes, loss=losses.categorical)
-        key = jax.random.key(0)
-        params = lr_nn.init(net, key)
-        x, y = jax.random.uniform(key, (n, sizes[0])), jax.random.randint(key, (n,), 0, sizes[-1])
-        competitors = {name: compiled(function, params, x, y) for name, function in quantities(net).items()}
-        competitors["norms by zero perturbations"] = compiled(norms_by_perturbation, params, x, y)
+        case, net, data = _setting(sizes, n)
+        functions = quantities(net) | {"norms by zero perturbations": norms_by_perturbation}
         if 4.0 * n * lr_nn.n_parameters(net) < MOST_BYTES:
-            competitors["norms by grad + vmap(grad)"] = compiled(norms_by_vmap, params, x, y)
-            competitors["clipped by vmap(grad)"] = compiled(clipped_by_vmap, params, x, y)
-            competitors["clipped by optax's private aggregate"] = compiled(clipped_by_optax, params, x, y)
-        case = f"{'-'.join(map(str, sizes))}, {n} rows"
-        few = rounds if sizes[0] < 1000 else max(3, rounds // 3)
-        found += compare(case, competitors, "gradient", few, n=n)
+            functions |= {
+                "norms by grad + vmap(grad)": norms_by_vmap,
+                "clipped by vmap(grad)": clipped_by_vmap,
+                "clipped by optax's private aggregate": clipped_by_optax,
+            }
+        competitors = {name: compiled(function, *data) for name, function in functions.items()}
+        found += compare(case, competitors, "gradient", _rounds(rounds, sizes), n=n)
     return found
 
 
-TITLE = "Per-example quantities; time relative to our own gradient"
+def torch_rows(rounds: int, small: bool) -> list[dict[str, Any]]:
+    """The same beside BackPACK and Opacus; nothing where they are not installed."""
+    found = []
+    for sizes, n in SHAPES[: 1 if small else None] if torch_peers.installed() else ():
+        case, net, data = _setting(sizes, n)
+        ours, peers = quantities(net), torch_peers.per_example_peers(*data, max_norm=MAX_NORM)
+        torch_peers.agree(
+            ours["clipped gradient"](*data), peers["clipped gradient by Opacus, ghost clipping, 1 thread"]()
+        )
+        moments = peers["gradient + second moment by BackPACK, 1 thread"]()
+        torch_peers.agree(ours["gradient + second moment"](*data)[1], [n * moment for moment in moments])
+        competitors = {name: compiled(function, *data) for name, function in ours.items()}
+        found += compare(case, {**competitors, **peers}, "gradient", _rounds(rounds, sizes), n=n)
+    return found
 
 
-def main(rounds: int = 15, small: bool = False, out: Path = harness.RESULTS) -> None:
-    """Measure and write per_example.json and per_example.png.
+def _rounds(rounds: int, sizes: tuple[int, ...]) -> int:
+    return rounds if sizes[0] < 1000 else max(3, rounds // 3)
 
-    Args:
-        rounds: interleaved rounds.
-        small: only the smallest shape, to see that it runs.
-        out: folder of the record.
-    """
-    harness.measure("per_example", {"per_example": (rows, TITLE)}, rounds, small, out, bars)
+
+SECTIONS = {
+    "per_example": (rows, "Per-example quantities; time relative to our own gradient"),
+    "torch": (torch_rows, "Per-example quantities beside BackPACK and Opacus; time relative to our own gradient"),
+}
+
+main = harness.command("per_example", SECTIONS)
