@@ -13,39 +13,69 @@ AUTODIFF = ("jax.value_and_grad", "jax.value_and_grad of our cost", "jax.value_a
 FLAX = ("flax + optax, autodiff, one scan",)
 SKLEARN = ("scikit-learn, 1 thread", "scikit-learn, 2 threads")
 
-# What is measured, the section and case of the record, ours, and the peers (the best of them counts).
-CLAIMS = (
-    ("gradient, MLP 784-100-10, batch 1,024", "mlp", "784-100-10, 1,024 rows", "by hand", AUTODIFF),
-    ("gradient, MLP 784-512-512-10", "mlp", "784-512-512-10, 1,024 rows", "by hand", AUTODIFF),
-    ("gradient, MLP 784-1024-1024-1024-10", "mlp", "784-1024-1024-1024-10, 1,024 rows", "by hand", AUTODIFF),
-    ("gradient, MLP 784-512-512-10, 16,384 rows", "mlp", "784-512-512-10, 16,384 rows", "by hand", AUTODIFF),
-    ("gradient, MLP 100-50-10, 262,144 rows", "mlp", "100-50-10, 262,144 rows", "by hand", AUTODIFF),
-    ("gradient, logistic, 1,048,576 × 128", "thin", "1,048,576 x 128", "by hand", AUTODIFF),
-    ("gradient, logistic, 262,144 × 512", "thin", "262,144 x 512", "by hand", AUTODIFF),
-    ("gradient, logistic, 65,536 × 2,048", "thin", "65,536 x 2,048", "by hand", AUTODIFF),
-    ("the same, 262,139 rows (a prime)", "thin", "262,139 x 512", "by hand", AUTODIFF),
-    ("epoch, 784-100-10", "epoch", "784-100-10", "lr_nn.train", FLAX),
-    ("epoch, 784-100-10", "epoch", "784-100-10", "lr_nn.train", SKLEARN),
-    ("epoch, 784-512-512-10", "epoch", "784-512-512-10", "lr_nn.train", FLAX),
-    ("epoch, 784-512-512-10", "epoch", "784-512-512-10", "lr_nn.train", SKLEARN),
-)
+OPACUS = tuple(f"clipped gradient by Opacus, ghost clipping, {threads}" for threads in ("1 thread", "2 threads"))
+CLIPPED = ("clipped by vmap(grad)", "clipped by optax's private aggregate")
+GGN = ("GGN product by linearize", "GGN product by jvp and vjp")
+NORMS, MOMENT = "gradient + all norms", "gradient + second moment"
+DIAGONAL, KFAC = "GGN diagonal, exact", "K-FAC factors, 1 sample"
+NET = "784-512-512-10, 512 rows"
+
+
+def _backpack(what: str) -> tuple[str, ...]:
+    return tuple(f"{what} by BackPACK, {threads}" for threads in ("1 thread", "2 threads"))
+
+
+# By record: what is measured, its section and case there, ours, and the peers (the best of them counts).
+CLAIMS: dict[str, tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = {
+    "gradient": (
+        ("gradient, MLP 784-100-10, batch 1,024", "mlp", "784-100-10, 1,024 rows", "by hand", AUTODIFF),
+        ("gradient, MLP 784-512-512-10", "mlp", "784-512-512-10, 1,024 rows", "by hand", AUTODIFF),
+        ("gradient, MLP 784-1024-1024-1024-10", "mlp", "784-1024-1024-1024-10, 1,024 rows", "by hand", AUTODIFF),
+        ("gradient, MLP 784-512-512-10, 16,384 rows", "mlp", "784-512-512-10, 16,384 rows", "by hand", AUTODIFF),
+        ("gradient, MLP 100-50-10, 262,144 rows", "mlp", "100-50-10, 262,144 rows", "by hand", AUTODIFF),
+        ("gradient, logistic, 1,048,576 × 128", "thin", "1,048,576 x 128", "by hand", AUTODIFF),
+        ("gradient, logistic, 262,144 × 512", "thin", "262,144 x 512", "by hand", AUTODIFF),
+        ("gradient, logistic, 65,536 × 2,048", "thin", "65,536 x 2,048", "by hand", AUTODIFF),
+        ("the same, 262,139 rows (a prime)", "thin", "262,139 x 512", "by hand", AUTODIFF),
+        ("epoch, 784-100-10", "epoch", "784-100-10", "lr_nn.train", FLAX),
+        ("epoch, 784-100-10", "epoch", "784-100-10", "lr_nn.train", SKLEARN),
+        ("epoch, 784-512-512-10", "epoch", "784-512-512-10", "lr_nn.train", FLAX),
+        ("epoch, 784-512-512-10", "epoch", "784-512-512-10", "lr_nn.train", SKLEARN),
+    ),
+    "per_example": (
+        ("gradient and norms of all examples, " + NET, "per_example", NET, NORMS, ("norms by grad + vmap(grad)",)),
+        ("the same", "per_example", NET, NORMS, ("norms by zero perturbations",)),
+        ("the same", "torch", NET, NORMS, _backpack(NORMS)),
+        ("clipped gradient", "per_example", NET, "clipped gradient", CLIPPED),
+        ("the same", "torch", NET, "clipped gradient", OPACUS),
+        ("gradient and second moment", "torch", NET, MOMENT, _backpack(MOMENT)),
+    ),
+    "curvature": (
+        ("Hessian product", "curvature", NET, "Hessian product", ("Hessian product by jvp of grad",)),
+        ("GGN product", "curvature", NET, "GGN product", GGN),
+        ("exact GGN diagonal", "torch", NET, DIAGONAL, _backpack(DIAGONAL)),
+        ("K-FAC factors", "torch", NET, KFAC, _backpack(KFAC)),
+    ),
+}
 
 
 def table() -> str:
     """The claims as a Markdown table: how many times faster than the best of the peers."""
-    record = read("gradient")
     lines = ["| what | best peer | times faster |", "|---|---|---:|"]
-    for what, section, case, ours, peers in CLAIMS:
-        times = {row["competitor"]: row["relative_time"] for row in record[section]["rows"] if row["case"] == case}
-        best = min(peers, key=lambda peer: times[peer])
-        lines.append(f"| {what} | `{best}` | {times[best] / times[ours]:.2f} |")
-    return "\n".join([*lines, "", _where(record["thin"]["environment"])])
+    for name, claims in CLAIMS.items():
+        record = read(name)
+        for what, section, case, ours, peers in claims:
+            rows = record[section]["rows"]
+            times = {row["competitor"]: row["relative_time"] for row in rows if row["case"] == case}
+            best = min(peers, key=lambda peer: times[peer])
+            lines.append(f"| {what} | `{best}` | {times[best] / times[ours]:.2f} |")
+    return "\n".join([*lines, "", _where(read("gradient")["thin"]["environment"])])
 
 
 def _where(environment: dict[str, Any]) -> str:
     return (
         f"Medians of interleaved runs on {environment['cores']} cores of {environment['device']}, "
-        f"JAX {environment['jax']}, float32; all rows, with their spread, in `benchmarks/results/gradient.json`."
+        f"JAX {environment['jax']}, float32; all rows, with their spread, in `benchmarks/results`."
     )
 
 
