@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 COMPILATIONS = 3
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn", "torch", "backpack-for-pytorch", "opacus")
 
 
 class Compiled(NamedTuple):
@@ -83,6 +85,7 @@ def compare(
             "case": case,
             "competitor": name,
             **relative(seconds[name], seconds[baseline]),
+            "ratios": [float(f"{ratio:.4g}") for ratio in seconds[name] / seconds[baseline]],
             "rounds": rounds,
             **facts,
         }
@@ -99,20 +102,22 @@ def compare(
 
 def device() -> dict[str, Any]:
     """Where and with what this was measured."""
-    import jaxlib
-    import optax
-
     kind = jax.devices()[0].device_kind
     return {
         "device": _processor() if kind == "cpu" else kind,
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "optax": optax.__version__,
-        "numpy": np.__version__,
+        **{name: version(name) for name in PACKAGES if _installed(name)},
     }
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def write(name: str, section: str, rows: list[dict[str, Any]], folder: Path) -> Path:

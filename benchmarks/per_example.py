@@ -103,7 +103,7 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
                 "clipped by optax's private aggregate": clipped_by_optax,
             }
         competitors = {name: compiled(function, *data) for name, function in functions.items()}
-        found += compare(case, competitors, "gradient", _rounds(rounds, sizes), n=n)
+        found += compare(case, competitors, "gradient", _rounds(rounds, sizes, n), n=n)
     return found
 
 
@@ -119,12 +119,12 @@ def torch_rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         moments = peers["gradient + second moment by BackPACK, 1 thread"]()
         torch_peers.agree(ours["gradient + second moment"](*data)[1], [n * moment for moment in moments])
         competitors = {name: compiled(function, *data) for name, function in ours.items()}
-        found += compare(case, {**competitors, **peers}, "gradient", _rounds(rounds, sizes), n=n)
+        found += compare(case, {**competitors, **peers}, "gradient", _rounds(rounds, sizes, n), n=n)
     return found
 
 
-def _rounds(rounds: int, sizes: tuple[int, ...]) -> int:
-    return rounds if sizes[0] < 1000 else max(3, rounds // 3)
+def _rounds(rounds: int, sizes: tuple[int, ...], n: int) -> int:
+    return rounds if n * max(sizes) < 10**6 else max(3, rounds // 3)
 
 
 SECTIONS = {

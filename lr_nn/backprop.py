@@ -9,7 +9,9 @@ Rumelhart, Hinton & Williams (1986). The recursion is `pullback`; what seeds it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from jax.typing import ArrayLike
 
 from lr_nn import check
 from lr_nn.network import Network, admit, check_activations, check_params, linear_predictor
-from lr_nn.trees import accumulator, divide, lift
+from lr_nn.trees import accumulator, add, divide, lift
 from lr_nn.types import Backprop, Batch, Layer, Params
 
 
@@ -42,7 +44,7 @@ def sweep(net: Network, params: Params, batch: Batch) -> Backprop:
     activations, eta = linear_predictor(net, params, batch)
     y = net.loss.encode(batch.y, eta)
     deltas = pullback(net, params, activations, net.loss.residual(eta, y))
-    return Backprop(activations, deltas, eta, y, net.loss, net.bias)
+    return Backprop(activations, deltas, eta, y, net.loss, net.bias, net.hidden)
 
 
 def pullback(
@@ -74,13 +76,38 @@ def gradient(bp: Backprop, weight: ArrayLike | None = None) -> Params:
     return divide(contract(bp, weight), total, bp.eta.dtype)
 
 
+def sum_over_seeds(
+    net: Network,
+    params: Params,
+    activations: tuple[jax.Array, ...],
+    seeds: jax.Array,
+    function: Callable[[tuple[jax.Array, ...]], Any],
+) -> Any:
+    """Σ_c function(deltas of `seeds[c]`), seed by seed.
+
+    All at once take as many times the memory, and XLA:CPU adds up along a leading axis three times slower than it
+    makes the deltas.
+    """
+
+    def of(seed: jax.Array) -> Any:
+        return function(pullback(net, params, activations, seed))
+
+    return jax.lax.scan(lambda total, seed: (add(total, of(seed)), None), of(seeds[0]), seeds[1:])[0]
+
+
 def example_weights(bp: Backprop, weight: ArrayLike | None) -> tuple[jax.Array | None, jax.Array]:
-    """Checked weights s (n,), or None for ones, and their sum."""
+    """Checked weights s (n,), or None for ones, and their sum; a sum of zero, of padding only, counts as one."""
     n, dtype = bp.eta.shape[0], accumulator(bp.eta.dtype)
     if weight is None:
         return None, jnp.asarray(n, dtype)
     weight = check.weights(weight, n, dtype)
-    return weight, weight.sum()
+    total = weight.sum()
+    return weight, jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def widened(bp: Backprop) -> Backprop:
+    """The pass in float32 if it was of half precision: for what cancels, and for bounds that must hold."""
+    return jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), bp)
 
 
 def contract(bp: Backprop, weight: jax.Array | None = None) -> Params:
@@ -147,11 +174,14 @@ def check_backprop(net: Network, params: Params, bp: Backprop) -> None:
     check_params(net, params)
     check_activations(net, bp.activations)
     widths = tuple(delta.shape[-1] for delta in bp.deltas)
-    if (widths, bp.loss, bp.bias) != (net.sizes[1:], net.loss, net.bias):
+    if (widths, bp.loss, bp.bias, bp.hidden) != (net.sizes[1:], net.loss, net.bias, net.hidden):
         raise ValueError(
-            f"expected a Backprop of this network, layers {net.sizes[1:]}, {net.loss.name} loss, bias={net.bias}; "
-            f"got {widths}, {bp.loss.name}, bias={bp.bias}"
+            f"expected a Backprop of this network, {_described(net.sizes[1:], net)}; got {_described(widths, bp)}"
         )
+
+
+def _described(widths: tuple[int, ...], of: Network | Backprop) -> str:
+    return f"layers {widths}, {[a.name for a in of.hidden]}, {of.loss.name} loss, bias={of.bias}"
 
 
 def wants_blocks(a: jax.Array, width: int) -> bool:

@@ -100,16 +100,45 @@ def cast(array: jax.Array | np.ndarray, dtype: DTypeLike) -> jax.Array:
         return jnp.asarray(array, dtype)
 
 
-def weights(weight: Any, rows: int, dtype: DTypeLike) -> jax.Array:
-    """Example weights in `dtype`: (n,), finite, none negative, not all zero."""
+def multipliers(weight: Any, rows: int, dtype: DTypeLike) -> jax.Array:
+    """Multipliers of examples in `dtype`: (n,), finite, none negative."""
     weight = numeric("weight", weight)
     if weight.shape != (rows,):
         raise ValueError(f"weight must have shape ({rows},), one a row of x; got {weight.shape}")
     weight = cast(weight, dtype)
     require("weight", weight, is_not_negative, "finite and not negative")
+    return weight
+
+
+def weights(weight: Any, rows: int, dtype: DTypeLike) -> jax.Array:
+    """Example weights in `dtype`: `multipliers` that are not all zero, so that there is a mean."""
+    weight = multipliers(weight, rows, dtype)
     if is_concrete(weight) and _sum(weight) == 0:
         raise ValueError("weight is zero for every example; at least one must be positive")
     return weight
+
+
+def scalar(name: str, value: Any) -> jax.Array:
+    """A single number, in the default floating dtype."""
+    value = numeric(name, value)
+    if value.ndim:
+        raise ValueError(f"{name} must be a single number; got shape {value.shape}: use vmap for many")
+    return cast(value, jnp.result_type(float))
+
+
+def positive(name: str, value: Any) -> jax.Array:
+    """A single number above zero, infinity included."""
+    value = scalar(name, value)
+    require(name, value, lambda v: v > 0, "positive")
+    return value
+
+
+def key(value: Any) -> None:
+    """Refuse what is no random key, typed or old-style."""
+    typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    raw = isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32 and value.ndim == 1
+    if not (typed or raw):
+        raise TypeError(f"key must be a random key, such as jax.random.key(0); got {value!r}")
 
 
 def positive_integer(name: str, value: Any) -> int:

@@ -115,7 +115,7 @@ def _totals(net: Network, params: Params, batch: Batch) -> Totals:
     weight, loss = _weigh(net.loss.value(eta, y), batch.weight)
     # The recursion is linear: weights go in once, at the top.
     deltas = pullback(net, params, activations, weighted(net.loss.residual(eta, y), batch.weight))
-    return Totals(weight, loss, contract(Backprop(activations, deltas, eta, y, net.loss, net.bias)))
+    return Totals(weight, loss, contract(Backprop(activations, deltas, eta, y, net.loss, net.bias, net.hidden)))
 
 
 def _weigh(losses: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:

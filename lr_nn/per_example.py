@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import contract, example_weights, squared
+from lr_nn.backprop import contract, example_weights, squared, weighted, widened
 from lr_nn.trees import accumulator, divide, squared_norm
 from lr_nn.types import Backprop, Layer, Params
 
@@ -43,8 +43,9 @@ def layer_squared_norms(bp: Backprop) -> jax.Array:
 def clipped_gradient(bp: Backprop, max_norm: ArrayLike, weight: ArrayLike | None = None) -> Params:
     """Σ_i s_i c_i g_i / Σ_i s_i, c_i = min(1, max_norm / ‖g_i‖): the mean of clipped gradients, in one pass.
 
-    The errors are scaled, then contracted. max_norm = ∞ gives the gradient. Raises ValueError for max_norm ≤ 0.
-    Abadi et al. (2016), algorithm 1.
+    The errors are scaled, then contracted, in float32 for half precision: no clipped norm exceeds max_norm by more
+    than rounding. max_norm = ∞ gives the gradient. Raises ValueError for max_norm ≤ 0, or weights that are
+    negative, of another length, or all zero. Abadi et al. (2016), algorithm 1.
     """
     weight, total = example_weights(bp, weight)
     return divide(clipped_sum(bp, max_norm, weight), total, bp.eta.dtype)
@@ -52,19 +53,21 @@ def clipped_gradient(bp: Backprop, max_norm: ArrayLike, weight: ArrayLike | None
 
 def clipped_sum(bp: Backprop, max_norm: ArrayLike, weight: jax.Array | None) -> Params:
     """Σ_i s_i c_i g_i: `clipped_gradient` before the division."""
-    factors = _clip_factors(squared_norms(bp), _positive("max_norm", max_norm))
-    return contract(bp, factors if weight is None else weight * factors)
+    factors = _clip_factors(squared_norms(bp), check.positive("max_norm", max_norm))
+    return contract(widened(bp), factors if weight is None else weight * factors)
 
 
 def layer_clipped_gradient(bp: Backprop, max_norms: ArrayLike, weight: ArrayLike | None = None) -> Params:
     """`clipped_gradient` with the gradient of each layer clipped to a norm of its own; `max_norms` () or (L,)."""
     weight, total = example_weights(bp, weight)
-    norms = _positive("max_norms", max_norms)
+    norms = jnp.asarray(check.numeric("max_norms", max_norms), jnp.result_type(float))
+    check.require("max_norms", norms, lambda v: v > 0, "positive")
     if norms.shape not in ((), (len(bp.deltas),)):
         raise ValueError(f"max_norms must be one number or {len(bp.deltas)}, one a layer; got shape {norms.shape}")
     factors = _clip_factors(layer_squared_norms(bp), norms.reshape(1, -1))
-    deltas = tuple(c[:, None].astype(delta.dtype) * delta for c, delta in zip(factors.T, bp.deltas))
-    return divide(contract(replace(bp, deltas=deltas), weight), total, bp.eta.dtype)
+    wide = widened(bp)
+    deltas = tuple(weighted(delta, c) for c, delta in zip(factors.T, wide.deltas))
+    return divide(contract(replace(wide, deltas=deltas), weight), total, bp.eta.dtype)
 
 
 def second_moment(bp: Backprop, weight: ArrayLike | None = None) -> Params:
@@ -74,7 +77,10 @@ def second_moment(bp: Backprop, weight: ArrayLike | None = None) -> Params:
 
 
 def variance(bp: Backprop, weight: ArrayLike | None = None) -> Params:
-    """The mean of g_i² less the square of the mean, elementwise (divided by Σ s, not Σ s - 1); never below 0."""
+    """The mean of g_i² less the square of the mean, elementwise (divided by Σ s, not Σ s - 1); never below 0.
+
+    A difference: its error is of the order of eps · mean g_i².
+    """
     mean, moment = _mean(bp, weight), second_moment(bp, weight)
     return jax.tree.map(lambda m2, m: jnp.maximum(m2 - m * m, 0), moment, mean)
 
@@ -82,7 +88,7 @@ def variance(bp: Backprop, weight: ArrayLike | None = None) -> Params:
 def signal_to_noise(bp: Backprop, weight: ArrayLike | None = None) -> Params:
     """(mean g)² / variance g, elementwise: the gradient signal-to-noise ratio of Liu et al. (2020), eq. 1.
 
-    ∞ where only the variance vanishes, 0 where both do.
+    ∞ where only the variance vanishes, 0 where both do; above 1/eps a ratio says no more than that it is large.
     """
     mean, spread = _mean(bp, weight), variance(bp, weight)
     return jax.tree.map(lambda m, v: jnp.where(m == 0, jnp.zeros_like(m), m * m / v), mean, spread)
@@ -100,7 +106,8 @@ def noise_scale(bp: Backprop, weight: ArrayLike | None = None) -> NoiseScale:
     """The simple noise scale tr(Σ) / ‖G‖² of McCandlish et al. (2018), eq. 2.9, from one batch of n = Σ s.
 
     Unbiased numerator and denominator, `noise_scale_of_norms` with batches of 1 and n: the mean of ‖g_i‖²
-    against the squared norm of the mean. ‖G‖² is estimated, and may come out negative where noise rules.
+    against the squared norm of the mean. ‖G‖² is estimated, and may come out negative where noise rules. NaN for
+    Σ s = 1, a batch that has no variance.
     """
     s, total = example_weights(bp, weight)
     norms = squared_norms(bp)
@@ -127,20 +134,24 @@ def noise_scale_of_norms(
 def gram(bp: Backprop, other: Backprop | None = None) -> jax.Array:
     """⟨g_i, g_j⟩ = Σ_l (a_i·a_j + 1)(δ_i·δ_j), (n, m), within a batch or with `other`, of the same network.
 
-    Between a training and a test batch: the kernel of TracIn (Pruthi et al., 2020).
+    Between a training and a test batch: the kernel of TracIn (Pruthi et al., 2020). Raises ValueError for passes of
+    different networks.
     """
     other = bp if other is None else other
-    if [d.shape[1:] for d in bp.deltas] != [d.shape[1:] for d in other.deltas] or bp.bias != other.bias:
+    if _widths(bp) != _widths(other):
         raise ValueError("both batches must come from one network; their layers differ in width or bias")
     layers = zip(bp.activations, bp.deltas, other.activations, other.deltas)
     return jnp.stack([(_products(a, b) + float(bp.bias)) * _products(d, e) for a, d, b, e in layers]).sum(axis=0)
 
 
+def _widths(bp: Backprop) -> tuple:
+    return bp.bias, [a.shape[1:] for a in (*bp.activations, *bp.deltas)]
+
+
 def _mean(bp: Backprop, weight: ArrayLike | None) -> Params:
     """The gradient, in float32 throughout for half precision: differences of moments cancel."""
     weight, total = example_weights(bp, weight)
-    wide = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), bp)
-    return divide(contract(wide, weight), total)
+    return divide(contract(widened(bp), weight), total)
 
 
 def _lengths(a: jax.Array) -> jax.Array:
@@ -155,9 +166,3 @@ def _products(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _clip_factors(norms: jax.Array, max_norm: jax.Array) -> jax.Array:
     return jnp.minimum(1, max_norm.astype(norms.dtype) / jnp.sqrt(norms))
-
-
-def _positive(name: str, value: ArrayLike) -> jax.Array:
-    value = jnp.asarray(check.numeric(name, value), jnp.result_type(float))
-    check.require(name, value, lambda v: v > 0, "positive")
-    return value

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import example_weights
 from lr_nn.per_example import clipped_sum
-from lr_nn.trees import divide
+from lr_nn.trees import accumulator, divide
 from lr_nn.types import Backprop, Params
 
 
@@ -31,32 +30,34 @@ def private_gradient(
 
     c_i = min(1, max_norm / ‖g_i‖). With weights s_i in [0, 1] (a mask) the sum changes by at most max_norm when an
     example comes or goes: that is its sensitivity, and `noise_multiplier` the noise in its units. Noise is added
-    to the sum, and the division is by the expected batch size, a constant: the actual one is private.
+    to the sum, and the division is by the expected batch size, a constant: the actual one is private, and an empty
+    batch is noise like any other.
 
-    Raises ValueError for max_norm ≤ 0 or infinite, expected_batch_size ≤ 0, a negative multiplier, a weight above 1.
+    Raises ValueError for a max_norm or expected_batch_size that is not positive and finite, a negative multiplier,
+    or a weight outside [0, 1]; TypeError without a key.
     """
-    multiplier = jnp.asarray(check.numeric("noise_multiplier", noise_multiplier), jnp.result_type(float))
+    check.key(key)
+    multiplier = check.scalar("noise_multiplier", noise_multiplier)
     check.require("noise_multiplier", multiplier, check.is_not_negative, "finite and not negative")
-    size = jnp.asarray(check.numeric("expected_batch_size", expected_batch_size), jnp.result_type(float))
-    check.require("expected_batch_size", size, lambda n: n > 0, "positive")
+    size, bound = (check.positive("expected_batch_size", expected_batch_size), check.positive("max_norm", max_norm))
+    check.finite("expected_batch_size", size)
+    check.finite("max_norm", bound)
     if weight is not None:
-        check.require("weight", check.numeric("weight", weight), lambda s: s <= 1, "at most 1, a mask")
-    check.finite("max_norm", check.numeric("max_norm", max_norm))
-    weight, _ = example_weights(bp, weight)
-    summed = clipped_sum(bp, max_norm, weight)
-    deviation = multiplier * jnp.asarray(max_norm, multiplier.dtype)
-    keys = iter(jax.random.split(key, len(jax.tree.leaves(summed))))
-
-    def noisy(leaf: jax.Array) -> jax.Array:
-        return leaf + deviation.astype(leaf.dtype) * jax.random.normal(next(keys), leaf.shape, leaf.dtype)
-
-    return divide(jax.tree.map(noisy, summed), size, bp.eta.dtype)
+        weight = check.multipliers(weight, bp.eta.shape[0], accumulator(bp.eta.dtype))
+        check.require("weight", weight, lambda s: s <= 1, "at most 1, a mask")
+    leaves, structure = jax.tree.flatten(clipped_sum(bp, bound, weight))
+    noisy = [
+        leaf + (multiplier * bound).astype(leaf.dtype) * jax.random.normal(key, leaf.shape, leaf.dtype)
+        for leaf, key in zip(leaves, jax.random.split(key, len(leaves)))
+    ]
+    return divide(jax.tree.unflatten(structure, noisy), size, bp.eta.dtype)
 
 
 class PoissonBatch(NamedTuple):
     """`rows` (capacity,) of the data, `weight` (capacity,) one for a row drawn and zero for padding.
 
-    `drawn` is how many were drawn; where it exceeds the capacity the last ones are left out.
+    `drawn` is how many were drawn; where it exceeds the capacity the last ones are left out. That is no longer the
+    mechanism that `epsilon` accounts for: add the chance of it, steps × overflow of `poisson_capacity`, to δ.
     """
 
     rows: jax.Array
@@ -70,7 +71,8 @@ def poisson_batch(key: jax.Array, n: int, rate: ArrayLike, capacity: int) -> Poi
     This is the sampling that the accountant assumes; batches of a shuffled epoch are not.
     """
     n, capacity = check.positive_integer("n", n), check.positive_integer("capacity", capacity)
-    rate = jnp.asarray(check.numeric("rate", rate), jnp.float32)
+    check.key(key)
+    rate = check.scalar("rate", rate).astype(jnp.float32)
     check.require("rate", rate, lambda q: (q > 0) & (q <= 1), "in (0, 1]")
     taken = jax.random.uniform(key, (n,), jnp.float32) < rate
     (rows,) = jnp.nonzero(taken, size=capacity, fill_value=0)
@@ -82,8 +84,8 @@ def poisson_capacity(n: int, rate: float, overflow: float = 1e-9) -> int:
     """The smallest capacity that a Poisson batch exceeds with probability at most `overflow`."""
     from scipy.stats import binom
 
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate must be in (0, 1]; got {rate}")
+    if not 0 < rate <= 1 or not 0 < overflow < 1:
+        raise ValueError(f"rate must be in (0, 1] and overflow in (0, 1); got {rate} and {overflow}")
     return max(1, int(binom.isf(overflow, check.positive_integer("n", n), rate)))
 
 
@@ -93,7 +95,7 @@ def epsilon(*, noise_multiplier: float, sampling_rate: float, steps: int, delta:
     By the PLD accountant of dp-accounting (the extra `private`), for adding or removing one example; ∞ without
     noise. Raises ValueError for a rate outside (0, 1], a δ outside (0, 1), or a negative multiplier.
     """
-    if not 0 < sampling_rate <= 1 or not 0 < delta < 1 or noise_multiplier < 0:
+    if not (0 < sampling_rate <= 1 and 0 < delta < 1 and noise_multiplier >= 0):
         raise ValueError(
             "expected 0 < sampling_rate <= 1, 0 < delta < 1 and noise_multiplier >= 0; "
             f"got {sampling_rate}, {delta} and {noise_multiplier}"
@@ -101,8 +103,11 @@ def epsilon(*, noise_multiplier: float, sampling_rate: float, steps: int, delta:
     steps = check.positive_integer("steps", steps)
     if noise_multiplier == 0:
         return float("inf")
-    import dp_accounting
-    from dp_accounting import pld
+    try:
+        import dp_accounting
+        from dp_accounting import pld
+    except ImportError as missing:
+        raise ImportError('epsilon needs dp-accounting: pip install "lr-nn[private]"') from missing
 
     event = dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
     accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lr_nn.network import Network, affine, check_activations, check_params
+from lr_nn.trees import accumulator
 from lr_nn.types import Params
 
 
@@ -30,8 +31,6 @@ def pushforward(
 
 
 def inner_products(activations: tuple[jax.Array, ...], deltas: tuple[jax.Array, ...], tangents: Params) -> jax.Array:
-    """⟨g_i, v⟩ for every example, (n,), from Σ_l (a_{l-1} v_l + v_b)·δ_l."""
-    total = jnp.zeros(deltas[0].shape[0], deltas[0].dtype)
-    for a, delta, tangent in zip(activations, deltas, tangents):
-        total = total + (affine(tangent, a) * delta).sum(axis=1)
-    return total
+    """⟨g_i, v⟩ for every example, (n,), from Σ_l (a_{l-1} v_l + v_b)·δ_l, in float32 for half precision."""
+    wide = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), (activations, deltas, tangents))
+    return jnp.stack([(affine(tangent, a) * delta).sum(axis=1) for a, delta, tangent in zip(*wide)]).sum(axis=0)

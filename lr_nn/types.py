@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 if TYPE_CHECKING:
+    from lr_nn.activations import Activation
     from lr_nn.losses import Loss
 
 
@@ -41,7 +42,7 @@ class Backprop:
 
     `activations` (a_0, ..., a_{L-1}), each (n, d_l); `deltas` (δ_1, ..., δ_L), δ_l = ∂ℓ_i/∂z_l, each
     (n, d_l), per example and unscaled; `eta` (n, k) the linear predictor; `y` (n, k) the encoded
-    targets. `loss` and `bias` (does a layer have one) are static.
+    targets. `loss`, `bias` (does a layer have one) and the `hidden` activations are static.
     """
 
     activations: tuple[jax.Array, ...]
@@ -50,3 +51,4 @@ class Backprop:
     y: jax.Array
     loss: Loss = field(metadata={"static": True})
     bias: bool = field(default=True, metadata={"static": True})
+    hidden: tuple[Activation, ...] = field(default=(), metadata={"static": True})

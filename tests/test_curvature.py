@@ -14,6 +14,7 @@ from tolerances import assert_close, assert_mean_close, assert_trees_close, tole
 import lr_nn
 from lr_nn import curvature, per_example
 from lr_nn.curvature import empirical_fisher, ggn, hessian
+from lr_nn.tangent import inner_products
 
 LENGTH = 30
 FEW = (
@@ -265,6 +266,24 @@ def test_half_precision_keeps_diagonals_in_float32_and_products_in_its_own_dtype
     assert_trees_close((got, halves), expected, LENGTH, dtype)
 
 
+def test_what_overflows_in_half_precision_is_finite_where_it_is_kept_in_float32():
+    case = network("squared_error", "relu", depth=2)
+    params, rows = on_device(parameters(case.net), jnp.float16), batch(case)
+    bp = lr_nn.backprop(case.net, params, 200 * rows.x, 200 * rows.y)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), (params, bp))
+    v = jax.tree.map(jnp.ones_like, params)
+    got = curvature.ntk_trace(case.net, params, bp.activations), per_example.gram(bp)
+    assert max(float(kernel.max()) for kernel in got) > float(jnp.finfo(jnp.float16).max)
+    assert_trees_close(
+        got, (curvature.ntk_trace(case.net, wide[0], wide[1].activations), per_example.gram(wide[1])), 300, jnp.float16
+    )
+    along = inner_products(bp.activations, bp.deltas, v)
+    assert along.dtype == jnp.float32
+    assert_close(
+        along, inner_products(wide[1].activations, wide[1].deltas, jax.tree.map(jnp.ones_like, wide[0])), LENGTH
+    )
+
+
 def mixed(other=None):
     """The arguments of a function, whose pass may come from another network than the one that is named."""
     case = network("bernoulli", depth=2)
@@ -276,7 +295,16 @@ def mixed(other=None):
 
 SHALLOW, DEEP = network("bernoulli", depth=1), network("bernoulli", depth=3)
 NO_BIAS, OTHER_LOSS = network("bernoulli", depth=2, bias=False), network("squared_error", depth=2)
-STRANGERS = {"shallower": SHALLOW, "deeper": DEEP, "without a bias": NO_BIAS, "of another loss": OTHER_LOSS}
+STRANGERS = {
+    "shallower": SHALLOW,
+    "deeper": DEEP,
+    "without a bias": NO_BIAS,
+    "of another loss": OTHER_LOSS,
+    "of another activation": network("bernoulli", "tanh", depth=2),
+}
+SIDES = tuple(
+    curvature.kfac.Factors(np.eye(a, dtype=np.float32), np.eye(g, dtype=np.float32)) for a, g in ((5, 5), (6, 3))
+)
 V = on_device(parameters(network("bernoulli", depth=2).net), np.float32)
 FUNCTIONS = {
     "ggn.multiply": lambda *at: ggn.multiply(*at, V),
@@ -288,7 +316,8 @@ FUNCTIONS = {
     "empirical_fisher.diagonal": empirical_fisher.diagonal,
     "kfac.factors": curvature.kfac.factors,
     "kfac.sampled_factors": lambda *at: curvature.kfac.sampled_factors(*at, key=jax.random.key(0)),
-    "kfac.sampled": lambda *at: curvature.kfac.sampled(*at, key=jax.random.key(0)),
+    "kfac.eigenbasis": lambda *at: curvature.kfac.eigenbasis(*at, SIDES),
+    "kfac.sampled_eigenbasis": lambda *at: curvature.kfac.sampled_eigenbasis(*at, SIDES, key=jax.random.key(0)),
 }
 
 

@@ -22,6 +22,7 @@ FEW = (
     "squared_error of sigmoid, softplus, 3 layers",
 )
 networks = pytest.mark.parametrize("case", [NETWORKS[name] for name in FEW], ids=FEW)
+LINEAR = NETWORKS["squared_error, 1 layer"]
 DEEP_LINEAR = network("squared_error", "identity", depth=2)
 
 
@@ -90,20 +91,32 @@ def test_of_a_linear_network_with_squared_error_the_factors_are_the_blocks_exact
     assert_blocks_close(kfac.factors(*at, rows.weight), blocks(case.net, ggn.dense(*at, rows.weight)))
 
 
-def test_sampled_factors_are_unbiased_for_the_exact_ones():
+def test_sampled_factors_and_moments_are_unbiased_for_the_exact_ones():
     case = network("categorical", "tanh", depth=2)
     rows, at = setting(case, dtype=jnp.float32)
-    expected = kfac.factors(*at, rows.weight)
+    factors = kfac.factors(*at, rows.weight)
+    moments = [basis.moments for basis in kfac.eigenbasis(*at, factors, rows.weight)]
 
     def draw(key):
-        few = kfac.sampled_factors(*at, rows.weight, key=key, samples=2)
-        one = kfac.empirical_factors(kfac.sampled(*at, key=key), rows.weight)
-        return ravel_pytree([f.g for f in few])[0], ravel_pytree([f.g for f in one])[0]
+        few = kfac.sampled_factors(*at, rows.weight, key=key, samples=3)
+        along = kfac.sampled_eigenbasis(*at, factors, rows.weight, key=key, samples=3)
+        return ravel_pytree([f.g for f in few])[0], ravel_pytree([basis.moments for basis in along])[0]
 
-    for samples in jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000)):
-        assert_mean_close(samples, flat([f.g for f in expected]))
+    drawn = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000))
+    for samples, expected in zip(drawn, ([f.g for f in factors], moments), strict=True):
+        assert_mean_close(samples, flat(expected))
     few = kfac.sampled_factors(*at, rows.weight, key=jax.random.key(1), samples=2)
-    assert_trees_close([f.a for f in few], [f.a for f in expected], LENGTH)
+    assert_trees_close([f.a for f in few], [f.a for f in factors], LENGTH)
+
+
+@networks
+def test_the_exact_moments_are_the_diagonals_of_the_ggn_blocks_in_the_eigenbasis(float64, case):
+    rows, at = setting(case)
+    basis = on_host(kfac.eigenbasis(*at, kfac.factors(*at, rows.weight), rows.weight))
+    exact = blocks(case.net, ggn.dense(*at, rows.weight))
+    for (u_a, u_g, moments), block in zip(basis, exact, strict=True):
+        u = kron(u_a, u_g)
+        assert_close(moments.ravel(), np.diagonal(u.T @ block @ u), LENGTH)
 
 
 @pytest.mark.parametrize("damping", [1e-2, 1.0])
@@ -140,7 +153,7 @@ def test_the_eigenbasis_is_orthogonal_and_holds_second_moments_of_gradients_alon
     rows, at = setting(case)
     bp = at[-1]
     factors = kfac.empirical_factors(bp, rows.weight)
-    found = on_host((factors, kfac.eigenbasis(factors, bp, rows.weight), per_example.gradients(bp)))
+    found = on_host((factors, kfac.empirical_eigenbasis(bp, factors, rows.weight), per_example.gradients(bp)))
     for (a, g), basis, layer in zip(*found, strict=True):
         for factor, u in ((a, basis.a), (g, basis.g)):
             assert_close(u.T @ u, np.eye(len(u)), LENGTH)
@@ -162,7 +175,7 @@ def with_moments(basis, factors):
 def test_with_products_of_eigenvalues_for_moments_eigen_solve_inverts_the_damped_kronecker_product(float64, case):
     rows, at = setting(case)
     factors, gradient = kfac.factors(*at, rows.weight), lr_nn.gradient(at[-1])
-    basis = with_moments(kfac.eigenbasis(factors, at[-1]), factors)
+    basis = with_moments(kfac.empirical_eigenbasis(at[-1], factors), factors)
     for (a, g), layer, solved in zip(factors, gradient, kfac.eigen_solve(basis, gradient, 0.1), strict=True):
         damped = kron(a, g) + 0.1 * np.eye(a.shape[0] * g.shape[0])
         expected = np.linalg.solve(damped, flat(layer))
@@ -173,7 +186,7 @@ def test_with_products_of_eigenvalues_for_moments_eigen_solve_inverts_the_damped
 def test_of_one_example_the_moments_are_the_products_of_eigenvalues_and_eigen_solve_is_exact(float64, case):
     _, at = setting(case, n=1)
     bp, factors = at[-1], kfac.empirical_factors(at[-1])
-    basis, gradient = kfac.eigenbasis(factors, bp), lr_nn.gradient(bp)
+    basis, gradient = kfac.empirical_eigenbasis(bp, factors), lr_nn.gradient(bp)
     for got, expected in zip(basis, with_moments(basis, factors), strict=True):
         assert_close(got.moments, expected.moments, LENGTH)
     exact = blocks(case.net, empirical_fisher.dense(*at))
@@ -186,7 +199,7 @@ def test_of_one_example_the_moments_are_the_products_of_eigenvalues_and_eigen_so
 def test_in_frobenius_norm_the_eigenbasis_comes_nearer_to_each_block_than_the_factors(float64, case):
     rows, at = setting(case)
     factors = kfac.empirical_factors(at[-1], rows.weight)
-    basis = kfac.eigenbasis(factors, at[-1], rows.weight)
+    basis = kfac.empirical_eigenbasis(at[-1], factors, rows.weight)
     exact = blocks(case.net, empirical_fisher.dense(*at, rows.weight))
     for (a, g), (u_a, u_g, moments), block in zip(factors, basis, exact, strict=True):
         u = kron(u_a, u_g)
@@ -199,7 +212,7 @@ def test_factors_of_half_precision_are_kept_in_float32_and_solves_come_back_in_h
     rows, at = setting(NETWORKS["bernoulli, sigmoid, 2 layers"], dtype=dtype)
     _, exact = setting(NETWORKS["bernoulli, sigmoid, 2 layers"], dtype=jnp.float32)
     factors = kfac.factors(*at, rows.weight)
-    basis = kfac.eigenbasis(factors, at[-1], rows.weight)
+    basis = kfac.empirical_eigenbasis(at[-1], factors, rows.weight)
     assert {leaf.dtype for leaf in jax.tree.leaves((factors, basis))} == {jnp.dtype(jnp.float32)}
     assert_trees_close(factors, kfac.factors(*exact, rows.weight), LENGTH, dtype)
     gradient = lr_nn.gradient(at[-1], rows.weight)
@@ -213,8 +226,13 @@ def test_factors_of_half_precision_are_kept_in_float32_and_solves_come_back_in_h
 def solved(damping, solve=kfac.solve):
     _, at = setting(NETWORKS["squared_error, 1 layer"], dtype=jnp.float32)
     factors = kfac.factors(*at)
-    by = factors if solve is kfac.solve else kfac.eigenbasis(factors, at[-1])
+    by = factors if solve is kfac.solve else kfac.empirical_eigenbasis(at[-1], factors)
     return solve(by, lr_nn.gradient(at[-1]), damping)
+
+
+def other_layers(solve):
+    _, at = setting(LINEAR, dtype=jnp.float32)
+    return solve((), lr_nn.gradient(at[-1]), 0.1)
 
 
 def sampled(**keywords):
@@ -229,6 +247,16 @@ REFUSALS = {
     "damping zero in the eigenbasis": (lambda: solved(0, kfac.eigen_solve), ValueError, "damping must be positive"),
     "no samples": (lambda: sampled(key=jax.random.key(0), samples=0), ValueError, "samples must be at least 1; got 0"),
     "no key": (sampled, TypeError, "'key'"),
+    "key None": (lambda: sampled(key=None), TypeError, r"key must be a random key, such as .*; got None"),
+    "key a seed": (lambda: sampled(key=0), TypeError, "key must be a random key.*; got 0"),
+    "damping for each": (lambda: solved(np.ones(3)), ValueError, r"damping must be a single number.*\(3,\)"),
+    "a layer missing": (lambda: other_layers(kfac.solve), ValueError, r"sides \[\(5, 3\)\].*got \[\]"),
+    "a layer missing in the eigenbasis": (lambda: other_layers(kfac.eigen_solve), ValueError, "one pair a layer"),
+    "factors of another pass": (
+        lambda: kfac.empirical_eigenbasis(setting(DEEP_LINEAR)[1][-1], kfac.empirical_factors(setting(LINEAR)[1][-1])),
+        ValueError,
+        "one pair a layer",
+    ),
 }
 
 

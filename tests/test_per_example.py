@@ -9,7 +9,7 @@ from cases import NETWORKS, N, NetworkCase, batch, network, on_device, parameter
 from tolerances import assert_close, assert_mean_close, assert_trees_close
 
 import lr_nn
-from lr_nn import curvature, per_example
+from lr_nn import curvature, per_example, private
 from lr_nn.network import Network
 from lr_nn.types import Batch
 
@@ -221,12 +221,12 @@ def direction(params):
     return jax.tree.map(lambda a: jnp.cos(7 * a), params)
 
 
-def fixed_factors(net):
+def fixed_factors(net, dtype=float):
     """Kronecker factors that owe nothing to the data, so that an eigenbasis of them is the same for every batch."""
     rng = np.random.default_rng(5)
     for d_in, d_out in net.shapes:
         a, g = (rng.normal(size=(size, size)) for size in (d_in + net.bias, d_out))
-        yield curvature.kfac.Factors(jnp.asarray(a + a.T), jnp.asarray(g + g.T))
+        yield curvature.kfac.Factors(jnp.asarray(a + a.T, dtype), jnp.asarray(g + g.T, dtype))
 
 
 def means(net, params, bp, s):
@@ -248,9 +248,28 @@ def means(net, params, bp, s):
         "empirical_fisher.diagonal": curvature.empirical_fisher.diagonal(*at, s),
         "kfac.factors": curvature.kfac.factors(*at, s),
         "kfac.empirical_factors": curvature.kfac.empirical_factors(bp, s),
-        "kfac.eigenbasis": [b.moments for b in curvature.kfac.eigenbasis(tuple(fixed_factors(net)), bp, s)],
+        "kfac.eigenbasis": [
+            b.moments for b in curvature.kfac.eigenbasis(*at, tuple(fixed_factors(net, bp.eta.dtype)), s)
+        ],
+        "kfac.empirical_eigenbasis": [
+            b.moments for b in curvature.kfac.empirical_eigenbasis(bp, tuple(fixed_factors(net, bp.eta.dtype)), s)
+        ],
     }
     return found | ({"hessian.diagonal": curvature.hessian.diagonal(*at, s)} if len(params) == 1 else {})
+
+
+def drawn(net, params, bp, s):
+    """Everything that takes a key."""
+    at, key, factors = (net, params, bp), jax.random.key(0), tuple(fixed_factors(net, bp.eta.dtype))
+    noise = {"max_norm": 0.5, "noise_multiplier": 1.0, "expected_batch_size": 5.0}
+    return {
+        "ggn.sampled_diagonal": curvature.ggn.sampled_diagonal(*at, s, key=key),
+        "kfac.sampled_factors": curvature.kfac.sampled_factors(*at, s, key=key, samples=2),
+        "kfac.sampled_eigenbasis": [
+            b.moments for b in curvature.kfac.sampled_eigenbasis(*at, factors, s, key=key, samples=2)
+        ],
+        "private_gradient": private.private_gradient(bp, key, weight=s / s.max(), **noise),
+    }
 
 
 def each(net, params, bp):
@@ -331,10 +350,10 @@ def test_a_batch_axis_goes_through_jit_vmap_and_scan(float64):
         return {name: value for name, (value, _) in each(case.net, params, bp).items()}
 
     def all_of(bp, s):
-        return {**means(case.net, params, bp, s), **each_alone(bp)}
+        return {**means(case.net, params, bp, s), **drawn(case.net, params, bp, s), **each_alone(bp)}
 
     passes = [swept(case, rows) for rows in two]
-    alone = [{**compiled_means(case.net, params, bp, rows.weight), **each_alone(bp)} for bp, rows in zip(passes, two)]
+    alone = [jax.jit(all_of)(bp, jnp.asarray(rows.weight)) for bp, rows in zip(passes, two)]
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *((bp, jnp.asarray(rows.weight)) for bp, rows in zip(passes, two)))
     together = jax.tree.map(lambda *a: np.stack(a), *alone)
 
@@ -356,20 +375,25 @@ def test_a_sharded_batch_axis_gives_the_same_and_is_never_gathered():
 
     @jax.jit
     def quantities(params, x, y, s):
-        at = (case.net, params, lr_nn.backprop(case.net, params, x, y))
-        bp = at[-1]
-        return per_example.squared_norms(bp), (
-            *(per_example.clipped_gradient(bp, 0.5, s), per_example.second_moment(bp, s)),
-            *(curvature.ggn.diagonal(*at, s), curvature.hessian.multiply(*at, params, s)),
-            *(curvature.kfac.factors(*at, s), curvature.ggn.trace(*at)),
-        )
+        bp = lr_nn.backprop(case.net, params, x, y)
+        at = (case.net, params, bp)
+        return per_example.squared_norms(bp), (means(*at, s), drawn(*at, s), curvature.ggn.trace(*at))
 
     spread = jax.device_put(rows[:3], split)
     assert len(spread[0].addressable_shards) == 8 == len(jax.devices())
     norms, others = quantities(params, *spread)
     assert norms.sharding.is_equivalent_to(split, 1)
     assert_trees_close((norms, others), quantities(params, *rows[:3]), LENGTH)
-    assert "all-gather" not in quantities.lower(params, *spread).compile().as_text()
+    program = quantities.lower(params, *spread).compile().as_text()
+    assert not [moved for moved in ("all-gather", "all-to-all", "collective-permute") if moved in program]
+
+
+@lawful
+def test_a_batch_of_nothing_but_padding_has_finite_means(float64, case):
+    params, rows = on_device(parameters(case.net)), batch(case)
+    found = compiled_means(case.net, params, swept(case, rows), np.zeros(N))
+    found.pop("noise_scale")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
 def one_pass(case=NETWORKS["squared_error, 1 layer"]):
@@ -381,6 +405,7 @@ REFUSALS = {
     "max_norm zero": (lambda: CLIP(one_pass(), 0), ValueError, "max_norm must be positive; got 0"),
     "max_norm negative": (lambda: CLIP(one_pass(), -1.0), ValueError, "max_norm must be positive; got -1"),
     "max_norm NaN": (lambda: CLIP(one_pass(), np.nan), ValueError, "max_norm must be positive; got nan"),
+    "a max_norm for each example": (lambda: CLIP(one_pass(), np.ones(N)), ValueError, r"single number.*\(7,\)"),
     "max_norm text": (lambda: CLIP(one_pass(), "1"), TypeError, "max_norm must be.*real numbers"),
     "a layer's max_norm negative": (
         lambda: LAYER_CLIP(one_pass(), [-1.0]),

@@ -8,7 +8,7 @@ import scipy.optimize
 from cases import NETWORKS, N, batch, network, on_device, parameters
 from jax.flatten_util import ravel_pytree
 from scipy.stats import binom, norm
-from tolerances import assert_close, assert_mean_close, assert_trees_close
+from tolerances import assert_close, assert_mean_close, assert_trees_close, tolerance
 
 import lr_nn
 from lr_nn import per_example
@@ -75,6 +75,22 @@ def test_the_noise_owes_nothing_to_the_data(float64):
     assert (
         flat(private(one, jax.random.key(1), noise_multiplier=2.0)) != flat(private(one, noise_multiplier=2.0))
     ).all()
+
+
+def test_an_empty_batch_is_noise_alone():
+    bp = swept()
+    nothing = private(bp, weight=np.zeros(N), noise_multiplier=2.0)
+    whole = jax.tree.map(jnp.subtract, private(bp, noise_multiplier=2.0), private(bp))
+    assert_trees_close(nothing, whole, LENGTH)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+def test_in_half_precision_no_example_moves_the_sum_by_more_than_max_norm(dtype):
+    bp = swept(dtype=dtype)
+    bound = middle_norm(bp) / 2
+    sums = jax.vmap(lambda mask: ravel_pytree(per_example.clipped_sum(bp, bound, mask))[0])(jnp.eye(N))
+    norms = np.linalg.norm(np.asarray(sums, np.float64), axis=1)
+    assert norms.max() <= bound * (1 + tolerance(np.float32, LENGTH)) and norms.max() > 0.99 * bound
 
 
 def test_adding_an_example_moves_the_sum_by_its_clipped_norm_and_never_by_more_than_max_norm(float64):
@@ -207,12 +223,26 @@ REFUSALS = {
         TypeError,
         "'key'",
     ),
+    "key None": (lambda: private(swept(), None), TypeError, "key must be a random key.*got None"),
+    "a multiplier for each": (
+        lambda: private(swept(), noise_multiplier=np.ones(6)),
+        ValueError,
+        r"noise_multiplier must be a single number.*\(6,\)",
+    ),
+    "a max_norm for each": (lambda: private(swept(), max_norm=np.ones(N)), ValueError, "max_norm must be a single"),
+    "expected size infinite": (lambda: private(swept(), expected_batch_size=np.inf), ValueError, "expected_batch_size"),
+    "overflow certain": (lambda: poisson_capacity(10, 0.5, 2), ValueError, r"overflow in \(0, 1\); got 0.5 and 2"),
+    "noise NaN to the accountant": (
+        lambda: epsilon(noise_multiplier=np.nan, sampling_rate=1, steps=1, delta=0.1),
+        ValueError,
+        "noise_multiplier >= 0",
+    ),
     "rate zero": (lambda: poisson_batch(KEY, 5, 0.0, 5), ValueError, r"rate must be in \(0, 1\]; got 0"),
     "rate above one": (lambda: poisson_batch(KEY, 5, 1.5, 5), ValueError, r"rate must be in \(0, 1\]; got 1.5"),
     "rate NaN": (lambda: poisson_batch(KEY, 5, np.nan, 5), ValueError, r"rate must be in \(0, 1\]; got nan"),
     "capacity zero": (lambda: poisson_batch(KEY, 5, 0.5, 0), ValueError, "capacity must be at least 1; got 0"),
     "no rows": (lambda: poisson_batch(KEY, 0, 0.5, 5), ValueError, "n must be at least 1; got 0"),
-    "rate of a capacity": (lambda: poisson_capacity(10, 1.5), ValueError, r"rate must be in \(0, 1\]; got 1.5"),
+    "rate of a capacity": (lambda: poisson_capacity(10, 1.5), ValueError, r"rate must be in \(0, 1\].*got 1.5"),
     "sampling rate zero": (
         lambda: epsilon(noise_multiplier=1, sampling_rate=0.0, steps=1, delta=0.1),
         ValueError,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 from jax.typing import ArrayLike
 
-from lr_nn.backprop import check_backprop, contract, example_weights, squared
+from lr_nn.backprop import check_backprop, contract, example_weights, squared, widened
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network, check_params
 from lr_nn.tangent import inner_products
@@ -22,12 +22,12 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
     check_params(net, v)
     weight, total = example_weights(bp, weight)
     products = inner_products(bp.activations, bp.deltas, v)
-    products = products if weight is None else weight * products.astype(weight.dtype)
-    return divide(contract(bp, products), total, bp.eta.dtype)
+    products = products if weight is None else weight * products
+    return divide(contract(widened(bp), products), total, bp.eta.dtype)
 
 
 def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:
-    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError where it is too large."""
+    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError above 8,192 parameters."""
     return _dense(lambda v: multiply(net, params, bp, v, weight), params, "empirical_fisher")
 
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import check_backprop, contract, example_weights, gradient, pullback, squared
+from lr_nn.backprop import check_backprop, contract, example_weights, gradient, pullback, squared, sum_over_seeds
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
 from lr_nn.tangent import pushforward
-from lr_nn.trees import divide
+from lr_nn.trees import accumulator, divide
 from lr_nn.types import Backprop, Params
 
 
@@ -30,14 +30,15 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
 
 
 def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:
-    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError where it is too large."""
+    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError above 8,192 parameters."""
     return _dense(lambda v: multiply(net, params, bp, v, weight), params, "ggn")
 
 
 def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> Params:
-    """Its exact diagonal, like the parameters: a backward sweep for each of the k columns of the Fisher factor."""
+    """The exact diagonal, a mean over examples, like the parameters: a sweep for each column of the Fisher factor."""
     check_backprop(net, params, bp)
-    return _diagonal_of_seeds(net, params, bp, bp.loss.fisher_factor(bp.eta), weight)
+    weight, total = example_weights(bp, weight)
+    return divide(contract(_summed_squares(net, params, bp, bp.loss.fisher_factor(bp.eta)), weight), total)
 
 
 def sampled_diagonal(
@@ -45,8 +46,9 @@ def sampled_diagonal(
 ) -> Params:
     """An unbiased estimate of `diagonal`: residuals at targets drawn from the model, the mean over `samples`."""
     check_backprop(net, params, bp)
-    seeds = sampled_residuals(bp, key, samples) / jnp.asarray(samples, bp.eta.dtype) ** 0.5
-    return _diagonal_of_seeds(net, params, bp, seeds, weight)
+    weight, total = example_weights(bp, weight)
+    seeds = sampled_residuals(bp, key, samples)
+    return divide(contract(_summed_squares(net, params, bp, seeds), weight), samples * total)
 
 
 def trace(net: Network, params: Params, bp: Backprop) -> jax.Array:
@@ -59,28 +61,16 @@ def trace(net: Network, params: Params, bp: Backprop) -> jax.Array:
 
 def sampled_residuals(bp: Backprop, key: jax.Array, samples: int) -> jax.Array:
     """Residuals at targets drawn from p(y | η), (samples, n, k): their mean outer product is the Fisher."""
+    check.key(key)
     samples = check.positive_integer("samples", samples)
     draw = jax.vmap(lambda key: bp.loss.residual(bp.eta, bp.loss.sample(bp.eta, key)))
     return draw(jax.random.split(key, samples))
 
 
-def _diagonal_of_seeds(
-    net: Network, params: Params, bp: Backprop, seeds: jax.Array, weight: ArrayLike | None
-) -> Params:
-    """Σ_i s_i Σ_c (a_i²) (δ_ic²)ᵀ / Σ_i s_i: the squares add up over seeds before they meet the activations."""
-    weight, total = example_weights(bp, weight)
-    return divide(contract(_summed_squares(net, params, bp, seeds), weight), total)
-
-
 def _summed_squares(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> Backprop:
-    """The pass with a² and Σ_c δ_c², seed by seed: all on one axis take k times the memory, and XLA:CPU adds up
-    along a leading axis three times slower than it makes the deltas.
-    """
-    squares = squared(bp)
+    """The pass with a² and Σ_c δ_c²: the squares add up over seeds before they meet the activations."""
 
-    def add(sums: tuple[jax.Array, ...], seed: jax.Array):
-        deltas = pullback(net, params, bp.activations, seed)
-        return tuple(s + jnp.square(delta.astype(s.dtype)) for s, delta in zip(sums, deltas)), None
+    def squares(deltas: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(jnp.square(delta.astype(accumulator(delta.dtype))) for delta in deltas)
 
-    sums, _ = jax.lax.scan(add, tuple(jnp.zeros_like(delta) for delta in squares.deltas), seeds)
-    return replace(squares, deltas=sums)
+    return replace(squared(bp), deltas=sum_over_seeds(net, params, bp.activations, seeds, squares))

@@ -47,12 +47,15 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
 
 
 def dense(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> jax.Array:
-    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError where it is too large."""
+    """The matrix itself, (p, p) in the order of `ravel_pytree(params)`. Raises ValueError above 8,192 parameters."""
     return _dense(lambda v: multiply(net, params, bp, v, weight), params, "hessian")
 
 
 def diagonal(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> Params:
-    """Its exact diagonal for a model of one layer: (a²)ᵀ diag(∂²ℓ/∂η²). Raises ValueError for a deep network."""
+    """The exact diagonal of a model of one layer, Σ_i s_i a_i² (∂²ℓ_i/∂η²)_cc / Σ_i s_i, like the parameters.
+
+    Raises ValueError for a deep network.
+    """
     check_backprop(net, params, bp)
     if len(params) > 1:
         raise ValueError("the exact diagonal is for models of one layer; use hessian.dense, or ggn.diagonal")

@@ -6,7 +6,7 @@ means over examples, Σ_i s_i (·) / Σ_i s_i; n times a factor is the usual sum
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import check_backprop, example_weights, pullback, weighted
+from lr_nn.backprop import check_backprop, example_weights, sum_over_seeds, weighted
 from lr_nn.curvature.ggn import sampled_residuals
 from lr_nn.network import Network
 from lr_nn.trees import accumulator
@@ -38,32 +38,33 @@ class Eigenbasis(NamedTuple):
 
 
 def factors(net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None) -> tuple[Factors, ...]:
-    """Factors of the exact Fisher: G sums over the k columns of the Fisher factor in η."""
-    return _factors(net, params, bp, bp.loss.fisher_factor(bp.eta), weight)
+    """Factors of the exact Fisher, means over examples: G sums over the k columns of the Fisher factor in η."""
+    check_backprop(net, params, bp)
+    return _factors(bp, weight, _sweeps(net, params, bp, bp.loss.fisher_factor(bp.eta)))
 
 
 def sampled_factors(
     net: Network, params: Params, bp: Backprop, weight: ArrayLike | None = None, *, key: jax.Array, samples: int = 1
 ) -> tuple[Factors, ...]:
     """Unbiased estimates of `factors`: G the mean over `samples` targets drawn from the model for each example."""
-    seeds = sampled_residuals(bp, key, samples) / jnp.asarray(samples, bp.eta.dtype) ** 0.5
-    return _factors(net, params, bp, seeds, weight)
+    check_backprop(net, params, bp)
+    return _factors(bp, weight, _sweeps(net, params, bp, sampled_residuals(bp, key, samples)), samples)
 
 
 def empirical_factors(bp: Backprop, weight: ArrayLike | None = None) -> tuple[Factors, ...]:
-    """Factors of the empirical Fisher: G from the errors at the targets as they are."""
-    return _of_deltas(bp, bp.deltas, weight)
+    """Factors of the empirical Fisher, means over examples: G from the errors at the targets as they are."""
+    return _factors(bp, weight, lambda function: function(bp.deltas))
 
 
 def solve(factors: tuple[Factors, ...], gradient: Params, damping: ArrayLike) -> Params:
     """(A + π√λ I)⁻¹ ∇ (G + √λ/π I)⁻¹ layer by layer, like the parameters, λ = `damping` > 0.
 
     π² = (tr A / dim A) / (tr G / dim G) splits the damping by the scales of the factors: Martens & Grosse (2015),
-    section 6.3. Raises ValueError for a damping that is not positive.
+    section 6.3. Raises ValueError for a damping that is not positive, or a gradient of other layers.
     """
-    damping = _damping(damping)
+    damping = check.positive("damping", damping)
     found = []
-    for (a, g), layer in zip(factors, gradient):
+    for (a, g), layer in zip(factors, _matched(factors, gradient)):
         root = jnp.sqrt(damping).astype(a.dtype)
         pi = jnp.sqrt((jnp.trace(a) / a.shape[0]) / (jnp.trace(g) / g.shape[0]))
         pi = jnp.where(jnp.isfinite(pi) & (pi > 0), pi, jnp.ones_like(pi))
@@ -74,58 +75,100 @@ def solve(factors: tuple[Factors, ...], gradient: Params, damping: ArrayLike) ->
     return tuple(found)
 
 
-def eigenbasis(factors: tuple[Factors, ...], bp: Backprop, weight: ArrayLike | None = None) -> tuple[Eigenbasis, ...]:
-    """The eigenvectors of the factors, and along them mean_i s_i (U_Aᵀ g_i U_G)² of the gradients in `bp`.
+def eigenbasis(
+    net: Network, params: Params, bp: Backprop, factors: tuple[Factors, ...], weight: ArrayLike | None = None
+) -> tuple[Eigenbasis, ...]:
+    """The eigenvectors of the factors, and along them the second moments mean_i s_i Σ_c (U_Aᵀ a_i δ_icᵀ U_G)².
 
     The diagonal that is best in this basis replaces the product of eigenvalues: EK-FAC, George et al. (2018).
-    Give a `bp` whose deltas are seeded as the factors were (`sampled`, or the residuals for the empirical Fisher).
     """
-    weight, total = example_weights(bp, weight)
-    found = []
-    for (a, g), inputs, delta in zip(factors, bp.activations, bp.deltas):
-        u_a, u_g = jnp.linalg.eigh(a)[1], jnp.linalg.eigh(g)[1]
-        along_a = weighted((_homogeneous(inputs, bp.bias).astype(u_a.dtype) @ u_a) ** 2, weight)
-        along_g = (delta.astype(u_g.dtype) @ u_g) ** 2
-        found.append(Eigenbasis(u_a, u_g, along_a.T @ along_g / total.astype(u_a.dtype)))
-    return tuple(found)
-
-
-def sampled(net: Network, params: Params, bp: Backprop, *, key: jax.Array) -> Backprop:
-    """The pass with deltas seeded by one target drawn from the model for each example."""
     check_backprop(net, params, bp)
-    return replace(bp, deltas=pullback(net, params, bp.activations, sampled_residuals(bp, key, 1)[0]))
+    return _eigenbasis(bp, factors, weight, _sweeps(net, params, bp, bp.loss.fisher_factor(bp.eta)))
+
+
+def sampled_eigenbasis(
+    net: Network,
+    params: Params,
+    bp: Backprop,
+    factors: tuple[Factors, ...],
+    weight: ArrayLike | None = None,
+    *,
+    key: jax.Array,
+    samples: int = 1,
+) -> tuple[Eigenbasis, ...]:
+    """`eigenbasis` with moments estimated from `samples` targets drawn from the model for each example, unbiased."""
+    check_backprop(net, params, bp)
+    return _eigenbasis(bp, factors, weight, _sweeps(net, params, bp, sampled_residuals(bp, key, samples)), samples)
+
+
+def empirical_eigenbasis(
+    bp: Backprop, factors: tuple[Factors, ...], weight: ArrayLike | None = None
+) -> tuple[Eigenbasis, ...]:
+    """`eigenbasis` with the moments of the gradients in `bp`, at the targets as they are."""
+    return _eigenbasis(bp, factors, weight, lambda function: function(bp.deltas))
 
 
 def eigen_solve(basis: tuple[Eigenbasis, ...], gradient: Params, damping: ArrayLike) -> Params:
-    """U_A [(U_Aᵀ ∇ U_G) / (moments + λ)] U_Gᵀ layer by layer, like the parameters, λ = `damping` > 0."""
-    damping = _damping(damping)
+    """U_A [(U_Aᵀ ∇ U_G) / (moments + λ)] U_Gᵀ layer by layer, like the parameters, λ = `damping` > 0.
+
+    Raises ValueError for a damping that is not positive, or a gradient of other layers.
+    """
+    damping = check.positive("damping", damping)
     found = []
-    for (u_a, u_g, moments), layer in zip(basis, gradient):
+    for (u_a, u_g, moments), layer in zip(basis, _matched(basis, gradient)):
         turned = u_a.T @ _join(layer).astype(u_a.dtype) @ u_g / (moments + damping.astype(moments.dtype))
         found.append(_split(u_a @ turned @ u_g.T, layer))
     return tuple(found)
 
 
-def _factors(
-    net: Network, params: Params, bp: Backprop, seeds: jax.Array, weight: ArrayLike | None
-) -> tuple[Factors, ...]:
-    check_backprop(net, params, bp)
-    return _of_deltas(bp, pullback(net, params, bp.activations, seeds), weight)
+Sweeps = Callable[[Callable[[tuple[jax.Array, ...]], tuple[jax.Array, ...]]], tuple[jax.Array, ...]]
 
 
-def _of_deltas(bp: Backprop, deltas: tuple[jax.Array, ...], weight: ArrayLike | None) -> tuple[Factors, ...]:
-    """Second moments of inputs, and of `deltas` (n, d_l) or (c, n, d_l), the latter summed over c."""
+def _sweeps(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> Sweeps:
+    """What adds up a function of the deltas over seeds."""
+    return lambda function: sum_over_seeds(net, params, bp.activations, seeds, function)
+
+
+def _factors(bp: Backprop, weight: ArrayLike | None, summed: Sweeps, samples: int = 1) -> tuple[Factors, ...]:
     weight, total = example_weights(bp, weight)
     share = jnp.ones(bp.eta.shape[0], total.dtype) / total if weight is None else weight / total
 
     def moment(rows: jax.Array) -> jax.Array:
         rows = rows.astype(accumulator(rows.dtype))
-        return rows.T @ weighted(rows, jnp.tile(share, rows.shape[0] // share.shape[0]))
+        return rows.T @ weighted(rows, share)
 
-    return tuple(
-        Factors(moment(_homogeneous(a, bp.bias)), moment(delta.reshape(-1, delta.shape[-1])))
-        for a, delta in zip(bp.activations, deltas)
-    )
+    outputs = summed(lambda deltas: tuple(moment(delta) for delta in deltas))
+    return tuple(Factors(moment(_homogeneous(a, bp.bias)), g / samples) for a, g in zip(bp.activations, outputs))
+
+
+def _eigenbasis(
+    bp: Backprop, factors: tuple[Factors, ...], weight: ArrayLike | None, summed: Sweeps, samples: int = 1
+) -> tuple[Eigenbasis, ...]:
+    sides = [(a.shape[-1] + bp.bias, delta.shape[-1]) for a, delta in zip(bp.activations, bp.deltas)]
+    _check_sides(factors, sides)
+    weight, total = example_weights(bp, weight)
+    vectors = [(jnp.linalg.eigh(a)[1], jnp.linalg.eigh(g)[1]) for a, g in factors]
+
+    def squares(deltas: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(jnp.square(delta.astype(u_g.dtype) @ u_g) for delta, (_, u_g) in zip(deltas, vectors))
+
+    found = []
+    for (u_a, u_g), inputs, along_g in zip(vectors, bp.activations, summed(squares)):
+        along_a = weighted(jnp.square(_homogeneous(inputs, bp.bias).astype(u_a.dtype) @ u_a), weight)
+        found.append(Eigenbasis(u_a, u_g, along_a.T @ along_g / (samples * total.astype(u_a.dtype))))
+    return tuple(found)
+
+
+def _matched(by: Sequence[Factors | Eigenbasis], gradient: Params) -> Params:
+    """`gradient`, if its layers are those of `by`."""
+    _check_sides(by, [(w.shape[0] + (b is not None), w.shape[1]) for w, b in gradient])
+    return gradient
+
+
+def _check_sides(by: Sequence[Factors | Eigenbasis], sides: list[tuple[int, int]]) -> None:
+    got = [(layer.a.shape[0], layer.g.shape[0]) for layer in by]
+    if got != sides:
+        raise ValueError(f"expected factors of sides {sides}, one pair a layer, the bias counted; got {got}")
 
 
 def _homogeneous(a: jax.Array, bias: bool) -> jax.Array:
@@ -139,9 +182,3 @@ def _join(layer: Layer) -> jax.Array:
 def _split(joined: jax.Array, like: Layer) -> Layer:
     joined = joined.astype(like.w.dtype)
     return Layer(joined, None) if like.b is None else Layer(joined[:-1], joined[-1])
-
-
-def _damping(damping: ArrayLike) -> jax.Array:
-    damping = jnp.asarray(check.numeric("damping", damping), jnp.result_type(float))
-    check.require("damping", damping, lambda d: d > 0, "positive")
-    return damping

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from lr_nn.backprop import pullback
 from lr_nn.network import Network
+from lr_nn.trees import accumulator
 from lr_nn.types import Params
 
 Activations = tuple[jax.Array, ...]
@@ -15,7 +16,8 @@ Activations = tuple[jax.Array, ...]
 def ntk(net: Network, params: Params, activations: Activations, other: Activations | None = None) -> jax.Array:
     """J_i J'_jᵀ, (n, m, k, k), J_i = ∂η_i/∂θ, within a batch or with `other`, activations of a second one.
 
-    Σ_l (a_i·a'_j + 1)(δ_ic·δ'_je) over layers, with δ seeded by the unit vectors of η. Memory n m k².
+    Σ_l (a_i·a'_j + 1)(δ_ic·δ'_je) over layers, with δ seeded by the unit vectors of η; in float32 for half
+    precision. The memory is a few times that of the result.
     """
     return _kernel(net, params, activations, other, "cnd,emd->nmce")
 
@@ -32,8 +34,9 @@ def _kernel(
     left, right = (_unit_deltas(net, params, a) for a in (activations, other))
     terms = []
     for a, b, delta, epsilon in zip(activations, other, left, right):
-        pairs = jnp.einsum(products, delta, epsilon)
-        inputs = a @ b.T + float(net.bias)
+        dtype = accumulator(a.dtype)
+        pairs = jnp.einsum(products, delta, epsilon, preferred_element_type=dtype)
+        inputs = jnp.matmul(a, b.T, preferred_element_type=dtype) + float(net.bias)
         terms.append(inputs.reshape(inputs.shape + (1,) * (pairs.ndim - 2)) * pairs)
     return jnp.stack(terms).sum(axis=0)
 
