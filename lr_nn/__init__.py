@@ -18,10 +18,12 @@ if TYPE_CHECKING:
         per_example,
         private,
         probability,
+        solvers,
         tangent,
         training,
     )
     from lr_nn.backprop import backprop, gradient, input_gradient, pullback
+    from lr_nn.fit import fit
     from lr_nn.network import (
         Network,
         forward,
@@ -36,11 +38,12 @@ if TYPE_CHECKING:
     from lr_nn.objective import cost, value_and_gradient
     from lr_nn.penalties import Penalty
     from lr_nn.training import train, train_many
-    from lr_nn.types import Backprop, Batch, Layer
+    from lr_nn.types import Backprop, Batch, Layer, Solution, Status
 
 # Where each public name lives; importing lr_nn imports none of it.
 _HOMES = {
     "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
+    "fit": ("fit",),
     "network": (
         "Network",
         "forward",
@@ -55,7 +58,7 @@ _HOMES = {
     "objective": ("cost", "value_and_gradient"),
     "penalties": ("Penalty",),
     "training": ("train", "train_many"),
-    "types": ("Backprop", "Batch", "Layer"),
+    "types": ("Backprop", "Batch", "Layer", "Solution", "Status"),
 }
 _ROOMS = (
     "activations",
@@ -67,6 +70,7 @@ _ROOMS = (
     "per_example",
     "private",
     "probability",
+    "solvers",
     "tangent",
     "training",
 )

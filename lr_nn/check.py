@@ -83,14 +83,19 @@ def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) 
 
 def matrix(name: str, array: Any, columns: int, dtype: DTypeLike) -> jax.Array:
     """An (n, columns) array with n > 0, of numbers that are finite in `dtype`."""
+    array = cast(table(name, array, columns), dtype)
+    finite(name, array)
+    return array
+
+
+def table(name: str, array: Any, columns: int) -> jax.Array | np.ndarray:
+    """An (n, columns) array of numbers with n > 0, its values not looked at."""
     array = numeric(name, array)
     if array.ndim != 2 or array.shape[1] != columns:
         hint = f"; one example is {name}[None]" if array.shape == (columns,) else ""
         raise ValueError(f"{name} must have shape (n, {columns}); got {array.shape}{hint}")
     if array.shape[0] == 0:
         raise ValueError(f"{name} has no rows; a batch needs at least one example")
-    array = cast(array, dtype)
-    finite(name, array)
     return array
 
 

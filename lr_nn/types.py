@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 
 if TYPE_CHECKING:
     from lr_nn.activations import Activation
     from lr_nn.losses import Loss
+    from lr_nn.penalties import Penalty
 
 
 class Layer(NamedTuple):
@@ -52,3 +55,45 @@ class Backprop:
     loss: Loss = field(metadata={"static": True})
     bias: bool = field(default=True, metadata={"static": True})
     hidden: tuple[Activation, ...] = field(default=(), metadata={"static": True})
+
+
+class Status(IntEnum):
+    """How a fit ended; its `str` is its name. Lanes hold an int8 array of them."""
+
+    converged = 0
+    max_steps = 1
+    separated = 2
+    rank_deficient = 3
+    non_finite = 4
+
+    def __str__(self) -> str:
+        """The name alone."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a fit found, on the host.
+
+    `params` NumPy arrays; `status` how it ended; `steps` taken over all rows; `cost` J with its penalty;
+    `gradient_norm` the largest entry of the minimum-norm subgradient; `certificate` an upper bound on J - J*, ∞
+    where there is none; `penalty` and `solver` as they were used; `message` says why the solver was chosen and, where
+    the fit did not converge, what to do; `direction` along which a separated likelihood grows for ever, else None.
+    """
+
+    params: Params
+    status: Status
+    steps: int
+    cost: float
+    gradient_norm: float
+    certificate: float
+    penalty: Penalty
+    solver: str
+    message: str
+    direction: Params | None = None
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """Weights and bias of a one-layer model, (d + 1, k), the bias last; (d, k) without one."""
+        (layer,) = self.params
+        return np.asarray(layer.w) if layer.b is None else np.concatenate([layer.w, np.asarray(layer.b)[None]])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
@@ -47,6 +48,31 @@ class Loss(ABC):
         """What is predicted: chooses the metrics."""
         return "values"
 
+    @property
+    def concordance(self) -> float:
+        """c with |D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u] in η: how fast curvature changes. ∞ where ℓ is not convex."""
+        return float("inf")
+
+    @property
+    def couples_outputs(self) -> bool:
+        """Is ℓ not a sum over outputs? Then a shift common to all outputs is taken to change nothing."""
+        return True
+
+    def constant(self, mean: jax.Array) -> jax.Array:
+        """The η (k,) whose mean is the mean target (k,): the best constant model, where the loss is canonical."""
+        raise NotImplementedError(f"a {self.name} loss has no constant model in closed form")
+
+    def lowest(self, y: jax.Array) -> jax.Array:
+        """The smallest ℓ that encoded targets (n, k) allow, (n,)."""
+        return jnp.zeros(y.shape[0], y.dtype)
+
+    def recession(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Along which η̇ does ℓ never grow? Those with rows·η̇_i ≥ 0, or = 0 where told so; None: along none but 0.
+
+        For encoded targets (n, k): rows (n, c, k) and booleans (n, c).
+        """
+        return None
+
     @abstractmethod
     def mean(self, eta: jax.Array) -> jax.Array:
         """The mean of the response (the inverse link): probabilities or values, (n, k)."""
@@ -70,6 +96,10 @@ class Loss(ABC):
     @abstractmethod
     def fisher_factor(self, eta: jax.Array) -> jax.Array:
         """Columns f_c of a factor of the Fisher, as seeds (k, n, k): F_i = Σ_c f_{c,i} f_{c,i}ᵀ."""
+
+    def fisher_diagonal(self, eta: jax.Array) -> jax.Array:
+        """The diagonal of F_i, (n, k)."""
+        return jnp.square(self.fisher_factor(eta)).sum(axis=0)
 
     @abstractmethod
     def sample(self, eta: jax.Array, key: jax.Array) -> jax.Array:
@@ -109,6 +139,8 @@ class Loss(ABC):
 class Separable(Loss):
     """A loss that is a sum over outputs, ℓ_i = Σ_j ℓ(η_ij, y_ij), given by elementwise functions of (η, y)."""
 
+    couples_outputs = False
+
     @abstractmethod
     def term(self, eta: jax.Array, y: jax.Array) -> jax.Array:
         """ℓ(η_ij, y_ij), elementwise."""
@@ -136,6 +168,9 @@ class Separable(Loss):
 
     def fisher_multiply(self, eta, v):
         return lift(self.information(eta), v.ndim) * v
+
+    def fisher_diagonal(self, eta):
+        return self.information(eta)
 
     def fisher_factor(self, eta):
         columns = jnp.eye(eta.shape[1], dtype=eta.dtype)[:, None, :]

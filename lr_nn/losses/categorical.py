@@ -20,6 +20,18 @@ class Categorical(Loss):
     name = "categorical"
     least_outputs = 2
     task = "classes"
+    concordance = 2**0.5
+
+    def constant(self, mean):
+        return jnp.log(mean)
+
+    def recession(self, y):
+        """η_y - η_j may grow for every other class j."""
+        n, k = y.shape
+        classes = y.argmax(axis=1)
+        others = (classes[:, None] + np.arange(1, k)[None]) % k
+        rows = np.eye(k)[classes][:, None] - np.eye(k)[others]
+        return rows, np.zeros((n, k - 1), bool)
 
     def mean(self, eta):
         # The exponentials of `value`, so that one pass serves value and residual.
@@ -40,6 +52,10 @@ class Categorical(Loss):
         """(diag p - p pᵀ) v = p ∘ (v - the mean of v under p)."""
         p = jnp.broadcast_to(lift(self.mean(eta), v.ndim), v.shape)
         return p * (v - jnp.average(v, axis=-1, weights=p, keepdims=True))
+
+    def fisher_diagonal(self, eta):
+        p = self.mean(eta)
+        return p * (1 - p)
 
     def fisher_factor(self, eta):
         """f_c = √p_c (e_c - p)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lr_nn import check
 from lr_nn.losses.base import Separable
@@ -13,9 +14,13 @@ class SquaredError(Separable):
     """ℓ = ½ Σ_j (η_j - y_j)²: the negative log-likelihood of a Gaussian with unit variance."""
 
     name = "squared_error"
+    concordance = 0.0
 
     def mean(self, eta):
         return eta
+
+    def constant(self, mean):
+        return mean
 
     def term(self, eta, y):
         return (eta - y) ** 2 / 2
@@ -63,6 +68,14 @@ class Bernoulli(Separable):
     name = "bernoulli"
     target = "0 or 1, or probabilities between them"
     task = "labels"
+    concordance = 1.0
+
+    def constant(self, mean):
+        return jnp.log(mean) - jnp.log1p(-mean)
+
+    def recession(self, y):
+        """Up where y = 1, down where y = 0, not at all where it is a probability between."""
+        return np.sign(y - 0.5)[:, :, None] * np.eye(y.shape[1])[None], (y > 0) & (y < 1)
 
     def valid(self, y):
         return (y >= 0) & (y <= 1)
@@ -94,12 +107,23 @@ class Poisson(Separable):
 
     name = "poisson"
     target = "counts, not negative"
+    concordance = 1.0
 
     def valid(self, y):
         return check.is_not_negative(y)
 
     def mean(self, eta):
         return jnp.exp(eta)
+
+    def constant(self, mean):
+        return jnp.log(mean)
+
+    def lowest(self, y):
+        return (y - jax.scipy.special.xlogy(y, y)).sum(axis=1)
+
+    def recession(self, y):
+        """Down where no event was counted, not at all elsewhere."""
+        return -np.broadcast_to(np.eye(y.shape[1]), (*y.shape, y.shape[1])), y > 0
 
     def term(self, eta, y):
         return jnp.exp(eta) - y * eta

@@ -1,0 +1,199 @@
+"""One model, fitted to a certified optimum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from lr_nn import check
+from lr_nn.network import Network, admit_offset, check_params, n_parameters
+from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.solvers import run, separation
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.proximal import composite, subgradient
+from lr_nn.types import Batch, Layer, Params, Solution, Status
+
+
+def fit(
+    net: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+    penalty: Penalty | None = None,
+    start: Params | None = None,
+    tol: float = 1e-12,
+    max_steps: int = 100,
+    solver: str = "auto",
+    dtype: DTypeLike | None = None,
+) -> Solution:
+    """argmin J = Σ s_i ℓ_i / Σ s_i + penalty, with a bound on J - J*.
+
+    net: a one-layer network with a squared-error, bernoulli, categorical or poisson loss. x (n, d), y as the loss asks,
+    weight (n,), offset (n,) or (n, k). start: where to begin. The work is done in float64 whatever JAX is set to, or in
+    `dtype`; the certificate always in float64.
+
+    Converged means certificate ≤ tol · J₀ for every solver alike, J₀ the cost of the best constant model (that ignores
+    an offset), above the smallest that the targets allow: zero but for poisson, whose cost leaves out log y!. A smooth
+    fit then takes one more full step. Of softmax regression without a penalty the solution whose coefficients sum to
+    zero over classes is returned.
+
+    Numerical failure is a `status`: max_steps, separated (the likelihood has no maximum; `direction` and the message
+    name the coefficients concerned), rank_deficient (an optimum, but not the only one), non_finite. Raises ValueError
+    or TypeError for data that do not fit the network, and TypeError under `jit`.
+
+    >>> import lr_nn, numpy as np
+    >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
+    >>> solution = lr_nn.fit(lr_nn.logistic_regression(1), x, y)
+    >>> print(solution.status, solution.coefficients.round(6).ravel())
+    converged [ 0.908184 -1.362276]
+    """
+    check.on_host("fit", (x, y, weight, offset, start), "lr_nn.solvers.smooth.minimise")
+    _check(net, penalty, solver, tol)
+    max_steps = check.positive_integer("max_steps", max_steps)
+    penalty = Penalty() if penalty is None else penalty
+    with jax.enable_x64(True):
+        problem = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
+        name, why = choose(problem) if solver == "auto" else (solver, "asked for")
+        constant = _constant(problem)
+        theta = problem.join(constant) if start is None else _started(problem, start)
+        ceiling = tol * run.excess(problem, problem.join(constant))
+        found = run.SOLVERS[name](problem, theta, ceiling, max_steps)
+        if not np.isfinite(float(found.point.cost)):
+            check.finite("x", problem.x)
+        return _solution(found, penalty, name, why, ceiling, problem.x.dtype)
+
+
+def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> OneLayer:
+    """The data as an objective. Values of `x` are looked at only if the fit fails: that saves a pass over them."""
+    x = check.table("x", batch.x, net.sizes[0])
+    n, k = x.shape[0], net.sizes[1]
+    x = jax.device_put(x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else x.astype(dtype))
+    y = net.loss.targets(batch.y, n, k, dtype)
+    weight = jnp.ones(n, dtype) if batch.weight is None else check.weights(batch.weight, n, dtype)
+    offset = None if batch.offset is None else admit_offset(batch.offset, n, k, x)
+    encoded = net.loss.encode(y, jnp.zeros((n, k), dtype))
+    return OneLayer(
+        x, encoded, weight / weight.sum(), offset, *(jnp.asarray(s, dtype) for s in (penalty.l2, penalty.l1)), net
+    )
+
+
+def choose(problem: OneLayer) -> tuple[str, str]:
+    """A solver by shape, and why."""
+    n, p = problem.x.shape[0], n_parameters(problem.net)
+    if problem.l1 > 0:
+        return "proximal", "an L1 penalty"
+    small = p <= FEW and n * p**2 * problem.y.shape[1] <= CHEAP
+    if problem.net.loss.concordance == 0 and n * min(n, p) * p <= CHEAP:
+        return "closed_form", "least squares of a size that is solved at once"
+    if small:
+        return "newton", f"{p} parameters and {n} rows: the whole Hessian costs little"
+    return "lbfgs", f"{p} parameters and {n} rows: the whole Hessian would cost more than it saves"
+
+
+# The whole Hessian is worth its cost up to so many parameters, and so many products of numbers.
+FEW, CHEAP = 100, 2e8
+
+
+def _check(net: Network, penalty: Penalty | None, solver: str, tol: float) -> None:
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
+    if len(net.sizes) != 2 or net.loss.concordance == np.inf:
+        raise ValueError(
+            "fit takes one-layer networks with a squared_error, bernoulli, categorical or poisson loss; "
+            f"got sizes {net.sizes} and {net.loss.name}: use lr_nn.train"
+        )
+    check_penalty(penalty)
+    if solver not in ("auto", *run.SOLVERS):
+        raise ValueError(f"solver must be one of auto, {', '.join(run.SOLVERS)}; got {solver!r}")
+    if penalty is not None and penalty.l1 > 0 and solver not in ("auto", "proximal"):
+        raise ValueError(f"an l1 penalty needs solver='proximal'; got {solver!r}")
+    if solver == "proximal" and (penalty is None or not penalty.l1 > 0):
+        raise ValueError("solver='proximal' is for an l1 penalty; there is none")
+    if solver == "closed_form" and net.loss.concordance != 0:
+        raise ValueError(f"closed_form is for the squared error; got a {net.loss.name} loss")
+    if not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")
+
+
+def _constant(problem: OneLayer) -> Layer:
+    """The best constant model, kept finite where a target never varies."""
+    mean = (problem.share[:, None] * problem.y).sum(axis=0)
+    eta = problem.net.loss.constant(mean)
+    d, k = problem.net.sizes
+    return Layer(jnp.zeros((d, k), eta.dtype), jnp.clip(eta, -MOST, MOST) if problem.net.bias else None)
+
+
+MOST = 30.0
+
+
+def _started(problem: OneLayer, start: Params) -> jax.Array:
+    check_params(problem.net, start)
+    (layer,) = start
+    for name, leaf in layer._asdict().items():
+        if leaf is not None:
+            check.finite(f"start.{name}", leaf)
+    theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), layer))
+    return theta if problem.l1 > 0 else problem.centred(theta)
+
+
+def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: float, dtype: np.dtype) -> Solution:
+    problem, point = found.objective, found.point
+    unpenalised = bool(problem.l1 == 0) and bool(problem.l2 == 0)
+    direction = None
+    if not np.isfinite(float(point.cost)):
+        status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
+    elif found.bound > ceiling:
+        direction = _recession(problem, unpenalised)
+        status, advice = Status.max_steps, f"the bound {found.bound:.1e} is above {ceiling:.1e}: allow more steps"
+        if direction is not None:
+            status, advice = Status.separated, f"the likelihood has no maximum: it grows along {_named(direction)}"
+    elif found.flat and unpenalised:
+        status = Status.rank_deficient
+        advice = f"{found.flat} directions change no prediction: drop columns, or add a penalty"
+    else:
+        status, advice = Status.converged, ""
+    theta = point.theta if problem.l1 > 0 else problem.centred(point.theta)
+    return Solution(
+        params=_host(problem.split(theta), dtype),
+        status=status,
+        steps=found.steps,
+        cost=float(composite(problem, point.cost, point.theta)),
+        gradient_norm=max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(subgradient(problem, point))),
+        certificate=found.bound,
+        penalty=penalty,
+        solver=name,
+        message=f"{name}: {why}" + (f"; {advice}" if advice else ""),
+        direction=None if direction is None else _host(problem.split(jnp.asarray(direction.reshape(-1))), dtype),
+    )
+
+
+def _recession(problem: OneLayer, unpenalised: bool) -> np.ndarray | None:
+    """A direction (q, k) of the coefficients without a penalty along which no example grows less likely."""
+    inputs, y = np.asarray(problem.inputs()), np.asarray(problem.y)
+    free = np.ones(inputs.shape[1], bool)
+    if not unpenalised:
+        free[: problem.net.sizes[0]] = False
+    if not free.any():
+        return None
+    found = separation.recession_direction(problem.net.loss, inputs[:, free], y)
+    if found is None:
+        return None
+    direction = np.zeros((len(free), y.shape[1]))
+    direction[free] = found
+    return direction
+
+
+def _named(direction: np.ndarray) -> str:
+    """The coefficients that a direction moves."""
+    moved = np.argwhere(np.abs(direction) > 1e-6 * np.abs(direction).max())[:10]
+    return ", ".join(f"coefficient {row} of output {column}" for row, column in moved)
+
+
+def _host(layer: Layer, dtype: Any) -> Params:
+    return (jax.tree.map(lambda a: np.asarray(a, dtype), layer),)

@@ -1,0 +1,1 @@
+"""Directions, steps and certificates: what `fit` is assembled from."""

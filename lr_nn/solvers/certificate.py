@@ -1,0 +1,108 @@
+"""How far from the optimum at most: bounds on J(θ) - J*, from convexity, at a point and in its precision.
+
+The argument of `local` rests on |D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u], c the loss's `concordance`: Bach (2010).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lr_nn.solvers import proximal
+from lr_nn.solvers.line_search import Point
+from lr_nn.solvers.one_layer import OneLayer
+
+
+class Certificate(NamedTuple):
+    """A bound on J - J* (∞ where none was found), and the number of directions along which η does not change."""
+
+    bound: jax.Array
+    flat: jax.Array
+
+
+def strong(objective: OneLayer, point: Point) -> jax.Array:
+    """The bound of an L2 penalty: J less its minimum over the bias is l2-strongly convex in w.
+
+    (‖∇_w J‖ + R ε)² / (2 l2) + ε u, with ε = ‖∇_b J‖, R = max ‖x_i‖, u a bound on the distance of b from its best
+    value at w, and R ε one on the change of ∇_w J on the way there.
+    """
+    w, b = objective.split(point.gradient)
+    if b is None:
+        return (w * w).sum() / (2 * objective.l2)
+    error = jnp.linalg.norm(b)
+    distance, change = _bias_distance(objective, point, b)
+    reach = jnp.sqrt((objective.x * objective.x).sum(axis=1).max())
+    return (jnp.sqrt((w * w).sum()) + reach * change) ** 2 / (2 * objective.l2) + error * distance
+
+
+def sparse(objective: OneLayer, point: Point) -> jax.Array:
+    """The bound of an L1 penalty: `proximal.bound`, and what the bias, not yet at its best for w, adds to it."""
+    b = objective.split(point.gradient).b
+    if b is None:
+        return proximal.bound(objective, point, jnp.zeros_like(point.cost))
+    distance, change = _bias_distance(objective, point, b)
+    slack = jnp.abs(objective.x).max() * change
+    return proximal.bound(objective, point, slack) + jnp.linalg.norm(b) * distance
+
+
+def _bias_distance(objective: OneLayer, point: Point, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How far b is from its best value at most, and the sum of ‖changes of share_i δ_i‖ on the way."""
+    loss, k = objective.net.loss, len(slope)
+    c, error = loss.concordance, jnp.linalg.norm(slope)
+    columns = loss.fisher_factor(point.eta)
+    curvature = jnp.einsum("cni,cnj->ij", columns, weighted_columns(columns, objective.share))
+    if loss.couples_outputs:
+        curvature = curvature + jnp.ones((k, k)) / k * jnp.trace(curvature)
+    least = jnp.linalg.eigvalsh(curvature)[0]
+    fraction = c * error / least
+    distance = jnp.where(c > 0, -jnp.log1p(-jnp.minimum(fraction, 1)) / max(c, 1e-300), error / least)
+    distance = jnp.where(least > 0, distance, jnp.inf)
+    # Residuals of a loss that is a sum over outputs all move one way with b: their changes add up to that of the slope.
+    return distance, distance / 2 if loss.couples_outputs else jnp.abs(slope).sum()
+
+
+def weighted_columns(columns: jax.Array, share: jax.Array) -> jax.Array:
+    """share_i times row i of every column (k, n, k)."""
+    return share[None, :, None] * columns
+
+
+def local(objective: OneLayer, point: Point) -> Certificate:
+    """½ e^{ρM} δ², δ the Newton decrement: needs no penalty, but the whole Hessian.
+
+    Within ‖h‖_H ≤ ρ every η_i moves by at most ρ max ‖x̃_i‖_{H⁻¹} ≤ ρ M / c, so the Hessian stays above e^{-ρM} H;
+    if ρ = 2 δ e^{ρM} has a solution, J is larger than here on the boundary, and the minimum lies inside.
+    """
+    hessian, (d, k) = objective.hessian(point.eta), objective.net.sizes
+    inputs = objective.inputs()
+    q = inputs.shape[1]
+    ridge = jnp.full(q, objective.l2).at[d:].set(0)
+    diagonal = jnp.diagonal(hessian).reshape(q, k).mean(axis=1)
+    scale = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
+    wide = jnp.repeat(scale, k)
+    scaled = wide[:, None] * hessian * wide[None]
+    if objective.net.loss.couples_outputs:  # a shift common to all outputs changes nothing: give it a curvature
+        scaled = scaled + jnp.kron(jnp.diag((ridge == 0).astype(scaled.dtype)), jnp.ones((k, k)) / k)
+    values, vectors = jnp.linalg.eigh(scaled)
+    keep = values > 8 * len(values) * jnp.finfo(values.dtype).eps * values[-1]
+    turned = jnp.where(keep, (vectors.T @ (wide * point.gradient)) ** 2 / jnp.where(keep, values, 1), 0)
+    lengths = jnp.sqrt(((inputs * scale[None]) ** 2).sum(axis=1).max())
+    least = jnp.where(keep, values, jnp.inf).min()
+    gram = inputs.T @ (objective.share[:, None] * inputs) * scale[:, None] * scale[None]
+    # Residuals carry the rounding of a mean of order one, which is all there is where the curvature has died out.
+    rounding = jnp.finfo(values.dtype).eps * jnp.sqrt(jnp.trace(gram) / least)
+    decrement = jnp.sqrt(turned.sum()) + rounding
+    m = objective.net.loss.concordance * lengths / jnp.sqrt(least)
+
+    def again(_: int, rho: jax.Array) -> jax.Array:
+        return 2 * decrement * jnp.exp(jnp.minimum(rho * m, 2))
+
+    rho = jax.lax.fori_loop(0, 60, again, 2 * decrement)
+    exists = 2 * decrement * m * jnp.e < 1
+    bound = jnp.where(exists, jnp.exp(rho * m) * decrement**2 / 2, jnp.inf)
+    # Where the curvature vanishes no η may move: else the minimum may be far away, or at infinity.
+    columns = vectors.reshape(q, k, -1)
+    moved = jnp.einsum("akv,ab,bkv->v", columns, gram, columns)
+    truly = jnp.where(keep, 0, moved).max() <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.trace(gram)
+    return Certificate(jnp.where(truly & jnp.isfinite(bound), bound, jnp.inf), (~keep).sum())

@@ -1,0 +1,80 @@
+"""The Hessian of a sample of rows as the first guess of L-BFGS: a float32 Cholesky factor, one for each output."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.linalg import cho_solve
+
+from lr_nn.backprop import weighted
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.types import Layer
+
+JITTER = 1e-6
+
+
+class Factor(NamedTuple):
+    """Of each output (or one for all): a scale (·, q), and the lower Cholesky factor (·, q, q) of the scaled Hessian.
+
+    q = d, and one more for the bias.
+    """
+
+    scale: jax.Array
+    lower: jax.Array
+
+
+def identity(objective: OneLayer) -> Factor:
+    """A factor that changes nothing, of the shape that `build` gives."""
+    q, k = objective.net.sizes[0] + objective.net.bias, _outputs(objective)
+    return Factor(jnp.ones((k, q), jnp.float32), jnp.broadcast_to(jnp.eye(q, dtype=jnp.float32), (k, q, q)))
+
+
+def build(sample: OneLayer, theta: jax.Array) -> Factor:
+    """The factor at θ from the rows of `sample`, an objective in float32.
+
+    Of a loss that couples its outputs only the diagonal of its curvature is used, averaged over outputs where they
+    are many.
+    """
+    theta = theta.astype(jnp.float32)
+    eta = sample.predictor(theta)
+    curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
+    if _outputs(sample) == 1:
+        curvature = curvature.mean(axis=1, keepdims=True)
+    inputs = sample.inputs()
+    ridge = jnp.full(inputs.shape[1], sample.l2).at[sample.net.sizes[0] :].set(0)
+
+    def one(curvature: jax.Array) -> Factor:
+        hessian = inputs.T @ weighted(inputs, sample.share * curvature) + jnp.diag(ridge)
+        scale = lax.rsqrt(jnp.maximum(jnp.diagonal(hessian), jnp.finfo(jnp.float32).tiny))
+        scaled = scale[:, None] * hessian * scale[None]
+        return Factor(scale, jnp.linalg.cholesky(scaled + JITTER * jnp.eye(len(scale), dtype=scaled.dtype)))
+
+    return lax.map(one, curvature.T)
+
+
+def solve(objective: OneLayer, factor: Factor, vector: jax.Array) -> jax.Array:
+    """The inverse of the factored Hessian times `vector` (p,), in float32 but for its scale."""
+    size = jnp.abs(vector).max()
+    size = jnp.where(size > 0, size, 1)
+    w, b = objective.split(vector / size)
+    columns = (w if b is None else jnp.concatenate([w, b[None]])).T.astype(jnp.float32)
+
+    def one(scale: jax.Array, lower: jax.Array, column: jax.Array) -> jax.Array:
+        return scale * cho_solve((lower, True), scale * column)
+
+    over = (0 if factor.scale.shape[0] > 1 else None,) * 2
+    scale, lower = factor if factor.scale.shape[0] > 1 else (factor.scale[0], factor.lower[0])
+    solved = jax.vmap(one, (*over, 0))(scale, lower, columns).T.astype(vector.dtype) * size
+    return objective.join(Layer(solved[: w.shape[0]], None if b is None else solved[-1]))
+
+
+def _outputs(objective: OneLayer) -> int:
+    """How many factors: one for each output, or one for all where that would be too many numbers."""
+    q, k = objective.net.sizes[0] + objective.net.bias, objective.net.sizes[1]
+    return k if k * q * q <= MOST else 1
+
+
+MOST = 2**22

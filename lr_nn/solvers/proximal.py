@@ -1,0 +1,167 @@
+"""L1 penalties: proximal Newton, its quadratic model solved by coordinate descent on a Gram matrix.
+
+Lee, Sun & Saunders (2014); the coordinate descent of Friedman, Hastie & Tibshirani (2010).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lr_nn.backprop import weighted
+from lr_nn.solvers.line_search import Point
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.types import Layer
+
+SWEEPS, INNER, SLOW, HALVINGS, JITTER = 60, 1e-3, 0.25, 30, 1e-6
+
+
+class State(NamedTuple):
+    """The point (its cost without the L1 term), the model's Hessians (k, q, q), and why the loop may stop."""
+
+    point: Point
+    hessian: jax.Array
+    residual: jax.Array
+    steps: jax.Array
+    met: jax.Array
+    stalled: jax.Array
+
+
+def subgradient(objective: OneLayer, point: Point) -> Layer:
+    """The subgradient of smallest norm of F = J + l1 Σ|w|, as a layer: zero at the optimum only."""
+    w, (g, g_b) = objective.split(point.theta).w, objective.split(point.gradient)
+    at_zero = jnp.sign(g) * jnp.maximum(jnp.abs(g) - objective.l1, 0)
+    return Layer(jnp.where(w == 0, at_zero, g + objective.l1 * jnp.sign(w)), g_b)
+
+
+def composite(objective: OneLayer, cost: jax.Array, theta: jax.Array) -> jax.Array:
+    """F, from J and θ."""
+    return cost + objective.l1 * jnp.abs(objective.split(theta).w).sum()
+
+
+def bound(objective: OneLayer, point: Point, slack: jax.Array) -> jax.Array:
+    """max|s_w| (‖w‖₁ + (F - F_low)/l1) ≥ F - F*, s the subgradient: F* has ‖w*‖₁ ≤ (F - F_low)/l1.
+
+    F_low is the smallest loss that the targets allow; `slack` adds to max|s_w| what the bias, not yet at its best
+    for w, may change.
+    """
+    size = jnp.abs(objective.split(point.theta).w).sum()
+    low = (objective.share * objective.net.loss.lowest(objective.y)).sum()
+    worst = jnp.abs(subgradient(objective, point).w).max()
+    return (worst + slack) * (size + (composite(objective, point.cost, point.theta) - low) / objective.l1)
+
+
+def minimise(
+    objective: OneLayer, sample: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array
+) -> State:
+    """Steps until the bound is within `tolerance`. The model's Hessian, of `sample` in float32, is made anew only
+    where the subgradient shrinks by less than four times a step.
+    """
+
+    def step(state: State) -> State:
+        point = state.point
+        target = descend(objective, state.hessian, point, INNER * state.residual)
+        along = target - point.theta
+        before = composite(objective, point.cost, point.theta)
+        slope = along @ point.gradient + composite(objective, point.cost, target) - before
+        line = objective.line(point, along)
+        slack = 16 * jnp.finfo(before.dtype).eps * (1 + jnp.abs(before))
+
+        def too_long(at):
+            t, found, tries = at
+            new = composite(objective, found.cost, point.theta + t * along)
+            return ~(new <= before + 1e-4 * t * slope + slack) & (tries < HALVINGS)
+
+        def halve(at):
+            t, _, tries = at
+            return t / 2, line.at(t / 2), tries + 1
+
+        one = jnp.ones_like(before)
+        t, found, _ = lax.while_loop(too_long, halve, (one, line.at(one), 0))
+        new = line.land(t, found)
+        # Coefficients that the model set to zero are zero, not a rounding away from it.
+        new = new._replace(theta=jnp.where((t == 1) & (target == 0), 0, new.theta))
+        residual = worst(new)
+        fine = jnp.isfinite(new.cost) & jnp.isfinite(new.gradient).all()
+        stalled = ~fine | ((composite(objective, new.cost, new.theta) >= before) & (residual >= state.residual))
+        met = bound(objective, new, 0 * residual) <= tolerance
+        slow = (residual > SLOW * state.residual) & ~met & fine
+        hessian = lax.cond(slow, lambda: model(sample, new.theta), lambda: state.hessian)
+        kept = jax.tree.map(lambda a, b: jnp.where(stalled, b, a), new, point)
+        return State(kept, hessian, residual, state.steps + 1, met, stalled)
+
+    def worst(point: Point) -> jax.Array:
+        return jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(subgradient(objective, point))]).max()
+
+    def goes_on(state: State) -> jax.Array:
+        return ~state.met & ~state.stalled & (state.steps < max_steps)
+
+    point, no = objective.at(theta), jnp.zeros((), bool)
+    first = State(point, model(sample, theta), worst(point), jnp.zeros((), int), no, ~jnp.isfinite(point.cost))
+    return lax.while_loop(goes_on, step, first)
+
+
+def model(sample: OneLayer, theta: jax.Array) -> jax.Array:
+    """The Hessian at θ on the rows of `sample`, with a little added to its diagonal: blocks on a leading axis.
+
+    One block for each output, (k, q, q), or the whole, (1, p, p), where the loss couples them: blocks alone know
+    nothing of a shift common to all outputs, and would make slow steps.
+    """
+    theta = theta.astype(jnp.float32)
+    eta = sample.predictor(theta) if sample.offset is None else sample.predictor(theta) + sample.offset
+    if sample.net.loss.couples_outputs:
+        return _lifted(sample.hessian(eta))[None]
+    inputs, d = sample.inputs(), sample.net.sizes[0]
+    ridge = jnp.full(inputs.shape[1], sample.l2).at[d:].set(0)
+
+    def one(curvature: jax.Array) -> jax.Array:
+        return _lifted(inputs.T @ weighted(inputs, sample.share * curvature) + jnp.diag(ridge))
+
+    return lax.map(one, sample.net.loss.fisher_diagonal(eta).T)
+
+
+def _lifted(hessian: jax.Array) -> jax.Array:
+    return hessian + jnp.diag(JITTER * jnp.diagonal(hessian) + jnp.finfo(jnp.float32).tiny)
+
+
+def descend(objective: OneLayer, hessian: jax.Array, point: Point, accuracy: jax.Array) -> jax.Array:
+    """argmin_u g·(u - θ) + ½ (u - θ)ᵀ H (u - θ) + l1 Σ|u_w|, block by block, by cyclic coordinate descent.
+
+    Until a sweep changes no gradient of the model by more than `accuracy`, or for 60 sweeps.
+    """
+    w, b = objective.split(jnp.ones_like(point.theta))
+    thresholds = objective.join(Layer(objective.l1 * w, None if b is None else 0 * b))
+
+    def blocks(theta: jax.Array) -> jax.Array:
+        """θ as one row a block: (k, q), or (1, p)."""
+        return theta.reshape(-1, len(hessian)).T
+
+    def one(hessian: jax.Array, start: jax.Array, gradient: jax.Array, thresholds: jax.Array) -> jax.Array:
+        diagonal = jnp.diagonal(hessian).astype(start.dtype)
+
+        def coordinate(a: jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]):
+            u, slope, most = state
+            goal = u[a] - slope[a] / diagonal[a]
+            new = jnp.sign(goal) * jnp.maximum(jnp.abs(goal) - thresholds[a] / diagonal[a], 0)
+            change = new - u[a]
+            return (
+                u.at[a].set(new),
+                slope + change * hessian[a].astype(slope.dtype),
+                jnp.maximum(most, jnp.abs(change) * diagonal[a]),
+            )
+
+        def sweep(state):
+            u, slope, _, sweeps = state
+            u, slope, most = lax.fori_loop(0, len(u), coordinate, (u, slope, jnp.zeros((), u.dtype)))
+            return u, slope, most, sweeps + 1
+
+        def goes_on(state):
+            return (state[2] > accuracy) & (state[3] < SWEEPS)
+
+        return lax.while_loop(goes_on, sweep, (start, gradient, jnp.inf * accuracy, 0))[0]
+
+    found = lax.map(lambda of: one(*of), (hessian, *map(blocks, (point.theta, point.gradient, thresholds))))
+    return found.T.reshape(-1)

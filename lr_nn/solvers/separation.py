@@ -1,0 +1,44 @@
+"""Has the likelihood a maximum? Not if some direction makes every example likelier for ever, or no less likely.
+
+A linear program finds such a recession direction: Albert & Anderson (1984), Konis (2007).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lr_nn.losses import Loss
+
+LEAST = 1e-6
+
+
+def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """θ as (q, k), its largest entry one in units of the columns' spread, along which no ℓ_i grows and some shrink.
+
+    `inputs` (n, q) with the constant of the bias, `y` (n, k) encoded. None if there is no such direction: then the
+    likelihood has a maximum.
+    """
+    from scipy.optimize import linprog
+
+    found = loss.recession(y)
+    if found is None:
+        return None
+    rows, fixed = found
+    scale = np.maximum(np.abs(inputs).max(axis=0), np.finfo(float).tiny)
+    matrix = np.einsum("na,nck->ncak", inputs / scale, rows).reshape(-1, inputs.shape[1] * y.shape[1])
+    equal = fixed.reshape(-1)
+    gains = matrix[~equal]
+    if not len(gains):
+        return None
+    program = linprog(
+        -gains.mean(axis=0),
+        A_ub=-gains,
+        b_ub=np.zeros(len(gains)),
+        A_eq=matrix[equal] if equal.any() else None,
+        b_eq=np.zeros(equal.sum()) if equal.any() else None,
+        bounds=(-1, 1),
+        method="highs",
+    )
+    if program.status != 0 or -program.fun * len(gains) < LEAST:
+        return None
+    return program.x.reshape(inputs.shape[1], -1) / scale[:, None]

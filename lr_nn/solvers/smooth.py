@@ -1,0 +1,175 @@
+"""Smooth costs: directions, each a few lines, and the one loop that takes steps along them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lr_nn.solvers import memory as pairs
+from lr_nn.solvers import preconditioner
+from lr_nn.solvers.line_search import Line, Point, search
+from lr_nn.solvers.memory import Memory
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.preconditioner import Factor
+
+MEMORY, SLOW, REST = 10, 0.1, 2
+
+
+class Objective(Protocol):
+    """What the loop asks of a cost."""
+
+    def at(self, theta: jax.Array) -> Point:
+        """Everything at θ."""
+
+    def line(self, point: Point, direction: jax.Array) -> Line:
+        """The cost along a direction."""
+
+    def bound(self, point: Point, decrement: jax.Array) -> jax.Array:
+        """An estimate from above of J - J*, given -⟨direction, ∇J⟩."""
+
+
+class Direction(Protocol):
+    """Where to go from a point, and what to learn from having gone."""
+
+    def start(self, point: Point) -> Any:
+        """What is known before the first step."""
+
+    def propose(self, point: Point, known: Any) -> jax.Array:
+        """A direction."""
+
+    def learn(self, known: Any, old: Point, new: Point) -> Any:
+        """What is known after a step."""
+
+
+class State(NamedTuple):
+    """Where the loop is, and why it may stop: `met` the bound and taken the step after it, or `stalled`."""
+
+    point: Point
+    known: Any
+    steps: jax.Array
+    met: jax.Array
+    stalled: jax.Array
+
+
+def minimise(
+    objective: Objective, direction: Direction, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array
+) -> State:
+    """Steps until the objective's bound is within `tolerance`, and one full step more.
+
+    Stalled: neither cost nor gradient became smaller (what rounding allows is reached), or the cost is not finite
+    anywhere along the direction; the point before is kept.
+    """
+
+    def step(state: State) -> State:
+        point = state.point
+        along = direction.propose(point, state.known)
+        slope = along @ point.gradient
+        along = jnp.where(jnp.isfinite(along).all() & (slope < 0), along, -point.gradient)
+        slope = along @ point.gradient
+        last = objective.bound(point, -slope) <= tolerance
+        line = objective.line(point, along)
+        t, found = search(line.at, point.cost, slope)
+        new = line.land(t, found)
+        fine = jnp.isfinite(new.cost) & jnp.isfinite(new.gradient).all()
+        shorter = jnp.linalg.norm(new.gradient) < jnp.linalg.norm(point.gradient)
+        stalled = ~fine | ((new.cost >= point.cost) & ~shorter)
+        known = direction.learn(state.known, point, new)
+        kept, known = jax.tree.map(lambda a, b: jnp.where(stalled, b, a), (new, known), (point, state.known))
+        return State(kept, known, state.steps + 1, last, stalled)
+
+    def goes_on(state: State) -> jax.Array:
+        return ~state.met & ~state.stalled & (state.steps < max_steps)
+
+    point, no = objective.at(theta), jnp.zeros((), bool)
+    first = State(point, direction.start(point), jnp.zeros((), int), no, ~jnp.isfinite(point.cost))
+    return lax.while_loop(goes_on, step, first)
+
+
+class Guess(NamedTuple):
+    """Pairs of steps, the factor that they correct, whether one was built, and the steps it shall serve yet.
+
+    Each factor serves at least twice as long as the one before: where none helps, the pairs must.
+    """
+
+    memory: Memory
+    factor: Factor
+    built: jax.Array
+    rest: jax.Array
+    term: jax.Array
+
+
+class LBFGS(NamedTuple):
+    """L-BFGS from a scalar, or, once progress is slow, from the curvature of `sample`, rows that stand for all.
+
+    `sample` is an objective in float32; `factor` and `built` come from an earlier run, or from `nothing`.
+    """
+
+    objective: OneLayer
+    sample: OneLayer
+    factor: Factor
+    built: jax.Array
+
+    @classmethod
+    def nothing(cls, objective: OneLayer, sample: OneLayer) -> LBFGS:
+        """Without a factor to begin with."""
+        return cls(objective, sample, preconditioner.identity(objective), jnp.zeros((), bool))
+
+    def start(self, point: Point) -> Guess:
+        """No pairs."""
+        rest = jnp.where(self.built, REST, 0)
+        return Guess(pairs.empty(MEMORY, point.theta), self.factor, self.built, rest, jnp.full((), REST))
+
+    def propose(self, point: Point, known: Guess) -> jax.Array:
+        """-H ∇J."""
+
+        def first(q: jax.Array) -> jax.Array:
+            scale = pairs.scale(known.memory)
+            scale = jnp.where(scale > 0, scale, 1 / jnp.maximum(jnp.linalg.norm(q), 1))
+            solved = lax.cond(
+                known.built, lambda: preconditioner.solve(self.objective, known.factor, q), lambda: scale * q
+            )
+            return self.objective.centred(solved)
+
+        return -pairs.multiply(known.memory, point.gradient, first)
+
+    def learn(self, known: Guess, old: Point, new: Point) -> Guess:
+        """One pair more; or, where the gradient shrinks by less than ten times a step, a new factor and no pairs."""
+        slow = jnp.linalg.norm(new.gradient) > SLOW * jnp.linalg.norm(old.gradient)
+
+        def rebuild() -> Guess:
+            factor = preconditioner.build(self.sample, new.theta)
+            return Guess(pairs.empty(MEMORY, new.theta), factor, jnp.ones((), bool), known.term, 2 * known.term)
+
+        def remember() -> Guess:
+            memory = pairs.remember(known.memory, new.theta - old.theta, new.gradient - old.gradient)
+            return known._replace(memory=memory, rest=known.rest - 1)
+
+        return lax.cond(slow & (known.rest <= 0), rebuild, remember)
+
+
+class Newton(NamedTuple):
+    """-H⁺ ∇J with the whole Hessian in the precision of the data, scaled to a unit diagonal.
+
+    Directions in which it vanishes but for rounding are left out: a rank-deficient cost is no trouble.
+    """
+
+    objective: OneLayer
+
+    def start(self, point: Point) -> None:
+        """Nothing."""
+
+    def propose(self, point: Point, known: None) -> jax.Array:
+        """By an eigendecomposition."""
+        hessian = self.objective.hessian(point.eta)
+        diagonal = jnp.diagonal(hessian)
+        scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
+        values, vectors = jnp.linalg.eigh(scale[:, None] * hessian * scale[None])
+        keep = values > len(values) * jnp.finfo(values.dtype).eps * values[-1]
+        turned = (vectors.T @ (scale * point.gradient)) * jnp.where(keep, 1 / jnp.where(keep, values, 1), 0)
+        return -scale * (vectors @ turned)
+
+    def learn(self, known: None, old: Point, new: Point) -> None:
+        """Nothing."""
