@@ -57,7 +57,7 @@ def pullback(
     """
     check_params(net, params)
     check_activations(net, activations)
-    n = activations[0].shape[0]
+    n, seed = activations[0].shape[0], check.cast(check.numeric("seed", seed), params[0].w.dtype)
     if seed.shape[-2:] != (n, net.sizes[-1]):
         raise ValueError(f"seed must have shape (..., {n}, {net.sizes[-1]}); got {seed.shape}")
     deltas = [seed]
@@ -96,11 +96,17 @@ def sum_over_seeds(
 
 
 def example_weights(bp: Backprop, weight: ArrayLike | None) -> tuple[jax.Array | None, jax.Array]:
-    """Checked weights s (n,), or None for ones, and their sum; a sum of zero, of padding only, counts as one."""
+    """Checked weights s (n,) relative to the largest, or None for ones, and their sum (of padding only, one).
+
+    For means, which do not see a common factor: half precision would lose it, and a sum of large weights overflow.
+    """
+    check_pass(bp)
     n, dtype = bp.eta.shape[0], accumulator(bp.eta.dtype)
     if weight is None:
         return None, jnp.asarray(n, dtype)
     weight = check.weights(weight, n, dtype)
+    largest = weight.max()
+    weight = weight / jnp.where(largest > 0, largest, jnp.ones_like(largest))
     total = weight.sum()
     return weight, jnp.where(total > 0, total, jnp.ones_like(total))
 
@@ -120,8 +126,10 @@ def contract(bp: Backprop, weight: jax.Array | None = None) -> Params:
 
 
 def weighted(rows: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """s_i times row i of `rows` (n, ...), in its dtype."""
-    return rows if weight is None else weight[:, None].astype(rows.dtype) * rows
+    """s_i times row i of `rows` (n, k), in its dtype; a row of weight zero is zero, even if it was not finite."""
+    if weight is None:
+        return rows
+    return jnp.where((weight != 0)[:, None], weight[:, None].astype(rows.dtype) * rows, jnp.zeros_like(rows))
 
 
 def weight_gradient(*pairs: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -171,12 +179,25 @@ def input_gradient(net: Network, params: Params, bp: Backprop) -> jax.Array:
 
 def check_backprop(net: Network, params: Params, bp: Backprop) -> None:
     """Raise ValueError if `bp` is not a pass of this network with parameters of this shape."""
+    check_pass(bp)
     check_params(net, params)
     check_activations(net, bp.activations)
     widths = tuple(delta.shape[-1] for delta in bp.deltas)
     if (widths, bp.loss, bp.bias, bp.hidden) != (net.sizes[1:], net.loss, net.bias, net.hidden):
         raise ValueError(
             f"expected a Backprop of this network, {_described(net.sizes[1:], net)}; got {_described(widths, bp)}"
+        )
+
+
+def check_pass(bp: Backprop) -> None:
+    """Raise TypeError if `bp` is no pass, ValueError if it is not one of a single network over one batch of rows."""
+    if not isinstance(bp, Backprop):
+        raise TypeError(f"expected a Backprop, as lr_nn.backprop returns it; got {type(bp).__name__}")
+    shapes = [a.shape for a in (*bp.activations, *bp.deltas, bp.eta)]
+    if len(bp.activations) != len(bp.deltas) or any(len(s) != 2 or s[0] != shapes[0][0] for s in shapes):
+        raise ValueError(
+            "expected as many activations as deltas, each (n, width) over the same n rows (lanes go through vmap); "
+            f"got {[a.shape for a in bp.activations]} and {[d.shape for d in bp.deltas]}"
         )
 
 

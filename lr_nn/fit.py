@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from lr_nn.network import Network, admit_offset, check_params, n_parameters
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.solvers import run, separation
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.solvers.proximal import composite, subgradient
 from lr_nn.types import Batch, Layer, Params, Solution, Status
 
 
@@ -58,35 +57,54 @@ def fit(
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
     with jax.enable_x64(True):
-        problem = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
+        problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
         name, why = choose(problem) if solver == "auto" else (solver, "asked for")
-        constant = _constant(problem)
-        theta = problem.join(constant) if start is None else _started(problem, start)
-        ceiling = tol * run.excess(problem, problem.join(constant))
+        theta = constant if start is None else _started(problem, start)
+        ceiling = tol * float(excess)
         found = run.SOLVERS[name](problem, theta, ceiling, max_steps)
-        if not np.isfinite(float(found.point.cost)):
+        if not np.isfinite(found.cost):
             check.finite("x", problem.x)
         return _solution(found, penalty, name, why, ceiling, problem.x.dtype)
 
 
-def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> OneLayer:
-    """The data as an objective. Values of `x` are looked at only if the fit fails: that saves a pass over them."""
+def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> tuple[OneLayer, jax.Array, jax.Array]:
+    """The data as an objective, the best constant model, and J₀.
+
+    Values of `x` are looked at only if the fit fails: that saves a pass over them.
+    """
     x = check.table("x", batch.x, net.sizes[0])
     n, k = x.shape[0], net.sizes[1]
     x = jax.device_put(x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else x.astype(dtype))
     y = net.loss.targets(batch.y, n, k, dtype)
-    weight = jnp.ones(n, dtype) if batch.weight is None else check.weights(batch.weight, n, dtype)
+    weight = None if batch.weight is None else check.weights(batch.weight, n, dtype)
     offset = None if batch.offset is None else admit_offset(batch.offset, n, k, x)
-    encoded = net.loss.encode(y, jnp.zeros((n, k), dtype))
-    return OneLayer(
-        x, encoded, weight / weight.sum(), offset, *(jnp.asarray(s, dtype) for s in (penalty.l2, penalty.l1)), net
-    )
+    strengths = np.asarray(penalty.l2, dtype), np.asarray(penalty.l1, dtype)
+    return _prepare(net, Batch(x, y, weight, offset), *strengths)
+
+
+@partial(jax.jit, static_argnames="net")
+def _prepare(net: Network, batch: Batch, l2: jax.Array, l1: jax.Array) -> tuple[OneLayer, jax.Array, jax.Array]:
+    x, (d, k) = batch.x, net.sizes
+    weight = jnp.ones(x.shape[0], x.dtype) if batch.weight is None else batch.weight / batch.weight.max()
+    y = net.loss.encode(batch.y, jnp.zeros((x.shape[0], k), x.dtype))
+    problem = OneLayer(x, y, weight / weight.sum(), batch.offset, l2, l1, net)
+    # Where a target never varies the best constant is infinite: begin at one that is not.
+    eta = jnp.clip(net.loss.constant((problem.share[:, None] * y).sum(axis=0)), -MOST, MOST)
+    at_constant = jnp.broadcast_to(eta[None], y.shape)
+    if batch.offset is not None:
+        at_constant = at_constant + batch.offset
+    excess = (problem.share * (net.loss.value(at_constant, y) - net.loss.lowest(y))).sum()
+    constant = problem.join(Layer(jnp.zeros((d, k), x.dtype), eta if net.bias else None))
+    return problem, constant, excess
+
+
+MOST = 30.0
 
 
 def choose(problem: OneLayer) -> tuple[str, str]:
     """A solver by shape, and why."""
     n, p = problem.x.shape[0], n_parameters(problem.net)
-    if problem.l1 > 0:
+    if float(problem.l1) > 0:
         return "proximal", "an L1 penalty"
     small = p <= FEW and n * p**2 * problem.y.shape[1] <= CHEAP
     if problem.net.loss.concordance == 0 and n * min(n, p) * p <= CHEAP:
@@ -121,17 +139,6 @@ def _check(net: Network, penalty: Penalty | None, solver: str, tol: float) -> No
         raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")
 
 
-def _constant(problem: OneLayer) -> Layer:
-    """The best constant model, kept finite where a target never varies."""
-    mean = (problem.share[:, None] * problem.y).sum(axis=0)
-    eta = problem.net.loss.constant(mean)
-    d, k = problem.net.sizes
-    return Layer(jnp.zeros((d, k), eta.dtype), jnp.clip(eta, -MOST, MOST) if problem.net.bias else None)
-
-
-MOST = 30.0
-
-
 def _started(problem: OneLayer, start: Params) -> jax.Array:
     check_params(problem.net, start)
     (layer,) = start
@@ -139,14 +146,17 @@ def _started(problem: OneLayer, start: Params) -> jax.Array:
         if leaf is not None:
             check.finite(f"start.{name}", leaf)
     theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), layer))
-    return theta if problem.l1 > 0 else problem.centred(theta)
+    return theta if float(problem.l1) > 0 else _centred(problem, theta)
+
+
+_centred = jax.jit(OneLayer.centred)
 
 
 def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: float, dtype: np.dtype) -> Solution:
     problem, point = found.objective, found.point
-    unpenalised = bool(problem.l1 == 0) and bool(problem.l2 == 0)
+    unpenalised = float(problem.l1) == 0 == float(problem.l2)
     direction = None
-    if not np.isfinite(float(point.cost)):
+    if not np.isfinite(found.cost):
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
     elif found.bound > ceiling:
         direction = _recession(problem, unpenalised)
@@ -158,18 +168,18 @@ def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: 
         advice = f"{found.flat} directions change no prediction: drop columns, or add a penalty"
     else:
         status, advice = Status.converged, ""
-    theta = point.theta if problem.l1 > 0 else problem.centred(point.theta)
+    theta = point.theta if float(problem.l1) > 0 else _centred(problem, point.theta)
     return Solution(
-        params=_host(problem.split(theta), dtype),
+        params=_host(problem, theta, dtype),
         status=status,
         steps=found.steps,
-        cost=float(composite(problem, point.cost, point.theta)),
-        gradient_norm=max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(subgradient(problem, point))),
+        cost=found.cost,
+        gradient_norm=found.gradient_norm,
         certificate=found.bound,
         penalty=penalty,
         solver=name,
         message=f"{name}: {why}" + (f"; {advice}" if advice else ""),
-        direction=None if direction is None else _host(problem.split(jnp.asarray(direction.reshape(-1))), dtype),
+        direction=None if direction is None else _host(problem, jnp.asarray(direction.reshape(-1)), dtype),
     )
 
 
@@ -195,5 +205,6 @@ def _named(direction: np.ndarray) -> str:
     return ", ".join(f"coefficient {row} of output {column}" for row, column in moved)
 
 
-def _host(layer: Layer, dtype: Any) -> Params:
-    return (jax.tree.map(lambda a: np.asarray(a, dtype), layer),)
+def _host(problem: OneLayer, theta: jax.Array, dtype: np.dtype) -> Params:
+    """θ as parameters, in NumPy."""
+    return (jax.tree.map(lambda a: np.asarray(a, dtype), problem.split(theta)),)

@@ -181,9 +181,12 @@ def admit_offset(offset: ArrayLike, n: int, k: int, x: jax.Array) -> jax.Array:
 
 def check_activations(net: Network, activations: tuple[jax.Array, ...]) -> None:
     """Raise ValueError if `activations` are not (a_0, ..., a_{L-1}) of the network."""
-    got = tuple(a.shape[1] for a in activations)
-    if got != net.sizes[:-1]:
-        raise ValueError(f"activations must be of this network, with widths {net.sizes[:-1]}; got {got}")
+    if not isinstance(activations, tuple) or not all(hasattr(a, "shape") for a in activations):
+        raise TypeError(f"activations must be a tuple of arrays, as forward returns it; got {activations!r:.100}")
+    got = [a.shape for a in activations]
+    n = got[0][:1] if got else ()
+    if got != [(*n, width) for width in net.sizes[:-1]]:
+        raise ValueError(f"activations must be of this network, (n, width) for widths {net.sizes[:-1]}; got {got}")
 
 
 def check_params(net: Network, params: Any) -> None:

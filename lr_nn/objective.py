@@ -123,7 +123,7 @@ def _weigh(losses: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.
     losses = losses.astype(accumulator(losses.dtype))
     if weight is None:
         return jnp.asarray(losses.shape[0], losses.dtype), losses.sum()
-    return weight.sum(), (weight * losses).sum()
+    return weight.sum(), jnp.where(weight > 0, weight * losses, jnp.zeros_like(losses)).sum()
 
 
 def _with_penalty(value: jax.Array, penalty: Penalty | None, params: Params) -> jax.Array:

@@ -93,11 +93,16 @@ def epsilon(*, noise_multiplier: float, sampling_rate: float, steps: int, delta:
     """The ε of (ε, δ)-differential privacy after `steps` Poisson-sampled private gradients.
 
     By the PLD accountant of dp-accounting (the extra `private`), for adding or removing one example; ∞ without
-    noise. Raises ValueError for a rate outside (0, 1], a δ outside (0, 1), or a negative multiplier.
+    noise. Raises ValueError for a rate outside (0, 1], a δ outside (0, 1), or a negative or minute multiplier.
     """
-    if not (0 < sampling_rate <= 1 and 0 < delta < 1 and noise_multiplier >= 0):
+    given = (sampling_rate, delta, noise_multiplier)
+    sampling_rate, delta, noise_multiplier = (
+        float(check.scalar(name, value)) for name, value in zip(("sampling_rate", "delta", "noise_multiplier"), given)
+    )
+    enough = noise_multiplier == 0 or LEAST_NOISE <= noise_multiplier < float("inf")
+    if not (0 < sampling_rate <= 1 and 0 < delta < 1 and enough):
         raise ValueError(
-            "expected 0 < sampling_rate <= 1, 0 < delta < 1 and noise_multiplier >= 0; "
+            f"expected 0 < sampling_rate <= 1, 0 < delta < 1 and noise_multiplier 0, or finite from {LEAST_NOISE} on; "
             f"got {sampling_rate}, {delta} and {noise_multiplier}"
         )
     steps = check.positive_integer("steps", steps)
@@ -112,3 +117,7 @@ def epsilon(*, noise_multiplier: float, sampling_rate: float, steps: int, delta:
     event = dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
     accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
     return float(accountant.compose(event, steps).get_epsilon(delta))
+
+
+# Less is no privacy to speak of, and the accountant's grid of losses would not fit into memory.
+LEAST_NOISE = 0.05

@@ -29,7 +29,8 @@ class Batch(NamedTuple):
     """Examples, one a row.
 
     `x` (n, d); `y` the targets, (n,) or (n, k) as the loss asks; `weight` (n,) example weights,
-    read as frequencies; `offset` (n,) or (n, k), added to the linear predictor.
+    read as frequencies; `offset` (n,) or (n, k), added to the linear predictor. A row of weight zero counts for
+    nothing, if only its `x` is finite.
     """
 
     x: Any

@@ -139,7 +139,7 @@ REFUSALS = {
     "seed too wide": (lambda: pull((4, 2)), ValueError, r"\(\.\.\., 4, 1\); got \(4, 2\)"),
     "seed of one axis": (lambda: pull((4,)), ValueError, r"\(\.\.\., 4, 1\); got \(4,\)"),
     "seed of other rows": (lambda: pull((3, 1)), ValueError, r"\(\.\.\., 4, 1\); got \(3, 1\)"),
-    "activations of other widths": (lambda: pull((4, 1), widths=2), ValueError, r"widths \(3,\); got \(2,\)"),
+    "activations of other widths": (lambda: pull((4, 1), widths=2), ValueError, r"widths \(3,\); got \[\(\d, 2\)\]"),
     "probability 1.5": (lambda: probability.odds(1.5), ValueError, r"p must be in \[0, 1\]; got 1.5"),
     "probability negative": (lambda: probability.log_odds([0.5, -0.5]), ValueError, "got -0.5 at row 1"),
     "probability NaN": (lambda: probability.entropy(BAD), ValueError, r"in \[0, 1\]; got nan at row 2"),

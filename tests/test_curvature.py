@@ -179,6 +179,27 @@ def test_the_sampled_diagonal_is_unbiased_for_the_exact_one(loss):
     assert_mean_close(samples, flat(ggn.diagonal(*at, rows.weight)))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32], ids=["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize(("loss", "eta"), [("bernoulli", -6.0), ("absolute_error", 200.0), ("poisson", 5.0)])
+def test_sampled_diagonals_are_unbiased_in_half_precision_too(dtype, loss, eta):
+    """At an η where events are rare, or large beside their noise."""
+    net = lr_nn.Network((1, 1), (), getattr(lr_nn.losses, loss))
+    params = (lr_nn.types.Layer(jnp.full((1, 1), eta, dtype), jnp.zeros(1, dtype)),)
+    bp = lr_nn.backprop(net, params, np.ones((4000, 1)), np.zeros(4000))
+    drawn, exact = (
+        ggn.sampled_diagonal(net, params, bp, key=jax.random.key(0), samples=10),
+        ggn.diagonal(net, params, bp),
+    )
+    np.testing.assert_allclose(float(drawn[0].b[0]), float(exact[0].b[0]), rtol=0.3)
+
+
+def test_poisson_counts_beyond_the_integers_are_drawn_by_their_normal_limit():
+    eta = jnp.full((4000, 1), 25.0)
+    drawn = np.asarray(lr_nn.losses.poisson.sample(eta, jax.random.key(0)), np.float64)
+    np.testing.assert_allclose(drawn.mean(), np.exp(25.0), rtol=1e-5)
+    assert_mean_close((drawn - np.exp(25.0)) ** 2 / np.exp(25.0), np.ones(1))
+
+
 def test_more_samples_bring_the_sampled_diagonal_nearer_as_the_root_of_their_number():
     case = NETWORKS["bernoulli, sigmoid, 2 layers"]
     params, rows = on_device(parameters(case.net), jnp.float32), batch(case)

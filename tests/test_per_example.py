@@ -1,5 +1,7 @@
 """Per-example quantities against gradients made by vmap(grad), and the laws of every function of a Backprop."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -396,6 +398,71 @@ def test_a_batch_of_nothing_but_padding_has_finite_means(float64, case):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+def one_layer(x, y, w=(1.0, 1.0), loss=lr_nn.losses.squared_error):
+    """A pass of one output over rows of two features, in float32."""
+    net = lr_nn.Network((2, 1), (), loss)
+    params = (lr_nn.types.Layer(jnp.asarray(w, jnp.float32)[:, None], jnp.zeros(1)),)
+    return net, params, lr_nn.backprop(net, params, np.asarray(x, float), np.asarray(y, float))
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_row_of_weight_zero_counts_for_nothing_even_where_its_loss_is_infinite(jitted):
+    """exp(1000) overflows: the loss, the error and every curvature of the last row are infinite."""
+    rows = [[1.0, 0.0], [0.5, 1.0], [1000.0, 0.0]]
+    net, params, bp = one_layer(rows, [1, 0, 1], loss=lr_nn.losses.poisson)
+    _, _, few = one_layer(rows[:2], [1, 0], loss=lr_nn.losses.poisson)
+
+    quantities = compiled_means if jitted else means
+    found, expected = quantities(net, params, bp, jnp.array([1.0, 1.0, 0.0])), quantities(net, params, few, None)
+    assert np.isinf(bp.deltas[0][2, 0])
+    found["noise_scale"], expected["noise_scale"] = found["noise_scale"][:1], expected["noise_scale"][:1]
+    assert_same(found, expected)
+    batches = [
+        lr_nn.Batch(np.asarray(rows), np.array([1.0, 0, 1]), np.array([1.0, 1, 0])),
+        lr_nn.Batch(rows[:2], [1.0, 0]),
+    ]
+    assert_trees_close(*(lr_nn.value_and_gradient(net, params, each) for each in batches), LENGTH)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-24, 1e12, 1e18])
+def test_clipping_does_not_square_what_would_overflow_or_vanish(size):
+    _, _, bp = one_layer([[size, 0.0]], [0.0], w=(0.0, 1.0))
+    bp = dataclasses.replace(bp, deltas=(jnp.full((1, 1), size, jnp.float32),))
+    bound = size / 100
+    clipped = jax.tree.leaves(per_example.clipped_gradient(bp, bound))
+    length = float(np.sqrt(sum(np.square(np.asarray(leaf, np.float64)).sum() for leaf in clipped)))
+    np.testing.assert_allclose(length, bound, rtol=1e-5)
+
+
+def test_an_example_whose_gradient_is_not_finite_keeps_the_bound_and_infinity_clips_nothing():
+    _, _, bp = one_layer([[1.0, 0.0], [1000.0, 0.0]], [1, 1], loss=lr_nn.losses.poisson)
+    _, _, first = one_layer([[1.0, 0.0]], [1], loss=lr_nn.losses.poisson)
+    got = per_example.clipped_gradient(bp, 1.0)
+    assert_trees_close(got, jax.tree.map(lambda g: g / 2, per_example.clipped_gradient(first, 1.0)), LENGTH)
+    assert not np.isfinite(per_example.clipped_gradient(bp, np.inf)[0].w).all()
+
+
+def test_a_gradient_of_zero_has_norm_zero_and_clipping_it_has_a_derivative():
+    _, _, bp = one_layer([[1e20, 0.0], [1.0, 1.0]], [1.0, 0.0], loss=lr_nn.losses.bernoulli)
+    assert bp.deltas[0][0, 0] == 0 == per_example.squared_norms(bp)[0]
+    net, params, _ = one_layer([[1.0, 1.0], [1.0, 1.0]], [0.0, 1.0], w=(0.0, 0.0))
+
+    def length(params):
+        bp = lr_nn.backprop(net, params, jnp.ones((2, 2)), jnp.array([0.0, 1.0]))
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(per_example.clipped_gradient(bp, 1.0)))
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(length)(params)))
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e5, 1e30])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
+def test_a_common_factor_of_the_weights_changes_nothing_in_any_precision(dtype, size):
+    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
+    bp = swept(case, batch(case), dtype)
+    s = batch(case, weighted=True).weight.astype(np.float32)
+    assert_trees_close(lr_nn.gradient(bp, size * s), lr_nn.gradient(bp, s), LENGTH, dtype)
+
+
 def one_pass(case=NETWORKS["squared_error, 1 layer"]):
     return swept(case, batch(case), jnp.float32)
 
@@ -414,6 +481,30 @@ REFUSALS = {
     ),
     "weight negative": (lambda: CLIP(one_pass(), 1, -np.ones(N)), ValueError, "weight must be.*not negative"),
     "weight too short": (lambda: per_example.variance(one_pass(), np.ones(3)), ValueError, r"shape \(7,\).*got \(3,\)"),
+    "lanes without vmap": (
+        lambda: per_example.squared_norms(jax.tree.map(lambda a: jnp.stack([a, a]), one_pass())),
+        ValueError,
+        "lanes go through vmap",
+    ),
+    "deltas of other rows": (
+        lambda: per_example.squared_norms(
+            dataclasses.replace(one_pass(), deltas=tuple(d[:1] for d in one_pass().deltas))
+        ),
+        ValueError,
+        "over the same n rows",
+    ),
+    "a layer short": (
+        lambda: CLIP(dataclasses.replace(one_pass(), activations=()), 1.0),
+        ValueError,
+        "as many activations as deltas",
+    ),
+    "no pass at all": (lambda: per_example.gradients(()), TypeError, "expected a Backprop.*got tuple"),
+    "batches of one size": (
+        lambda: per_example.noise_scale_of_norms(1.0, 4, 1.0, 4),
+        ValueError,
+        "big_size - small_size must be positive",
+    ),
+    "a batch of no rows": (lambda: per_example.noise_scale_of_norms(1.0, 0, 1.0, 4), ValueError, "small_size must be"),
     "gram of two networks": (
         lambda: per_example.gram(one_pass(), one_pass(network("squared_error"))),
         ValueError,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 from jax.typing import ArrayLike
 
-from lr_nn.backprop import check_backprop, contract, example_weights, squared, widened
+from lr_nn.backprop import check_backprop, contract, example_weights, squared, weighted, widened
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network, check_params
 from lr_nn.tangent import inner_products
@@ -22,7 +22,7 @@ def multiply(net: Network, params: Params, bp: Backprop, v: Params, weight: Arra
     check_params(net, v)
     weight, total = example_weights(bp, weight)
     products = inner_products(bp.activations, bp.deltas, v)
-    products = products if weight is None else weight * products
+    products = weighted(products[:, None], weight)[:, 0]
     return divide(contract(widened(bp), products), total, bp.eta.dtype)
 
 

@@ -60,11 +60,15 @@ def trace(net: Network, params: Params, bp: Backprop) -> jax.Array:
 
 
 def sampled_residuals(bp: Backprop, key: jax.Array, samples: int) -> jax.Array:
-    """Residuals at targets drawn from p(y | η), (samples, n, k): their mean outer product is the Fisher."""
+    """Residuals at targets drawn from p(y | η), (samples, n, k): their mean outer product is the Fisher.
+
+    Drawn in float32 for half precision, whose uniform numbers are too few for rare events.
+    """
     check.key(key)
     samples = check.positive_integer("samples", samples)
-    draw = jax.vmap(lambda key: bp.loss.residual(bp.eta, bp.loss.sample(bp.eta, key)))
-    return draw(jax.random.split(key, samples))
+    eta = bp.eta.astype(accumulator(bp.eta.dtype))
+    draw = jax.vmap(lambda key: bp.loss.residual(eta, bp.loss.sample(eta, key)))
+    return draw(jax.random.split(key, samples)).astype(bp.eta.dtype)
 
 
 def _summed_squares(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> Backprop:

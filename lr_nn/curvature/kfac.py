@@ -60,11 +60,12 @@ def solve(factors: tuple[Factors, ...], gradient: Params, damping: ArrayLike) ->
     """(A + π√λ I)⁻¹ ∇ (G + √λ/π I)⁻¹ layer by layer, like the parameters, λ = `damping` > 0.
 
     π² = (tr A / dim A) / (tr G / dim G) splits the damping by the scales of the factors: Martens & Grosse (2015),
-    section 6.3. Raises ValueError for a damping that is not positive, or a gradient of other layers.
+    section 6.3. Damping below the rounding of the factors may leave them indefinite: NaN. Raises ValueError for a
+    damping that is not positive, or a gradient of other layers.
     """
     damping = check.positive("damping", damping)
     found = []
-    for (a, g), layer in zip(factors, _matched(factors, gradient)):
+    for (a, g), layer in zip(factors, _matched(Factors, factors, gradient)):
         root = jnp.sqrt(damping).astype(a.dtype)
         pi = jnp.sqrt((jnp.trace(a) / a.shape[0]) / (jnp.trace(g) / g.shape[0]))
         pi = jnp.where(jnp.isfinite(pi) & (pi > 0), pi, jnp.ones_like(pi))
@@ -115,7 +116,7 @@ def eigen_solve(basis: tuple[Eigenbasis, ...], gradient: Params, damping: ArrayL
     """
     damping = check.positive("damping", damping)
     found = []
-    for (u_a, u_g, moments), layer in zip(basis, _matched(basis, gradient)):
+    for (u_a, u_g, moments), layer in zip(basis, _matched(Eigenbasis, basis, gradient)):
         turned = u_a.T @ _join(layer).astype(u_a.dtype) @ u_g / (moments + damping.astype(moments.dtype))
         found.append(_split(u_a @ turned @ u_g.T, layer))
     return tuple(found)
@@ -131,11 +132,11 @@ def _sweeps(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> Swe
 
 def _factors(bp: Backprop, weight: ArrayLike | None, summed: Sweeps, samples: int = 1) -> tuple[Factors, ...]:
     weight, total = example_weights(bp, weight)
-    share = jnp.ones(bp.eta.shape[0], total.dtype) / total if weight is None else weight / total
+    root = jnp.sqrt((jnp.ones(bp.eta.shape[0], total.dtype) if weight is None else weight) / total)
 
     def moment(rows: jax.Array) -> jax.Array:
-        rows = rows.astype(accumulator(rows.dtype))
-        return rows.T @ weighted(rows, share)
+        rows = weighted(rows.astype(accumulator(rows.dtype)), root)
+        return rows.T @ rows
 
     outputs = summed(lambda deltas: tuple(moment(delta) for delta in deltas))
     return tuple(Factors(moment(_homogeneous(a, bp.bias)), g / samples) for a, g in zip(bp.activations, outputs))
@@ -145,27 +146,32 @@ def _eigenbasis(
     bp: Backprop, factors: tuple[Factors, ...], weight: ArrayLike | None, summed: Sweeps, samples: int = 1
 ) -> tuple[Eigenbasis, ...]:
     sides = [(a.shape[-1] + bp.bias, delta.shape[-1]) for a, delta in zip(bp.activations, bp.deltas)]
-    _check_sides(factors, sides)
+    _check_sides(Factors, factors, sides)
     weight, total = example_weights(bp, weight)
+    root = None if weight is None else jnp.sqrt(weight)
     vectors = [(jnp.linalg.eigh(a)[1], jnp.linalg.eigh(g)[1]) for a, g in factors]
 
     def squares(deltas: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(jnp.square(delta.astype(u_g.dtype) @ u_g) for delta, (_, u_g) in zip(deltas, vectors))
+        return tuple(
+            weighted(jnp.square(delta.astype(u_g.dtype) @ u_g), root) for delta, (_, u_g) in zip(deltas, vectors)
+        )
 
     found = []
     for (u_a, u_g), inputs, along_g in zip(vectors, bp.activations, summed(squares)):
-        along_a = weighted(jnp.square(_homogeneous(inputs, bp.bias).astype(u_a.dtype) @ u_a), weight)
+        along_a = weighted(jnp.square(_homogeneous(inputs, bp.bias).astype(u_a.dtype) @ u_a), root)
         found.append(Eigenbasis(u_a, u_g, along_a.T @ along_g / (samples * total.astype(u_a.dtype))))
     return tuple(found)
 
 
-def _matched(by: Sequence[Factors | Eigenbasis], gradient: Params) -> Params:
+def _matched(kind: type, by: Sequence[Factors | Eigenbasis], gradient: Params) -> Params:
     """`gradient`, if its layers are those of `by`."""
-    _check_sides(by, [(w.shape[0] + (b is not None), w.shape[1]) for w, b in gradient])
+    _check_sides(kind, by, [(w.shape[0] + (b is not None), w.shape[1]) for w, b in gradient])
     return gradient
 
 
-def _check_sides(by: Sequence[Factors | Eigenbasis], sides: list[tuple[int, int]]) -> None:
+def _check_sides(kind: type, by: Sequence[Factors | Eigenbasis], sides: list[tuple[int, int]]) -> None:
+    if not all(isinstance(layer, kind) for layer in by):
+        raise TypeError(f"expected a {kind.__name__} for each layer; got {[type(layer).__name__ for layer in by]}")
     got = [(layer.a.shape[0], layer.g.shape[0]) for layer in by]
     if got != sides:
         raise ValueError(f"expected factors of sides {sides}, one pair a layer, the bias counted; got {got}")

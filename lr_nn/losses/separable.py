@@ -138,4 +138,10 @@ class Poisson(Separable):
         return jnp.exp(eta)
 
     def sample(self, eta, key):
-        return jax.random.poisson(key, jnp.exp(eta)).astype(eta.dtype)
+        rate = jnp.exp(eta)
+        counts = jax.random.poisson(key, jnp.minimum(rate, MANY)).astype(eta.dtype)
+        normal = rate + jnp.sqrt(rate) * jax.random.normal(key, eta.shape, eta.dtype)
+        return jnp.where(rate < MANY, counts, normal)  # counts are 32-bit integers
+
+
+MANY = 1e6

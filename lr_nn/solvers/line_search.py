@@ -65,13 +65,19 @@ def search(on_line: Callable[[jax.Array], OnLine], cost: jax.Array, slope: jax.A
         low_slope = jnp.where(short, at.found.slope, at.low_slope)
         high = jnp.where(short, at.high, at.step)
         secant = at.low - at.low_slope * (at.step - at.low) / (at.found.slope - at.low_slope)
-        top = jnp.where(jnp.isfinite(high), high, GROW * low)
+        top = jnp.where(jnp.isfinite(high), high, jnp.maximum(GROW * low, 1))
         margin = (top - low) / 20
         inside = (secant > low + margin) & (secant < top - margin)
         step = jnp.where(inside, secant, jnp.where(jnp.isfinite(high), (low + high) / 2, top))
         return _Search(step, on_line(step), low, low_slope, high, at.tries + 1)
 
-    one = jnp.ones((), cost.dtype)
-    first = _Search(one, on_line(one), 0 * one, slope, jnp.inf * one, jnp.zeros((), int))
-    last = lax.while_loop(unsatisfied, again, first)
+    zero = jnp.zeros_like(cost)
+    here = not_yet(on_line, cost, slope)
+    last = lax.while_loop(unsatisfied, again, _Search(zero, here, zero, slope, zero + jnp.inf, jnp.zeros((), int)))
     return last.step, last.found
+
+
+def not_yet(on_line: Callable[[jax.Array], OnLine], cost: jax.Array, slope: jax.Array) -> OnLine:
+    """What a loop that tries steps holds before the first: nothing is carried yet."""
+    carry = jax.eval_shape(on_line, cost).carry
+    return OnLine(cost, slope, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry))

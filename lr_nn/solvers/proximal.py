@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lr_nn.backprop import weighted
-from lr_nn.solvers.line_search import Point
+from lr_nn.solvers.line_search import Point, not_yet
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
 
@@ -79,8 +79,8 @@ def minimise(
             t, _, tries = at
             return t / 2, line.at(t / 2), tries + 1
 
-        one = jnp.ones_like(before)
-        t, found, _ = lax.while_loop(too_long, halve, (one, line.at(one), 0))
+        two = jnp.full_like(before, 2)
+        t, found, _ = lax.while_loop(too_long, halve, (two, not_yet(line.at, two * jnp.inf, slope), 0))
         new = line.land(t, found)
         # Coefficients that the model set to zero are zero, not a rounding away from it.
         new = new._replace(theta=jnp.where((t == 1) & (target == 0), 0, new.theta))

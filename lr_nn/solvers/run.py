@@ -27,13 +27,15 @@ ROUNDS, CLOSER = 3, 1e-2
 
 
 class Found(NamedTuple):
-    """The objective in float64 and the last point of it, steps over all rows, the bound on J - J*, and the number of
-    directions that change no prediction.
+    """The objective in float64 and the last point of it, steps over all rows, the cost with its penalties, the largest
+    entry of the subgradient, the bound on J - J*, and the number of directions that change no prediction.
     """
 
     objective: OneLayer
     point: Point
     steps: int
+    cost: float
+    gradient_norm: float
     bound: float
     flat: int
 
@@ -58,15 +60,16 @@ def _proximal(
 _at = jax.jit(OneLayer.at)
 
 
-def excess(objective: OneLayer, theta: jax.Array) -> float:
-    """J at a θ without weights, above the smallest that the targets allow."""
-    lowest = (objective.share * objective.net.loss.lowest(objective.y)).sum()
-    return float(_at(objective, theta).cost - lowest)
-
-
-_strong = jax.jit(certificate.strong)
 _local = jax.jit(certificate.local)
-_sparse = jax.jit(certificate.sparse)
+
+
+@jax.jit
+def _report(objective: OneLayer, point: Point) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The cost with its penalties, the largest entry of the subgradient, and the bound that the penalties give."""
+    largest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(sparse.subgradient(objective, point))]).max()
+    bound = jnp.where(objective.l2 > 0, certificate.strong(objective, point), jnp.inf)
+    bound = jnp.where(objective.l1 > 0, certificate.sparse(objective, point), bound)
+    return sparse.composite(objective, point.cost, point.theta), largest, bound
 
 
 def newton(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
@@ -143,15 +146,12 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     if objective.x.dtype != jnp.float64:
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
         point = _at(objective, point.theta.astype(jnp.float64))
-    bound, flat = np.inf, 0
-    if objective.l1 > 0:
-        return Found(objective, point, steps, float(_sparse(objective, point)), flat)
-    if objective.l2 > 0:
-        bound = float(_strong(objective, point))
-    if bound > ceiling and point.theta.size <= WHOLE:
+    cost, largest, bound = map(float, _report(objective, point))
+    flat = 0
+    if bound > ceiling and float(objective.l1) == 0 and point.theta.size <= WHOLE:
         local = _local(objective, point)
         bound, flat = min(bound, float(local.bound)), int(local.flat)
-    return Found(objective, point, steps, bound, flat)
+    return Found(objective, point, steps, cost, largest, bound, flat)
 
 
 def _sample(objective: OneLayer) -> tuple[OneLayer, OneLayer]:
