@@ -64,12 +64,18 @@ _local = jax.jit(certificate.local)
 
 
 @jax.jit
-def _report(objective: OneLayer, point: Point) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The cost with its penalties, the largest entry of the subgradient, and the bound that the penalties give."""
+def _report(objective: OneLayer, point: Point) -> tuple[jax.Array, ...]:
+    """The cost with its penalties, the largest entry of the subgradient, the bound that the penalties give, and what
+    to add to every bound: η was carried from step to step, and may have drifted from that of θ by rounding.
+    """
     largest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(sparse.subgradient(objective, point))]).max()
     bound = jnp.where(objective.l2 > 0, certificate.strong(objective, point), jnp.inf)
     bound = jnp.where(objective.l1 > 0, certificate.sparse(objective, point), bound)
-    return sparse.composite(objective, point.cost, point.theta), largest, bound
+    eta = objective.predictor(point.theta)
+    eta = eta if objective.offset is None else eta + objective.offset
+    residual = objective.share[:, None] * objective.net.loss.residual(eta, objective.y)
+    drift = 2 * jnp.abs(eta - point.eta).max() * jnp.abs(residual).sum()
+    return sparse.composite(objective, point.cost, point.theta), largest, bound, drift
 
 
 def newton(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
@@ -146,12 +152,12 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     if objective.x.dtype != jnp.float64:
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
         point = _at(objective, point.theta.astype(jnp.float64))
-    cost, largest, bound = map(float, _report(objective, point))
+    cost, largest, bound, drift = map(float, _report(objective, point))
     flat = 0
-    if bound > ceiling and float(objective.l1) == 0 and point.theta.size <= WHOLE:
+    if bound + drift > ceiling and float(objective.l1) == 0 and point.theta.size <= WHOLE:
         local = _local(objective, point)
         bound, flat = min(bound, float(local.bound)), int(local.flat)
-    return Found(objective, point, steps, cost, largest, bound, flat)
+    return Found(objective, point, steps, cost, largest, bound + drift, flat)
 
 
 def _sample(objective: OneLayer) -> tuple[OneLayer, OneLayer]:
