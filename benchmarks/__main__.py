@@ -9,6 +9,7 @@ NAMES = {
     "gradient": "hand-written against automatic gradients, formulations, batched training, epochs against peers",
     "per_example": "norms, clipping and moments of per-example gradients against vmap(grad)",
     "curvature": "Hessian and Gauss-Newton products, diagonals and factors against autodiff",
+    "fit": "one model to a certified gap, against scikit-learn, glum, skglm and optax",
     "readme": "write the table of the README from the committed records",
 }
 

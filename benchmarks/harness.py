@@ -16,7 +16,19 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 COMPILATIONS = 3
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn", "torch", "backpack-for-pytorch", "opacus")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "optax",
+    "flax",
+    "numpy",
+    "scikit-learn",
+    "torch",
+    "backpack-for-pytorch",
+    "opacus",
+    "glum",
+    "skglm",
+)
 
 
 class Compiled(NamedTuple):

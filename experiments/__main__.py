@@ -19,7 +19,10 @@ EXPERIMENTS = {
     "hard_examples": "experiments.hard_examples",
     "ladder": "experiments.ladder",
     "noise_scale": "experiments.noise_scale",
+    "outliers": "experiments.outliers",
     "private_training": "experiments.private_training",
+    "regularization": "experiments.regularization",
+    "solvers": "experiments.solvers",
 }
 
 

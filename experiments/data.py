@@ -89,6 +89,18 @@ def diabetes(seed: int) -> Dataset:
     )
 
 
+def breast_cancer(seed: int) -> Dataset:
+    """scikit-learn's 569 breast-cancer patients; 30 features standardised by the mean and scale of training."""
+    import numpy as np
+    from sklearn.datasets import load_breast_cancer
+
+    loaded = load_breast_cancer()
+    train, test = split(Part(loaded.data, loaded.target), seed)
+    mean, scale = train.x.mean(axis=0), train.x.std(axis=0)
+    train, test = (Part(((x - mean) / scale).astype(np.float32), y.astype(np.int32)) for x, y in (train, test))
+    return Dataset("breast cancer", train, test, features=tuple(loaded.feature_names))
+
+
 def cat(folder: Path) -> Dataset:
     """209 + 50 photographs of 64×64×3 pixels, scaled by 1/255: is there a cat? The split is the published one."""
     import h5py

@@ -183,6 +183,52 @@ def scatter(predicted: np.ndarray, measured: np.ndarray, unit: str) -> Figure:
     return figure
 
 
+@styled
+def path(strengths: np.ndarray, weights: np.ndarray, x: str, title: str) -> Figure:
+    """Weights (d, m) against m strengths, on a logarithmic axis."""
+    figure = Figure(figsize=(HALF, 3.8))
+    axes = figure.subplots()
+    for weight in weights:
+        axes.plot(strengths, weight, color=COLOURS[0], alpha=0.6, linewidth=1.2)
+    axes.set_xscale("log")
+    axes.set_xlabel(x)
+    axes.set_title(title)
+    return figure
+
+
+@styled
+def fits(lines: Sequence[Line], x: np.ndarray, y: np.ndarray, across: str, title: str) -> Figure:
+    """Points and fitted curves."""
+    figure = Figure(figsize=(WIDE, 4.2))
+    axes = figure.subplots()
+    for line in lines:
+        axes.plot(line.x, line.y, STYLES[line.style], color=COLOURS[line.colour], label=line.name)
+    axes.plot(x, y, "o", color=INK, markersize=5, alpha=0.7)
+    axes.set_ylim(-0.4, 1.4)
+    axes.set_xlabel(across)
+    axes.set_title(title)
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+@styled
+def falls(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], x: str) -> Figure:
+    """Named curves on logarithmic axes."""
+    figure = Figure(figsize=(HALF, 4.4))
+    axes = figure.subplots()
+    for i, (name, at, values) in enumerate(curves):
+        style = STYLES[i // len(COLOURS)]
+        axes.plot(
+            at, values, style, color=COLOURS[i % len(COLOURS)], label=name, marker="o" if i > 3 else "", markersize=4
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(x)
+    axes.set_title("cost above the optimum")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
 def _picture(axes: Axes, sample: Sample) -> None:
     axes.imshow(sample.image, cmap="gray", vmin=0, vmax=1)
     axes.set_anchor("NW")

@@ -14,7 +14,7 @@ from lr_nn.network import Network, admit_offset, check_params, n_parameters
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.solvers import run, separation
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.types import Batch, Layer, Params, Solution, Status
+from lr_nn.types import Batch, Params, Solution, Status
 
 
 def fit(
@@ -78,24 +78,23 @@ def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> tupl
     y = net.loss.targets(batch.y, n, k, dtype)
     weight = None if batch.weight is None else check.weights(batch.weight, n, dtype)
     offset = None if batch.offset is None else admit_offset(batch.offset, n, k, x)
-    strengths = np.asarray(penalty.l2, dtype), np.asarray(penalty.l1, dtype)
-    return _prepare(net, Batch(x, y, weight, offset), *strengths)
+    y, share, eta, excess = _prepare(net, y, jnp.asarray(np.ones(n, dtype)) if weight is None else weight, offset)
+    l2, l1 = (jnp.asarray(np.asarray(strength, dtype)) for strength in (penalty.l2, penalty.l1))
+    problem = OneLayer(x, y, share, offset, l2, l1, net)
+    constant = np.zeros((x.shape[1] * k,), dtype)
+    return problem, jnp.asarray(np.append(constant, eta) if net.bias else constant), excess
 
 
 @partial(jax.jit, static_argnames="net")
-def _prepare(net: Network, batch: Batch, l2: jax.Array, l1: jax.Array) -> tuple[OneLayer, jax.Array, jax.Array]:
-    x, (d, k) = batch.x, net.sizes
-    weight = jnp.ones(x.shape[0], x.dtype) if batch.weight is None else batch.weight / batch.weight.max()
-    y = net.loss.encode(batch.y, jnp.zeros((x.shape[0], k), x.dtype))
-    problem = OneLayer(x, y, weight / weight.sum(), batch.offset, l2, l1, net)
+def _prepare(net: Network, y: jax.Array, weight: jax.Array, offset: jax.Array | None) -> tuple[jax.Array, ...]:
+    """Encoded targets, s / Σ s, the best constant η, and its cost above the smallest that the targets allow."""
+    weight = weight / weight.max()
+    share = weight / weight.sum()
+    y = net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), weight.dtype))
     # Where a target never varies the best constant is infinite: begin at one that is not.
-    eta = jnp.clip(net.loss.constant((problem.share[:, None] * y).sum(axis=0)), -MOST, MOST)
-    at_constant = jnp.broadcast_to(eta[None], y.shape)
-    if batch.offset is not None:
-        at_constant = at_constant + batch.offset
-    excess = (problem.share * (net.loss.value(at_constant, y) - net.loss.lowest(y))).sum()
-    constant = problem.join(Layer(jnp.zeros((d, k), x.dtype), eta if net.bias else None))
-    return problem, constant, excess
+    eta = jnp.clip(net.loss.constant((share[:, None] * y).sum(axis=0)), -MOST, MOST)
+    constant = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
+    return y, share, eta, (share * (net.loss.value(constant, y) - net.loss.lowest(y))).sum()
 
 
 MOST = 30.0

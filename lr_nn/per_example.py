@@ -36,7 +36,12 @@ def squared_norms(bp: Backprop) -> jax.Array:
 
 def layer_squared_norms(bp: Backprop) -> jax.Array:
     """‖g_i‖² layer by layer, (n, L): (‖a_{l-1}‖² + 1) ‖δ_l‖², without the 1 where there is no bias."""
-    return jnp.square(_layer_norms(bp))
+    check_pass(bp)
+    columns = []
+    for a, delta in zip(bp.activations, bp.deltas):
+        inputs, outputs = _squares(a) + float(bp.bias), _squares(delta)
+        columns.append(jnp.where(outputs == 0, jnp.zeros_like(outputs), inputs * outputs))
+    return jnp.stack(columns, axis=1)
 
 
 def clipped_gradient(bp: Backprop, max_norm: ArrayLike, weight: ArrayLike | None = None) -> Params:
@@ -174,6 +179,11 @@ def _layer_norms(bp: Backprop) -> jax.Array:
         outputs = _norms(delta)
         columns.append(jnp.where(outputs == 0, jnp.zeros_like(outputs), inputs * outputs))
     return jnp.stack(columns, axis=1)
+
+
+def _squares(rows: jax.Array) -> jax.Array:
+    """The squared length of every row, (n,)."""
+    return jnp.square(rows.astype(accumulator(rows.dtype))).sum(axis=1)
 
 
 def _norms(rows: jax.Array) -> jax.Array:

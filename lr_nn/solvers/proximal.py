@@ -16,7 +16,7 @@ from lr_nn.solvers.line_search import Point, not_yet
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
 
-SWEEPS, INNER, SLOW, HALVINGS, JITTER = 60, 1e-3, 0.25, 30, 1e-6
+SWEEPS, INNER, SLOW, HALVINGS, JITTER = 1000, 1e-3, 0.25, 30, 1e-6
 
 
 class State(NamedTuple):
@@ -130,7 +130,7 @@ def _lifted(hessian: jax.Array) -> jax.Array:
 def descend(objective: OneLayer, hessian: jax.Array, point: Point, accuracy: jax.Array) -> jax.Array:
     """argmin_u g·(u - θ) + ½ (u - θ)ᵀ H (u - θ) + l1 Σ|u_w|, block by block, by cyclic coordinate descent.
 
-    Until a sweep changes no gradient of the model by more than `accuracy`, or for 60 sweeps.
+    Until a sweep changes no gradient of the model by more than `accuracy`, or for 1,000 sweeps.
     """
     w, b = objective.split(jnp.ones_like(point.theta))
     thresholds = objective.join(Layer(objective.l1 * w, None if b is None else 0 * b))

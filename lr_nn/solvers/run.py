@@ -11,14 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.solvers import certificate
+from lr_nn.solvers import certificate, preconditioner
 from lr_nn.solvers import proximal as sparse
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.smooth import LBFGS, Newton, State, minimise
 
-# A sample has so many rows a column; fewer than twice that are all taken.
-SAMPLE = 40
+# A sample has so many rows a column: more where they are cheap beside a pass over all rows, whose number and that of
+# the columns says so. Where there are fewer than twice the least, all are taken.
+LEAST, SAMPLE, CHEAP = 40, 160, 16
+# So many numbers stay near the processor: their whole Hessian is cheap, and rare categories are all in it.
+FITS = 4e6
+# The optimum of a sample is that far from the optimum of all, or farther: no use in coming nearer.
+NEAR = 1e-4
 # The whole Hessian is factored, for a certificate, up to so many parameters.
 WHOLE = 2500
 # So many products of numbers make the Hessian of all rows cheap.
@@ -58,6 +63,7 @@ def _proximal(
 
 
 _at = jax.jit(OneLayer.at)
+_build = jax.jit(preconditioner.build)
 
 
 _local = jax.jit(certificate.local)
@@ -69,8 +75,15 @@ def _report(objective: OneLayer, point: Point) -> tuple[jax.Array, ...]:
     to add to every bound: η was carried from step to step, and may have drifted from that of θ by rounding.
     """
     largest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(sparse.subgradient(objective, point))]).max()
-    bound = jnp.where(objective.l2 > 0, certificate.strong(objective, point), jnp.inf)
-    bound = jnp.where(objective.l1 > 0, certificate.sparse(objective, point), bound)
+    kind = jnp.where(objective.l1 > 0, 2, jnp.where(objective.l2 > 0, 1, 0))
+    bound = jax.lax.switch(
+        kind,
+        [
+            lambda: jnp.full_like(point.cost, jnp.inf),
+            lambda: certificate.strong(objective, point),
+            lambda: certificate.sparse(objective, point),
+        ],
+    )
     eta = objective.predictor(point.theta)
     eta = eta if objective.offset is None else eta + objective.offset
     residual = objective.share[:, None] * objective.net.loss.residual(eta, objective.y)
@@ -88,9 +101,11 @@ def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int)
     sample, few = _sample(objective)
     direction = LBFGS.nothing(objective, few)
     if sample is not objective:
-        first = _lbfgs(LBFGS.nothing(sample, few), theta, jnp.asarray(ceiling), jnp.asarray(max_steps))
+        near = jnp.asarray(max(ceiling, NEAR))
+        first = _lbfgs(LBFGS.nothing(sample, few), theta, near, jnp.asarray(max_steps))
         theta = first.point.theta
-        direction = direction._replace(factor=first.known.factor, built=first.known.built)
+        factor = _build(few, theta) if bool(first.known.built) else first.known.factor
+        direction = direction._replace(factor=factor, built=first.known.built)
 
     def go(theta: jax.Array, tolerance: jax.Array, steps: jax.Array) -> State:
         return _lbfgs(direction, theta, tolerance, steps)
@@ -162,10 +177,10 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
 
 def _sample(objective: OneLayer) -> tuple[OneLayer, OneLayer]:
     """Rows that stand for all, in the precision of the search and in float32."""
-    n, d = objective.x.shape
-    rows = SAMPLE * (d + 1)
-    if n >= 2 * rows:
-        chosen = jnp.asarray(np.random.default_rng(0).choice(n, rows, replace=False, shuffle=False))
+    n, q = objective.x.shape[0], objective.x.shape[1] + 1
+    if n >= 2 * LEAST * q and n * q > FITS:
+        rows = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
+        chosen = jnp.asarray(np.sort(np.random.default_rng(0).choice(n, rows, replace=False, shuffle=False)))
         picked = jax.tree.map(lambda a: a[chosen] if a.ndim else a, objective)
         objective = replace(picked, share=picked.share / picked.share.sum())
     return objective, _narrow(objective)

@@ -15,7 +15,7 @@ from lr_nn.solvers.memory import Memory
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.preconditioner import Factor
 
-MEMORY, SLOW, REST = 10, 0.1, 2
+MEMORY = 10
 
 
 class Objective(Protocol):
@@ -89,22 +89,26 @@ def minimise(
 
 
 class Guess(NamedTuple):
-    """Pairs of steps, the factor that they correct, whether one was built, and the steps it shall serve yet.
+    """Pairs of steps, the factor that they correct and whether one was built.
 
-    Each factor serves at least twice as long as the one before: where none helps, the pairs must.
+    `age`: steps since; `term`: how many it serves at least, twice as long each time: where no factor helps, the pairs
+    must. `first` and `since`: the length of the gradient at the start and when the factor was built.
     """
 
     memory: Memory
     factor: Factor
     built: jax.Array
-    rest: jax.Array
+    age: jax.Array
     term: jax.Array
+    first: jax.Array
+    since: jax.Array
 
 
 class LBFGS(NamedTuple):
-    """L-BFGS from a scalar, or, once progress is slow, from the curvature of `sample`, rows that stand for all.
+    """L-BFGS from a scalar, or, where that is slow, from the curvature of `sample`, rows that stand for all.
 
-    `sample` is an objective in float32; `factor` and `built` come from an earlier run, or from `nothing`.
+    `sample` is an objective in float32; `factor` and `built` come from an earlier run, or from `nothing`. The direction
+    is not that of optax, whose first guess can only be a scalar.
     """
 
     objective: OneLayer
@@ -118,9 +122,14 @@ class LBFGS(NamedTuple):
         return cls(objective, sample, preconditioner.identity(objective), jnp.zeros((), bool))
 
     def start(self, point: Point) -> Guess:
-        """No pairs."""
-        rest = jnp.where(self.built, REST, 0)
-        return Guess(pairs.empty(MEMORY, point.theta), self.factor, self.built, rest, jnp.full((), REST))
+        """No pairs; a factor at once where it costs little, for it knows the units of the columns."""
+        length, none = jnp.linalg.norm(point.gradient), jnp.zeros((), int)
+        factor, built = self.factor, self.built
+        if self.price() <= LITTLE:
+            factor = lax.cond(built, lambda: factor, lambda: preconditioner.build(self.sample, point.theta))
+            built = jnp.ones((), bool)
+        memory = pairs.empty(MEMORY, point.theta)
+        return Guess(memory, factor, built, none, jnp.full((), TERM), length, length)
 
     def propose(self, point: Point, known: Guess) -> jax.Array:
         """-H ∇J."""
@@ -136,18 +145,35 @@ class LBFGS(NamedTuple):
         return -pairs.multiply(known.memory, point.gradient, first)
 
     def learn(self, known: Guess, old: Point, new: Point) -> Guess:
-        """One pair more; or, where the gradient shrinks by less than ten times a step, a new factor and no pairs."""
-        slow = jnp.linalg.norm(new.gradient) > SLOW * jnp.linalg.norm(old.gradient)
+        """One pair more; or a new factor and no pairs, if at the rate so far more steps remain than it costs."""
+        length, age = jnp.linalg.norm(new.gradient), known.age + 1
+        gained = jnp.log10(known.since / length) / age.astype(length.dtype)
+        remain = (DIGITS - jnp.log10(known.first / length)) / jnp.maximum(gained, 1e-3)
+        worn = known.built & (age >= known.term) & (gained < WORN)
+        due = (remain > self.price()) & (worn | (~known.built & (age >= FEWEST)))
 
         def rebuild() -> Guess:
-            factor = preconditioner.build(self.sample, new.theta)
-            return Guess(pairs.empty(MEMORY, new.theta), factor, jnp.ones((), bool), known.term, 2 * known.term)
+            factor, none = preconditioner.build(self.sample, new.theta), jnp.zeros((), int)
+            memory = pairs.empty(MEMORY, new.theta)
+            return Guess(memory, factor, jnp.ones((), bool), none, 2 * known.term, known.first, length)
 
         def remember() -> Guess:
             memory = pairs.remember(known.memory, new.theta - old.theta, new.gradient - old.gradient)
-            return known._replace(memory=memory, rest=known.rest - 1)
+            return known._replace(memory=memory, age=age)
 
-        return lax.cond(slow & (known.rest <= 0), rebuild, remember)
+        return lax.cond(due, rebuild, remember)
+
+    def price(self) -> float:
+        """What a factor costs, in steps: products of numbers, of which a core makes many while it reads one."""
+        rows, q = self.sample.x.shape
+        return CHEAPEST + q * rows * self.factor.scale.shape[0] / (PRODUCTS * self.objective.y.size)
+
+
+# Digits that the gradient is to lose; the price of a factor on no rows, and one that is little; products made while
+# one number is read.
+DIGITS, CHEAPEST, LITTLE, PRODUCTS = 7, 3, 6, 64
+# Steps before the first factor, and that the first serves; a factor that gains more digits a step is as good as new.
+FEWEST, TERM, WORN = 1, 3, 0.4
 
 
 class Newton(NamedTuple):
