@@ -7,12 +7,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
-from lr_nn.network import Network, admit_offset, check_params, n_parameters
+from lr_nn.network import Network, admit_offset, check_params, init, n_parameters
+from lr_nn.network import admit as admit_batch
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.solvers import run, separation
+from lr_nn.solvers.deep import Deep
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch, Params, Solution, Status
 
@@ -33,14 +36,19 @@ def fit(
 ) -> Solution:
     """argmin J = Σ s_i ℓ_i / Σ s_i + penalty, with a bound on J - J*.
 
-    net: a one-layer network with a squared-error, bernoulli, categorical or poisson loss. x (n, d), y as the loss asks,
-    weight (n,), offset (n,) or (n, k). start: where to begin. The work is done in float64 whatever JAX is set to, or in
-    `dtype`; the certificate always in float64.
+    net: a one-layer network with a squared-error, bernoulli, categorical or poisson loss; for others see below.
+    x (n, d), y as the loss asks, weight (n,), offset (n,) or (n, k). start: where to begin. solver: auto, newton,
+    lbfgs, closed_form (least squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX is set to,
+    or in `dtype`; the certificate always in float64.
 
     Converged means certificate ≤ tol · J₀ for every solver alike, J₀ the cost of the best constant model (that ignores
     an offset), above the smallest that the targets allow: zero but for poisson, whose cost leaves out log y!. A smooth
     fit then takes one more full step. Of softmax regression without a penalty the solution whose coefficients sum to
     zero over classes is returned.
+
+    A deep network, or another loss, has no convex cost: from `start` (else `init` with a fixed key) lbfgs, or
+    newton_cg, Newton by conjugate gradients on the Gauss-Newton matrix, goes to a stationary point, where no entry of
+    ∇J is above √tol · J at the start. It is converged, with a certificate of ∞, and the message says so.
 
     Numerical failure is a `status`: max_steps, separated (the likelihood has no maximum; `direction` and the message
     name the coefficients concerned), rank_deficient (an optimum, but not the only one), non_finite. Raises ValueError
@@ -57,6 +65,8 @@ def fit(
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
     with jax.enable_x64(True):
+        if not _convex(net):
+            return _stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
         problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
         name, why = choose(problem) if solver == "auto" else (solver, "asked for")
         theta = constant if start is None else _started(problem, start)
@@ -117,25 +127,73 @@ def choose(problem: OneLayer) -> tuple[str, str]:
 FEW, CHEAP = 100, 2e8
 
 
+def _convex(net: Network) -> bool:
+    return len(net.sizes) == 2 and net.loss.concordance < np.inf
+
+
 def _check(net: Network, penalty: Penalty | None, solver: str, tol: float) -> None:
     if not isinstance(net, Network):
         raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
-    if len(net.sizes) != 2 or net.loss.concordance == np.inf:
-        raise ValueError(
-            "fit takes one-layer networks with a squared_error, bernoulli, categorical or poisson loss; "
-            f"got sizes {net.sizes} and {net.loss.name}: use lr_nn.train"
-        )
     check_penalty(penalty)
-    if solver not in ("auto", *run.SOLVERS):
-        raise ValueError(f"solver must be one of auto, {', '.join(run.SOLVERS)}; got {solver!r}")
-    if penalty is not None and penalty.l1 > 0 and solver not in ("auto", "proximal"):
+    sparse = penalty is not None and bool(penalty.l1 > 0)
+    if not net.loss.smooth or (sparse and not _convex(net)):
+        raise ValueError(
+            f"fit takes smooth costs, and an l1 penalty on convex ones; use lr_nn.train for {net.loss.name}"
+        )
+    known = ("auto", *(run.SOLVERS if _convex(net) else run.DEEP))
+    if solver not in known:
+        raise ValueError(f"solver must be one of {', '.join(known)} for this network; got {solver!r}")
+    if sparse and solver not in ("auto", "proximal"):
         raise ValueError(f"an l1 penalty needs solver='proximal'; got {solver!r}")
-    if solver == "proximal" and (penalty is None or not penalty.l1 > 0):
+    if solver == "proximal" and not sparse:
         raise ValueError("solver='proximal' is for an l1 penalty; there is none")
     if solver == "closed_form" and net.loss.concordance != 0:
         raise ValueError(f"closed_form is for the squared error; got a {net.loss.name} loss")
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")
+
+
+def _stationary(
+    net: Network,
+    batch: Batch,
+    penalty: Penalty,
+    start: Params | None,
+    tol: float,
+    max_steps: int,
+    solver: str,
+    dtype: DTypeLike | None,
+) -> Solution:
+    """A fit without convexity."""
+    work = jnp.dtype(dtype or jnp.float64)
+    params = init(net, jax.random.key(0), work) if start is None else start
+    check_params(net, params)
+    params = jax.tree.map(lambda a: jnp.asarray(a, work), params)
+    problem = Deep(admit_batch(net, params, batch), Penalty(jnp.zeros((), work), jnp.asarray(penalty.l2, work)), net)
+    theta, unravel = ravel_pytree(params)
+    name = "lbfgs" if solver == "auto" else solver
+    ceiling = tol**0.5 * abs(float(problem.at(theta).cost))
+    # The step after the bound is met lowers the cost, and may lengthen the gradient: leave it room.
+    found = run.stationary(problem, theta, ceiling / 10, max_steps, solver=name)
+    slope = float(jnp.abs(found.point.gradient).max())
+    status, told = Status.converged, "a stationary point; there is no bound on J - J*, and other starts may end lower"
+    if not np.isfinite(float(found.point.cost)):
+        status, told = Status.non_finite, "the cost is not finite: look for huge features or a start too far out"
+    elif slope > ceiling:
+        status, told = (
+            Status.max_steps,
+            f"an entry of the gradient, {slope:.1e}, is above {ceiling:.1e}: allow more steps",
+        )
+    return Solution(
+        params=jax.tree.map(np.asarray, unravel(found.point.theta)),
+        status=status,
+        steps=int(found.steps),
+        cost=float(found.point.cost),
+        gradient_norm=slope,
+        certificate=float("inf"),
+        penalty=penalty,
+        solver=name,
+        message=f"{name}: {told}",
+    )
 
 
 def _started(problem: OneLayer, start: Params) -> jax.Array:

@@ -291,6 +291,23 @@ def test_in_float32_the_certificate_is_still_a_bound_in_float64():
     assert cost(net, jax.tree.map(np.float64, found.params[0]), x, y) - exact.cost <= found.certificate <= 1e-5
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "newton_cg"])
+def test_a_deep_network_is_brought_to_a_stationary_point_and_says_so(solver):
+    x, y = data("softmax", k=K)
+    x = x / 10
+    net, penalty = lr_nn.mlp((D, 5, K), lr_nn.activations.tanh, lr_nn.losses.categorical), penalties.l2(1e-3)
+    found = lr_nn.fit(net, x, y, penalty=penalty, solver=solver, max_steps=2000)
+    assert found.status is Status.converged and found.solver == solver, found.message
+    assert "stationary" in found.message and found.certificate == np.inf
+    with jax.enable_x64(True):
+        params = tuple(lr_nn.types.Layer(*map(jnp.asarray, layer)) for layer in found.params)
+        start = lr_nn.init(net, jax.random.key(0), jnp.float64)
+        costs = [lr_nn.value_and_gradient(net, p, lr_nn.Batch(x, y), penalty) for p in (params, start)]
+        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(costs[0][1]))
+    assert largest <= 1e-6 * float(costs[1][0]) and found.cost < float(costs[1][0])
+    assert_close(found.cost, float(costs[0][0]), LENGTH)
+
+
 def test_too_few_steps_say_so_and_a_start_at_the_optimum_needs_few():
     net, x, y = rows("logistic")
     short = lr_nn.fit(net, x, y, max_steps=1)
@@ -317,11 +334,20 @@ REFUSALS = {
     "x too narrow": (lambda: lr_nn.fit(NET, X[:, :2], Y), ValueError, r"x must have shape \(n, 4\)"),
     "targets of two": (lambda: lr_nn.fit(NET, X, Y + 1), ValueError, "0 or 1, or probabilities"),
     "fewer targets": (lambda: lr_nn.fit(NET, X, Y[:-1]), ValueError, "60 rows but y has 59"),
-    "a deep network": (lambda: lr_nn.fit(lr_nn.mlp((D, 2, 1)), X, Y), ValueError, "one-layer networks"),
+    "a deep network with l1": (
+        lambda: lr_nn.fit(lr_nn.mlp((D, 2, 1)), X, Y, penalty=penalties.l1(0.1)),
+        ValueError,
+        "an l1 penalty on convex ones",
+    ),
+    "newton of a deep network": (
+        lambda: lr_nn.fit(lr_nn.mlp((D, 2, 1)), X, Y, solver="newton"),
+        ValueError,
+        "one of auto, lbfgs, newton_cg",
+    ),
     "an absolute error": (
         lambda: lr_nn.fit(lr_nn.Network((D, 1), (), lr_nn.losses.absolute_error), X, Y),
         ValueError,
-        "absolute_error: use lr_nn.train",
+        "use lr_nn.train for absolute_error",
     ),
     "a solver unheard of": (lambda: lr_nn.fit(NET, X, Y, solver="sgd"), ValueError, "solver must be one of auto"),
     "closed form of a logistic": (lambda: lr_nn.fit(NET, X, Y, solver="closed_form"), ValueError, "squared error"),

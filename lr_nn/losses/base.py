@@ -54,6 +54,11 @@ class Loss(ABC):
         return float("inf")
 
     @property
+    def smooth(self) -> bool:
+        """Has ℓ a derivative in η everywhere?"""
+        return True
+
+    @property
     def couples_outputs(self) -> bool:
         """Is ℓ not a sum over outputs? Then a shift common to all outputs is taken to change nothing."""
         return True

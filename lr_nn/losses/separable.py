@@ -42,6 +42,7 @@ class AbsoluteError(Separable):
     """ℓ = Σ_j |η_j - y_j|: a Laplace distribution with unit scale. At a tie the slope is 0."""
 
     name = "absolute_error"
+    smooth = False
 
     def mean(self, eta):
         return eta

@@ -32,6 +32,10 @@ class Through(Loss):
         return f"{self.inner.name} through {self.activation.name}"
 
     @property
+    def smooth(self):
+        return self.inner.smooth
+
+    @property
     def target(self):
         return self.inner.target
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from lr_nn.solvers import certificate, preconditioner
 from lr_nn.solvers import proximal as sparse
+from lr_nn.solvers.deep import Deep, NewtonCG, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.smooth import LBFGS, Newton, State, minimise
@@ -138,6 +139,14 @@ def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps
     return _certify(objective, _at(objective, jnp.asarray(best)), 1, ceiling)
 
 
+@partial(jax.jit, static_argnames="solver")
+def stationary(objective: Deep, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array, solver: str) -> State:
+    """A point at which no entry of ∇J is larger than `tolerance`, by one of `DEEP`, and one full step after it."""
+    direction = NewtonCG(objective) if solver == "newton_cg" else ScalarLBFGS()
+    return minimise(objective, direction, theta, tolerance, max_steps)
+
+
+DEEP = ("lbfgs", "newton_cg")
 Solver = Callable[[OneLayer, jax.Array, float, int], Found]
 SOLVERS: dict[str, Solver] = {"newton": newton, "lbfgs": lbfgs, "closed_form": closed_form, "proximal": proximal}
 
