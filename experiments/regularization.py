@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Options(runner.Options):
     """The options of regularization."""
 
-    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    strengths: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     """Strengths λ of the penalties, growing."""
 
 

@@ -76,7 +76,7 @@ class Bernoulli(Separable):
 
     def recession(self, y):
         """Up where y = 1, down where y = 0, not at all where it is a probability between."""
-        return np.sign(y - 0.5)[:, :, None] * np.eye(y.shape[1])[None], (y > 0) & (y < 1)
+        return np.where(y > 0.5, 1, -1)[:, :, None] * np.eye(y.shape[1])[None], (y > 0) & (y < 1)
 
     def valid(self, y):
         return (y >= 0) & (y <= 1)
