@@ -1,4 +1,4 @@
-"""Can a line fitted to labels of 0 and 1 classify? One far point, clearly of its class, moves it.
+"""Can a line fitted to 0 and 1 classify? A far point of its class moves it.
 
 Twenty points on a line with labels 0 and 1 get one more, far out on the right and rightly labelled 1. The least-squares
 line must bend towards it, and its crossing of one half moves among the ones; the logistic curve already says 1 there.

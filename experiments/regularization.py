@@ -1,4 +1,4 @@
-"""What does a penalty do? L2 shrinks, L1 makes zeros, and without one separable data have no fit at all.
+"""What does a penalty do? L2 shrinks, L1 makes zeros, separated data need one.
 
 On scikit-learn's breast-cancer data a logistic regression is fitted along a path of strengths. An L2 penalty is a
 Gaussian prior on the weights, of variance 1/(n λ), an L1 penalty a Laplace prior of scale 1/(n λ): the larger the

@@ -1,4 +1,4 @@
-"""Which solver, on an ill-conditioned problem? Cost against passes over the data, and against time.
+"""Which solver, on an ill-conditioned problem? Cost against passes and time.
 
 Logistic regression on columns of very different scale and correlation: gradient descent, momentum, SGD and Adam of
 optax run a fixed number of passes; L-BFGS and Newton of `lr_nn.fit` stop when their certificate is met.

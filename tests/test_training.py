@@ -226,11 +226,11 @@ def test_progress_tells_of_every_step_once():
 
 
 def test_two_trainings_of_one_shape_compile_once():
-    before = steps.advance._cache_size()
+    steps.advance.clear_cache()  # entries of optimisers that are gone may leave at any time
     optimizer = optax.sgd(0.25)
     for seed in range(3):
         lr_nn.train(NET, start(seed), rows(seed=seed), optimizer=optimizer, epochs=40 + seed)
-    assert steps.advance._cache_size() == before + 1
+    assert steps.advance._cache_size() == 1
 
 
 @pytest.mark.parametrize("make", [optax.sgd, partial(optax.sgd, momentum=0.9), optax.adagrad])
