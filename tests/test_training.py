@@ -226,11 +226,19 @@ def test_progress_tells_of_every_step_once():
 
 
 def test_two_trainings_of_one_shape_compile_once():
-    steps.advance.clear_cache()  # entries of optimisers that are gone may leave at any time
     optimizer = optax.sgd(0.25)
-    for seed in range(3):
-        lr_nn.train(NET, start(seed), rows(seed=seed), optimizer=optimizer, epochs=40 + seed)
-    assert steps.advance._cache_size() == 1
+    data, starts = [rows(seed=seed) for seed in range(3)], [start(seed) for seed in range(3)]
+    batches = {"batch_size": 4, "key": jax.random.key(0)}
+    lr_nn.train(NET, starts[0], data[0], optimizer=optimizer, epochs=4, **batches)
+    traced = []
+    with pytest.MonkeyPatch.context() as patch:
+        advance = steps.take
+        patch.setattr(steps, "take", lambda *args, **more: traced.append(1) or advance(*args, **more))
+        for seed in (1, 2):
+            lr_nn.train(NET, starts[seed], data[seed], optimizer=optimizer, epochs=4 + seed, **batches)
+        assert not traced
+        lr_nn.train(NET, starts[0], data[0], optimizer=optax.sgd(0.5), epochs=4, **batches)
+        assert traced, "another optimiser is traced anew, and seen"
 
 
 @pytest.mark.parametrize("make", [optax.sgd, partial(optax.sgd, momentum=0.9), optax.adagrad])

@@ -173,7 +173,7 @@ class LBFGS(NamedTuple):
 # one number is read.
 DIGITS, CHEAPEST, LITTLE, PRODUCTS = 7, 3, 6, 64
 # Steps before the first factor, and that the first serves; a factor that gains more digits a step is as good as new.
-FEWEST, TERM, WORN = 1, 3, 0.4
+FEWEST, TERM, WORN = 1, 1, 0.4
 
 
 class Newton(NamedTuple):
