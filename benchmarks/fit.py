@@ -36,7 +36,7 @@ class Tuned(NamedTuple):
     gap: float
 
 
-def ours(problem: Problem, x: Any, best: float) -> Callable[[], Any]:
+def ours(problem: Problem, x: Any) -> Callable[[], Any]:
     """`fit` with a tolerance that certifies the gap."""
     k = int(problem.y.max()) + 1 if problem.classes else 1
     net = lr_nn.softmax_regression(x.shape[1], k) if problem.classes else lr_nn.logistic_regression(x.shape[1])
@@ -75,12 +75,12 @@ def compared(problem: Problem, peers: dict[str, fit_peers.Solve], rounds: int) -
     """A row for each competitor: seconds relative to `lr_nn.fit`, the gap it reached and at what tolerance."""
     with jax.enable_x64(True):
         x = jax.device_put(problem.x)
-    run = ours(problem, x, 0.0)
+    run = ours(problem, x)
     best = problem.cost(run())
     began = time.perf_counter()
     run()
     patience = max(5.0, PATIENCE * (time.perf_counter() - began))
-    found = {OURS: Tuned(run, GAP, 0.0), FROM_NUMPY: Tuned(ours(problem, problem.x, best), GAP, 0.0)}
+    found = {OURS: Tuned(run, GAP, 0.0), FROM_NUMPY: Tuned(ours(problem, problem.x), GAP, 0.0)}
     missed = []
     for name, solve in peers.items():
         for threads in THREADS:
