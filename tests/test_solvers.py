@@ -1,5 +1,7 @@
 """The parts that fits are assembled from, each against its definition."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,12 +108,23 @@ def test_two_loops_are_the_bfgs_update_of_the_inverse_and_old_pairs_leave(float6
 @pytest.mark.parametrize("name", ["bernoulli", "poisson, no bias"])
 def test_the_factor_solves_with_the_hessian_of_a_loss_that_is_a_sum_over_outputs(float64, name):
     objective, theta = problem(name)
-    narrow = jax.tree.map(lambda a: a.astype(jnp.float32), objective)
-    factor = preconditioner.build(narrow, theta)
+    objective = replace(objective, x=objective.x + 30 * objective.x[:, :1])
+    factor = preconditioner.build(objective, theta)
     hessian = np.asarray(objective.hessian(objective.at(theta).eta))
     vector = np.sin(np.arange(theta.size))
     solved = preconditioner.solve(objective, factor, jnp.asarray(1e-30 * vector))
     np.testing.assert_allclose(np.asarray(solved) * 1e30, np.linalg.solve(hessian, vector), rtol=1e-3, atol=1e-4)
+
+
+def test_of_independent_columns_the_factor_is_their_scale(float64):
+    rows = np.random.default_rng(0).standard_normal((400, 20)) * 10.0 ** np.arange(-4, 6).repeat(2)
+    net = lr_nn.logistic_regression(20)
+    y, share, zero = jnp.ones((400, 1)), jnp.full(400, 1 / 400), jnp.zeros(())
+    objective = OneLayer(jnp.asarray(rows), y, share, None, zero, zero, net)
+    scale, lower = preconditioner.build(objective, jnp.zeros(21))
+    assert (np.asarray(lower[0]) == np.eye(21)).all()
+    squares = (objective.inputs() ** 2).mean(axis=0) / 4
+    np.testing.assert_allclose(scale[0], 1 / np.sqrt(squares), rtol=tolerance(np.float32))
 
 
 @every_net
@@ -144,7 +157,7 @@ def test_both_certificates_of_a_penalised_cost_are_bounds_and_near_the_optimum_t
     assert jnp.abs(best.gradient).max() < 1e-8
     near = objective.at(objective.centred(theta + distance * jnp.sin(jnp.arange(theta.size))))
     gap = near.cost - best.cost
-    strong, local = certificate.strong(objective, near), certificate.local(objective, near).bound
+    strong, local = certificate.strong(objective, near, jnp.asarray(jnp.inf)), certificate.local(objective, near).bound
     assert gap <= strong and gap <= local
     if distance < 1e-2:
         assert local <= 1.2 * gap

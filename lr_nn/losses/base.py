@@ -163,10 +163,10 @@ class Separable(Loss):
         """E[(∂ℓ/∂η_ij)²], elementwise: the diagonal of the Fisher."""
 
     def value(self, eta, y):
-        return self._flat(self.term, eta, y).sum(axis=1)
+        return self._flat(self.term, eta, self.encode(y, eta)).sum(axis=1)
 
     def residual(self, eta, y):
-        return self._flat(self.slope, eta, y)
+        return self._flat(self.slope, eta, self.encode(y, eta))
 
     def hessian_multiply(self, eta, y, v):
         return lift(self.curvature(eta, self.encode(y, eta)), v.ndim) * v
@@ -175,16 +175,16 @@ class Separable(Loss):
         return lift(self.information(eta), v.ndim) * v
 
     def fisher_diagonal(self, eta):
-        return self.information(eta)
+        return self._flat(self.information, eta)
 
     def fisher_factor(self, eta):
         columns = jnp.eye(eta.shape[1], dtype=eta.dtype)[:, None, :]
         return columns * jnp.sqrt(self.information(eta))[None]
 
-    def _flat(self, function, eta, y):
-        """function(η, y) on flattened arrays: XLA:CPU is ten times slower over a trailing axis of one.
+    def _flat(self, function, eta, *others):
+        """function(η, ...) on flattened arrays: XLA:CPU is ten times slower over a trailing axis of one.
 
         The barrier keeps the compiler from moving the reshape away again.
         """
         flat = jax.lax.optimization_barrier(eta.reshape(-1))
-        return function(flat, self.encode(y, eta).reshape(-1)).reshape(eta.shape)
+        return function(flat, *(other.reshape(-1) for other in others)).reshape(eta.shape)

@@ -22,19 +22,35 @@ class Certificate(NamedTuple):
     flat: jax.Array
 
 
-def strong(objective: OneLayer, point: Point) -> jax.Array:
+def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
     """The bound of an L2 penalty: J less its minimum over the bias is l2-strongly convex in w.
 
     (‖∇_w J‖ + R ε)² / (2 l2) + ε u, with ε = ‖∇_b J‖, R = max ‖x_i‖, u a bound on the distance of b from its best
-    value at w, and R ε one on the change of ∇_w J on the way there.
+    value at w, and R ε one on the change of ∇_w J on the way there. Where that is more than `enough`, and the outputs
+    are not coupled, the change is computed to first order, at the price of another pass.
     """
     w, b = objective.split(point.gradient)
     if b is None:
         return (w * w).sum() / (2 * objective.l2)
-    error = jnp.linalg.norm(b)
     distance, change = _bias_distance(objective, point, b)
     reach = jnp.sqrt((objective.x * objective.x).sum(axis=1).max())
-    return (jnp.sqrt((w * w).sum()) + reach * change) ** 2 / (2 * objective.l2) + error * distance
+
+    def total(slope: jax.Array, slack: jax.Array) -> jax.Array:
+        return (jnp.linalg.norm(slope) + slack) ** 2 / (2 * objective.l2) + jnp.linalg.norm(b) * distance
+
+    def first_order() -> jax.Array:
+        curvature = objective.share[:, None] * objective.net.loss.fisher_diagonal(point.eta)
+        across, along = objective.split(objective.gradient(jnp.zeros_like(point.theta), curvature))
+        assert along is not None
+        # |r(b + u) - r(b) - u r'(b)| ≤ (e^{cu} - 1) u r'(b), once for x and once for the step of b that is taken here.
+        c = objective.net.loss.concordance
+        rest = 2 * reach * jnp.linalg.norm(along * distance * jnp.expm1(c * distance))
+        return total(w - across * (b / along)[None], rest)
+
+    whole = total(w, reach * change)
+    if objective.net.loss.couples_outputs:
+        return whole
+    return jax.lax.cond(whole <= enough, lambda: whole, first_order)
 
 
 def sparse(objective: OneLayer, point: Point) -> jax.Array:
@@ -51,21 +67,17 @@ def _bias_distance(objective: OneLayer, point: Point, slope: jax.Array) -> tuple
     """How far b is from its best value at most, and the sum of ‖changes of share_i δ_i‖ on the way."""
     loss, k = objective.net.loss, len(slope)
     c, error = loss.concordance, jnp.linalg.norm(slope)
-    columns = loss.fisher_factor(point.eta)
-    curvature = jnp.einsum("cni,cnj->ij", columns, weighted_columns(columns, objective.share))
     if loss.couples_outputs:
-        curvature = curvature + jnp.ones((k, k)) / k * jnp.trace(curvature)
-    least = jnp.linalg.eigvalsh(curvature)[0]
+        columns = loss.fisher_factor(point.eta)
+        curvature = jnp.einsum("cni,cnj->ij", columns, objective.share[None, :, None] * columns)
+        least = jnp.linalg.eigvalsh(curvature + jnp.ones((k, k)) / k * jnp.trace(curvature))[0]
+    else:
+        least = (objective.share[:, None] * loss.fisher_diagonal(point.eta)).sum(axis=0).min()
     fraction = c * error / least
     distance = jnp.where(c > 0, -jnp.log1p(-jnp.minimum(fraction, 1)) / max(c, 1e-300), error / least)
     distance = jnp.where(least > 0, distance, jnp.inf)
     # Residuals of a loss that is a sum over outputs all move one way with b: their changes add up to that of the slope.
     return distance, distance / 2 if loss.couples_outputs else jnp.abs(slope).sum()
-
-
-def weighted_columns(columns: jax.Array, share: jax.Array) -> jax.Array:
-    """share_i times row i of every column (k, n, k)."""
-    return share[None, :, None] * columns
 
 
 def local(objective: OneLayer, point: Point) -> Certificate:
@@ -74,16 +86,15 @@ def local(objective: OneLayer, point: Point) -> Certificate:
     Within ‖h‖_H ≤ ρ every η_i moves by at most ρ max ‖x̃_i‖_{H⁻¹} ≤ ρ M / c, so the Hessian stays above e^{-ρM} H;
     if ρ = 2 δ e^{ρM} has a solution, J is larger than here on the boundary, and the minimum lies inside.
     """
-    hessian, (d, k) = objective.hessian(point.eta), objective.net.sizes
+    hessian, k = objective.hessian(point.eta), objective.net.sizes[1]
     inputs = objective.inputs()
     q = inputs.shape[1]
-    ridge = jnp.full(q, objective.l2).at[d:].set(0)
     diagonal = jnp.diagonal(hessian).reshape(q, k).mean(axis=1)
     scale = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
     wide = jnp.repeat(scale, k)
     scaled = wide[:, None] * hessian * wide[None]
     if objective.net.loss.couples_outputs:  # a shift common to all outputs changes nothing: give it a curvature
-        scaled = scaled + jnp.kron(jnp.diag((ridge == 0).astype(scaled.dtype)), jnp.ones((k, k)) / k)
+        scaled = scaled + jnp.kron(jnp.diag((objective.ridge() == 0).astype(scaled.dtype)), jnp.ones((k, k)) / k)
     values, vectors = jnp.linalg.eigh(scaled)
     keep = values > 8 * len(values) * jnp.finfo(values.dtype).eps * values[-1]
     turned = jnp.where(keep, (vectors.T @ (wide * point.gradient)) ** 2 / jnp.where(keep, values, 1), 0)

@@ -23,7 +23,7 @@ class OneLayer:
     """J(θ) = Σ share_i ℓ_i + (l2/2) Σ w², smooth, with `share` = s / Σ s, `y` encoded, `offset` None or (n, k).
 
     The strength `l1` is carried for the solver that knows what to do with l1 Σ |w|; costs and gradients here are
-    without it.
+    without it. `l2` is a number, or (d, 1), one for each row of w.
     """
 
     x: jax.Array
@@ -56,14 +56,14 @@ class OneLayer:
             eta = eta + self.offset
         w = self.split(theta).w
         residual = weighted(self.net.loss.residual(eta, self.y), self.share)
-        cost = (self.share * self.net.loss.value(eta, self.y)).sum() + self.l2 / 2 * (w * w).sum()
+        cost = (self.share * self.net.loss.value(eta, self.y)).sum() + (self.l2 / 2 * w * w).sum()
         return Point(theta, eta, cost, self.gradient(theta, residual))
 
     def line(self, point: Point, direction: jax.Array) -> Line:
         """J(θ + t direction) as a function of t: one reading of `x` for η̇, and one more where a step is taken."""
         eta_dot = self.predictor(direction)
         w, w_dot = self.split(point.theta).w, self.split(direction).w
-        here, flat, bend = (self.l2 * (a * b).sum() for a, b in ((w, w), (w, w_dot), (w_dot, w_dot)))
+        here, flat, bend = ((self.l2 * a * b).sum() for a, b in ((w, w), (w, w_dot), (w_dot, w_dot)))
 
         def at(t: jax.Array) -> OnLine:
             eta = point.eta + t * eta_dot
@@ -80,21 +80,21 @@ class OneLayer:
     def bound(self, point: Point, decrement: jax.Array) -> jax.Array:
         """‖∇_w J‖² / (2 l2) by strong convexity; without an L2 penalty, the decrement."""
         w = self.split(point.gradient).w
-        strong = (w * w).sum() / (2 * jnp.where(self.l2 > 0, self.l2, 1))
-        return jnp.where(self.l2 > 0, strong, decrement)
+        least = self.l2.min()
+        return jnp.where(least > 0, (w * w).sum() / (2 * jnp.where(least > 0, least, 1)), decrement)
 
     def gradient(self, theta: jax.Array, residual: jax.Array) -> jax.Array:
         """∇J from the residuals at θ: xᵀ residual + l2 w, and Σ residual."""
         w, b = self.split(theta)
-        by_weight = weight_gradient((self.x, residual)) + self.l2 * w
+        # Of one output: a product and a sum, which XLA:CPU makes on all cores; a matrix times a vector, on one.
+        total = (self.x * residual).sum(axis=0)[:, None] if w.shape[1] == 1 else weight_gradient((self.x, residual))
+        by_weight = total + self.l2 * w
         return self.join(Layer(by_weight, None if b is None else residual.sum(axis=0)))
 
     def hessian(self, eta: jax.Array) -> jax.Array:
         """∇²J at η, (p, p), of a canonical loss: Σ share_i Σ_c (x̃_i ⊗ f_ic)(x̃_i ⊗ f_ic)ᵀ + l2, f the Fisher factor."""
-        d, k = self.net.sizes
         inputs = self.inputs()
-        ridge = jnp.full((d, k), self.l2)
-        total = jnp.diag(self.join(Layer(ridge, jnp.zeros_like(ridge[0]) if self.net.bias else None)))
+        total = jnp.diag(jnp.repeat(self.ridge(), self.net.sizes[1]))
 
         def add(total: jax.Array, column: jax.Array):
             rows = jnp.einsum("na,nk->nak", inputs, column).reshape(len(inputs), -1)
@@ -111,6 +111,11 @@ class OneLayer:
             return theta
         w, b = self.split(theta)
         return self.join(Layer(w - w.mean(axis=1, keepdims=True), None if b is None else b - b.mean()))
+
+    def ridge(self) -> jax.Array:
+        """The strengths l2 of the rows of θ as (d + 1, k): none for the bias."""
+        strengths = jnp.broadcast_to(self.l2, (self.x.shape[1], 1))[:, 0]
+        return jnp.append(strengths, 0) if self.net.bias else strengths
 
     def inputs(self) -> jax.Array:
         """x with the constant 1 of the bias last: row a of θ, as (d + 1, k), multiplies its column a."""

@@ -33,24 +33,32 @@ def identity(objective: OneLayer) -> Factor:
 
 
 def build(sample: OneLayer, theta: jax.Array) -> Factor:
-    """The factor at θ from the rows of `sample`, an objective in float32.
+    """The factor at θ from the rows of `sample`.
 
     Of a loss that couples its outputs only the diagonal of its curvature is used, averaged over outputs where they
-    are many.
+    are many. Where correlations are no larger than those of independent columns on so few rows, they are noise, and
+    the factor is the scale alone.
     """
-    theta = theta.astype(jnp.float32)
+    sample, theta = jax.tree.map(lambda a: a.astype(jnp.float32), (sample, theta))
     eta = sample.predictor(theta)
     curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
     if _outputs(sample) == 1:
         curvature = curvature.mean(axis=1, keepdims=True)
-    inputs = sample.inputs()
-    ridge = jnp.full(inputs.shape[1], sample.l2).at[sample.net.sizes[0] :].set(0)
+    x, bias = sample.x, sample.net.bias
 
     def one(curvature: jax.Array) -> Factor:
-        hessian = inputs.T @ weighted(inputs, sample.share * curvature) + jnp.diag(ridge)
+        weight = sample.share * curvature
+        rows = weighted(x, weight)
+        hessian = x.T @ rows
+        if bias:
+            edge = rows.sum(axis=0)
+            hessian = jnp.block([[hessian, edge[:, None]], [edge[None], weight.sum().reshape(1, 1)]])
+        hessian = hessian + jnp.diag(sample.ridge())
         scale = lax.rsqrt(jnp.maximum(jnp.diagonal(hessian), jnp.finfo(jnp.float32).tiny))
-        scaled = scale[:, None] * hessian * scale[None]
-        return Factor(scale, jnp.linalg.cholesky(scaled + JITTER * jnp.eye(len(scale), dtype=scaled.dtype)))
+        scaled, eye = scale[:, None] * hessian * scale[None], jnp.eye(len(scale), dtype=hessian.dtype)
+        noise = len(scale) ** 2 * (weight * weight).sum() / weight.sum() ** 2
+        independent = ((scaled - eye) ** 2).sum() <= 2 * noise
+        return Factor(scale, lax.cond(independent, lambda: eye, lambda: jnp.linalg.cholesky(scaled + JITTER * eye)))
 
     return lax.map(one, curvature.T)
 

@@ -114,11 +114,10 @@ def model(sample: OneLayer, theta: jax.Array) -> jax.Array:
     eta = sample.predictor(theta) if sample.offset is None else sample.predictor(theta) + sample.offset
     if sample.net.loss.couples_outputs:
         return _lifted(sample.hessian(eta))[None]
-    inputs, d = sample.inputs(), sample.net.sizes[0]
-    ridge = jnp.full(inputs.shape[1], sample.l2).at[d:].set(0)
+    inputs = sample.inputs()
 
     def one(curvature: jax.Array) -> jax.Array:
-        return _lifted(inputs.T @ weighted(inputs, sample.share * curvature) + jnp.diag(ridge))
+        return _lifted(inputs.T @ weighted(inputs, sample.share * curvature) + jnp.diag(sample.ridge()))
 
     return lax.map(one, sample.net.loss.fisher_diagonal(eta).T)
 

@@ -23,8 +23,13 @@ from lr_nn.solvers.smooth import LBFGS, Newton, State, minimise
 LEAST, SAMPLE, CHEAP = 40, 160, 16
 # So many numbers stay near the processor: their whole Hessian is cheap, and rare categories are all in it.
 FITS = 4e6
+SMALL = 2e6
 # The optimum of a sample is that far from the optimum of all, or farther: no use in coming nearer.
 NEAR = 1e-4
+# A column is known by rows worth so many of equal size.
+KNOWN = 20
+# Nearer than that float32 cannot be trusted to come.
+NARROW = 1e-8
 # The whole Hessian is factored, for a certificate, up to so many parameters.
 WHOLE = 2500
 # So many products of numbers make the Hessian of all rows cheap.
@@ -52,8 +57,8 @@ def _newton(objective: OneLayer, theta: jax.Array, tolerance: jax.Array, max_ste
 
 
 @jax.jit
-def _lbfgs(direction: LBFGS, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
-    return minimise(direction.objective, direction, theta, tolerance, max_steps)
+def _lbfgs(direction: LBFGS, theta: jax.Array, near: jax.Array, max_steps: jax.Array) -> State:
+    return minimise(direction.objective, direction, theta, direction.tolerance, max_steps, near)
 
 
 @jax.jit
@@ -71,7 +76,7 @@ _local = jax.jit(certificate.local)
 
 
 @jax.jit
-def _report(objective: OneLayer, point: Point) -> tuple[jax.Array, ...]:
+def _report(objective: OneLayer, point: Point, enough: jax.Array) -> tuple[jax.Array, ...]:
     """The cost with its penalties, the largest entry of the subgradient, the bound that the penalties give, and what
     to add to every bound: η was carried from step to step, and may have drifted from that of θ by rounding.
     """
@@ -81,43 +86,75 @@ def _report(objective: OneLayer, point: Point) -> tuple[jax.Array, ...]:
         kind,
         [
             lambda: jnp.full_like(point.cost, jnp.inf),
-            lambda: certificate.strong(objective, point),
+            lambda: certificate.strong(objective, point, enough),
             lambda: certificate.sparse(objective, point),
         ],
     )
     eta = objective.predictor(point.theta)
     eta = eta if objective.offset is None else eta + objective.offset
-    residual = objective.share[:, None] * objective.net.loss.residual(eta, objective.y)
+    residual = objective.share[:, None] * objective.net.loss.residual(point.eta, objective.y)
     drift = 2 * jnp.abs(eta - point.eta).max() * jnp.abs(residual).sum()
     return sparse.composite(objective, point.cost, point.theta), largest, bound, drift
 
 
 def newton(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
     """Damped Newton with the whole Hessian, for few parameters."""
-    return _certified(partial(_newton, objective), objective, theta, ceiling, max_steps)
 
-
-def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
-    """L-BFGS, helped by the curvature of a sample of rows; on many rows begun at the optimum of that sample."""
-    sample, few = _sample(objective)
-    direction = LBFGS.nothing(objective, few)
-    if sample is not objective:
-        near = jnp.asarray(max(ceiling, NEAR))
-        first = _lbfgs(LBFGS.nothing(sample, few), theta, near, jnp.asarray(max_steps))
-        theta = first.point.theta
-        factor = _build(few, theta) if bool(first.known.built) else first.known.factor
-        direction = direction._replace(factor=factor, built=first.known.built)
-
-    def go(theta: jax.Array, tolerance: jax.Array, steps: jax.Array) -> State:
-        return _lbfgs(direction, theta, tolerance, steps)
+    def go(theta: jax.Array, tolerance: float, steps: int) -> State:
+        return _newton(objective, theta, jnp.asarray(tolerance), jnp.asarray(steps))
 
     return _certified(go, objective, theta, ceiling, max_steps)
 
 
+def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
+    """L-BFGS helped by curvature: begun on a sample of the rows, and then in float32, where that costs little."""
+    sample = _sampled(objective, theta)
+    whole = _narrow(objective) if objective.x.size <= FITS else None
+    factor, built = preconditioner.identity(objective), jnp.zeros((), bool)
+    if sample is not None:
+        near = max(ceiling, NEAR)
+        state = _search(sample, sample, factor, built, theta, near, near, max_steps)
+        theta, built = state.point.theta, state.known.built
+        factor = _build(sample, theta) if bool(built) else factor
+    steps = 0
+    if whole is not None:
+        near = max(ceiling, NARROW)
+        state = _search(whole, whole, factor, built, theta, near, near, max_steps)
+        theta, factor, built, steps = state.point.theta, state.known.factor, state.known.built, int(state.steps)
+    model = next((rows for rows in (whole, sample) if rows is not None), objective)
+
+    def go(theta: jax.Array, tolerance: float, steps: int) -> State:
+        return _search(objective, model, factor, built, theta, tolerance, 0.0, steps)
+
+    found = _certified(go, objective, theta, ceiling, max(1, max_steps - steps))
+    return found._replace(steps=steps + found.steps)
+
+
+def _search(
+    objective: OneLayer,
+    model: OneLayer,
+    factor: preconditioner.Factor,
+    built: jax.Array,
+    theta: jax.Array,
+    tolerance: float,
+    near: float,
+    max_steps: int,
+) -> State:
+    """`_lbfgs` in the precision of the objective."""
+    dtype = objective.x.dtype
+    direction = LBFGS(objective, model, jnp.asarray(tolerance, dtype), factor, built)
+    return _lbfgs(direction, theta.astype(dtype), jnp.asarray(near, dtype), jnp.asarray(max_steps))
+
+
 def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
     """Proximal Newton, for L1 penalties; its model is the Hessian of all rows while that costs little."""
-    few = _sample(objective)[1] if objective.x.size * objective.x.shape[1] > DENSE else _narrow(objective)
-    return _certified(partial(_proximal, objective, few), objective, theta, ceiling, max_steps)
+    few = _sampled(objective, theta) if objective.x.size * objective.x.shape[1] > DENSE else None
+    few = _narrow(objective) if few is None else few
+
+    def go(theta: jax.Array, tolerance: float, steps: int) -> sparse.State:
+        return _proximal(objective, few, theta, jnp.asarray(tolerance), jnp.asarray(steps))
+
+    return _certified(go, objective, theta, ceiling, max_steps)
 
 
 def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
@@ -152,7 +189,7 @@ SOLVERS: dict[str, Solver] = {"newton": newton, "lbfgs": lbfgs, "closed_form": c
 
 
 def _certified(
-    go: Callable[[jax.Array, jax.Array, jax.Array], State | sparse.State],
+    go: Callable[[jax.Array, float, int], State | sparse.State],
     objective: OneLayer,
     theta: jax.Array,
     ceiling: float,
@@ -162,7 +199,7 @@ def _certified(
     found: list[Found] = []
     steps, tolerance = 0, ceiling
     while len(found) < ROUNDS and steps < max_steps:
-        state = go(theta, jnp.asarray(tolerance), jnp.asarray(max_steps - steps))
+        state = go(theta, tolerance, max_steps - steps)
         steps += int(state.steps)
         found.append(_certify(objective, state.point, steps, ceiling))
         if found[-1].bound <= ceiling or not np.isfinite(float(state.point.cost)):
@@ -176,7 +213,7 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     if objective.x.dtype != jnp.float64:
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
         point = _at(objective, point.theta.astype(jnp.float64))
-    cost, largest, bound, drift = map(float, _report(objective, point))
+    cost, largest, bound, drift = map(float, _report(objective, point, jnp.asarray(ceiling)))
     flat = 0
     if bound + drift > ceiling and float(objective.l1) == 0 and point.theta.size <= WHOLE:
         local = _local(objective, point)
@@ -184,16 +221,41 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     return Found(objective, point, steps, cost, largest, bound + drift, flat)
 
 
-def _sample(objective: OneLayer) -> tuple[OneLayer, OneLayer]:
-    """Rows that stand for all, in the precision of the search and in float32."""
+def _sampled(objective: OneLayer, theta: jax.Array) -> OneLayer | None:
+    """Rows that stand for all, in float32; None where all should."""
     n, q = objective.x.shape[0], objective.x.shape[1] + 1
-    if n >= 2 * LEAST * q and n * q > FITS:
-        rows = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
-        chosen = jnp.asarray(np.sort(np.random.default_rng(0).choice(n, rows, replace=False, shuffle=False)))
-        picked = jax.tree.map(lambda a: a[chosen] if a.ndim else a, objective)
-        objective = replace(picked, share=picked.share / picked.share.sum())
-    return objective, _narrow(objective)
+    if n < 2 * LEAST * q or n * q <= SMALL:
+        return None
+    rows = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
+    chosen = np.random.default_rng(0).choice(n, rows, replace=False, shuffle=False)
+    return _guarded(_rows(objective, np.sort(chosen).astype(np.int32)), objective, theta)
 
 
+@jax.jit
+def _rows(objective: OneLayer, chosen: jax.Array) -> OneLayer:
+    picked = jax.tree.map(lambda a: (a[chosen] if a.ndim else a).astype(jnp.float32), objective)
+    return replace(picked, share=picked.share / picked.share.sum())
+
+
+@jax.jit
+def _guarded(sample: OneLayer, objective: OneLayer, theta: jax.Array) -> OneLayer:
+    """A column that few rows know may have none of its curvature in them, and its coefficient might go anywhere: it
+    gets a ridge of the curvature that it has in all rows, at θ and roughly.
+    """
+    squares = sample.x * sample.x
+    total, most = sample.share @ squares, (sample.share * sample.share) @ (squares * squares)
+    rare = total * total <= KNOWN * most
+
+    def ridge() -> jax.Array:
+        eta = sample.predictor(theta.astype(jnp.float32))
+        curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
+        square = (objective.share[:, None] * objective.x * objective.x).sum(axis=0).astype(jnp.float32)
+        return jnp.where(rare, square * curvature.mean(), 0)
+
+    extra = jax.lax.cond(rare.any(), ridge, lambda: jnp.zeros_like(total))
+    return replace(sample, l2=sample.l2 + extra[:, None])
+
+
+@jax.jit
 def _narrow(objective: OneLayer) -> OneLayer:
     return jax.tree.map(lambda a: a.astype(jnp.float32), objective)

@@ -45,22 +45,31 @@ class Direction(Protocol):
 
 
 class State(NamedTuple):
-    """Where the loop is, and why it may stop: `met` the bound and taken the step after it, or `stalled`."""
+    """Where the loop is, and why it may stop: `met` the bound and taken the step after it, or `idle` for too long."""
 
     point: Point
     known: Any
     steps: jax.Array
     met: jax.Array
-    stalled: jax.Array
+    idle: jax.Array
+
+
+IDLE = 3
 
 
 def minimise(
-    objective: Objective, direction: Direction, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array
+    objective: Objective,
+    direction: Direction,
+    theta: jax.Array,
+    tolerance: jax.Array,
+    max_steps: jax.Array,
+    near: jax.Array | float = 0.0,
 ) -> State:
     """Steps until the objective's bound is within `tolerance`, and one full step more.
 
-    Stalled: neither cost nor gradient became smaller (what rounding allows is reached), or the cost is not finite
-    anywhere along the direction; the point before is kept.
+    Or until the decrement -⟨direction, ∇J⟩ is within `near`, for an optimum that is only where the next search begins.
+    A step is idle if neither cost nor gradient became smaller: three in a row, and what rounding allows is reached.
+    Where the cost is not finite along the direction the loop ends at the point before.
     """
 
     def step(state: State) -> State:
@@ -69,22 +78,23 @@ def minimise(
         slope = along @ point.gradient
         along = jnp.where(jnp.isfinite(along).all() & (slope < 0), along, -point.gradient)
         slope = along @ point.gradient
-        last = objective.bound(point, -slope) <= tolerance
+        last = (objective.bound(point, -slope) <= tolerance) | (-slope <= near)
         line = objective.line(point, along)
         t, found = search(line.at, point.cost, slope)
         new = line.land(t, found)
         fine = jnp.isfinite(new.cost) & jnp.isfinite(new.gradient).all()
         shorter = jnp.linalg.norm(new.gradient) < jnp.linalg.norm(point.gradient)
-        stalled = ~fine | ((new.cost >= point.cost) & ~shorter)
+        idle = ~fine | ((new.cost >= point.cost) & ~shorter)
         known = direction.learn(state.known, point, new)
-        kept, known = jax.tree.map(lambda a, b: jnp.where(stalled, b, a), (new, known), (point, state.known))
-        return State(kept, known, state.steps + 1, last, stalled)
+        kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, point)
+        return State(kept, known, state.steps + 1, last, jnp.where(fine, jnp.where(idle, state.idle + 1, 0), IDLE))
 
     def goes_on(state: State) -> jax.Array:
-        return ~state.met & ~state.stalled & (state.steps < max_steps)
+        return ~state.met & (state.idle < IDLE) & (state.steps < max_steps)
 
-    point, no = objective.at(theta), jnp.zeros((), bool)
-    first = State(point, direction.start(point), jnp.zeros((), int), no, ~jnp.isfinite(point.cost))
+    point, none = objective.at(theta), jnp.zeros((), int)
+    idle = jnp.where(jnp.isfinite(point.cost), none, IDLE)
+    first = State(point, direction.start(point), none, jnp.zeros((), bool), idle)
     return lax.while_loop(goes_on, step, first)
 
 
@@ -92,7 +102,7 @@ class Guess(NamedTuple):
     """Pairs of steps, the factor that they correct and whether one was built.
 
     `age`: steps since; `term`: how many it serves at least, twice as long each time: where no factor helps, the pairs
-    must. `first` and `since`: the length of the gradient at the start and when the factor was built.
+    must. `since` and `goal`: the length of the gradient when the factor was built, and that at which the search ends.
     """
 
     memory: Memory
@@ -100,26 +110,22 @@ class Guess(NamedTuple):
     built: jax.Array
     age: jax.Array
     term: jax.Array
-    first: jax.Array
     since: jax.Array
+    goal: jax.Array
 
 
 class LBFGS(NamedTuple):
     """L-BFGS from a scalar, or, where that is slow, from the curvature of `sample`, rows that stand for all.
 
-    `sample` is an objective in float32; `factor` and `built` come from an earlier run, or from `nothing`. The direction
-    is not that of optax, whose first guess can only be a scalar.
+    `factor`, if it was `built`, comes from an earlier search; `tolerance` is that of the search. The direction is not
+    that of optax, whose first guess can only be a scalar.
     """
 
     objective: OneLayer
     sample: OneLayer
+    tolerance: jax.Array
     factor: Factor
     built: jax.Array
-
-    @classmethod
-    def nothing(cls, objective: OneLayer, sample: OneLayer) -> LBFGS:
-        """Without a factor to begin with."""
-        return cls(objective, sample, preconditioner.identity(objective), jnp.zeros((), bool))
 
     def start(self, point: Point) -> Guess:
         """No pairs; a factor at once where it costs little, for it knows the units of the columns."""
@@ -129,7 +135,9 @@ class LBFGS(NamedTuple):
             factor = lax.cond(built, lambda: factor, lambda: preconditioner.build(self.sample, point.theta))
             built = jnp.ones((), bool)
         memory = pairs.empty(MEMORY, point.theta)
-        return Guess(memory, factor, built, none, jnp.full((), TERM), length, length)
+        far = self.objective.bound(point, jnp.zeros_like(length)) / self.tolerance
+        goal = length / jnp.where(far > 1, jnp.sqrt(far), DIGITS)
+        return Guess(memory, factor, built, none, jnp.full((), TERM), length, goal)
 
     def propose(self, point: Point, known: Guess) -> jax.Array:
         """-H ∇J."""
@@ -148,14 +156,14 @@ class LBFGS(NamedTuple):
         """One pair more; or a new factor and no pairs, if at the rate so far more steps remain than it costs."""
         length, age = jnp.linalg.norm(new.gradient), known.age + 1
         gained = jnp.log10(known.since / length) / age.astype(length.dtype)
-        remain = (DIGITS - jnp.log10(known.first / length)) / jnp.maximum(gained, 1e-3)
+        remain = jnp.log10(length / known.goal) / jnp.maximum(gained, 1e-3)
         worn = known.built & (age >= known.term) & (gained < WORN)
         due = (remain > self.price()) & (worn | (~known.built & (age >= FEWEST)))
 
         def rebuild() -> Guess:
             factor, none = preconditioner.build(self.sample, new.theta), jnp.zeros((), int)
             memory = pairs.empty(MEMORY, new.theta)
-            return Guess(memory, factor, jnp.ones((), bool), none, 2 * known.term, known.first, length)
+            return Guess(memory, factor, jnp.ones((), bool), none, 2 * known.term, length, known.goal)
 
         def remember() -> Guess:
             memory = pairs.remember(known.memory, new.theta - old.theta, new.gradient - old.gradient)
@@ -169,9 +177,9 @@ class LBFGS(NamedTuple):
         return CHEAPEST + q * rows * self.factor.scale.shape[0] / (PRODUCTS * self.objective.y.size)
 
 
-# Digits that the gradient is to lose; the price of a factor on no rows, and one that is little; products made while
-# one number is read.
-DIGITS, CHEAPEST, LITTLE, PRODUCTS = 7, 3, 6, 64
+# What the gradient is to be divided by where no penalty says so; the price of a factor on no rows, and one that is
+# little; products made while one number is read.
+DIGITS, CHEAPEST, LITTLE, PRODUCTS = 1e7, 3, 6, 64
 # Steps before the first factor, and that the first serves; a factor that gains more digits a step is as good as new.
 FEWEST, TERM, WORN = 1, 1, 0.4
 
