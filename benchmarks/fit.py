@@ -43,9 +43,10 @@ def ours(problem: Problem, x: Any) -> Callable[[], Any]:
     penalty = penalties.Penalty(l1=problem.l1, l2=problem.l2)
     share = np.bincount(problem.y.astype(int)) / len(problem.y)
     constant = -(share * np.log(share)).sum()
+    y = problem.y.astype(int) if problem.classes else problem.y
 
     def run() -> np.ndarray:
-        found = lr_nn.fit(net, x, problem.y, penalty=penalty, tol=GAP / constant)
+        found = lr_nn.fit(net, x, y, penalty=penalty, tol=GAP / constant)
         if found.certificate > GAP:
             raise SystemExit(f"not certified on {problem.name}: {found.message}")
         return found.coefficients
