@@ -135,10 +135,12 @@ def weighted(rows: jax.Array, weight: jax.Array | None) -> jax.Array:
 def weight_gradient(*pairs: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Σ aᵀ δ, (d_{l-1}, d_l), over pairs of `a` (n, d_{l-1}) and `delta` (n, d_l), in float32 for half precision.
 
-    Written (Σ δᵀ a)ᵀ, for which XLA:CPU makes no transposed copy of `a`.
+    Written (Σ δᵀ a)ᵀ, for which XLA:CPU makes no transposed copy of `a`. Of a thin δ a barrier keeps the compiler
+    from turning that back into aᵀ δ: 2 to 4 times faster.
     """
     first, *rest = (_product(a, delta) for a, delta in pairs)
-    return sum(rest, first).T
+    total = sum(rest, first)
+    return (jax.lax.optimization_barrier(total) if NARROW * len(total) <= total.shape[1] else total).T
 
 
 def bias_gradient(delta: jax.Array) -> jax.Array:
@@ -228,3 +230,4 @@ def rows_per_product(a: jax.Array, width: int) -> int | None:
 
 
 THIN, LARGE, BLOCK = 4, 2**24, 2**21
+NARROW = 8

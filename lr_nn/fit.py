@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike, DTypeLike
+from threadpoolctl import ThreadpoolController
 
 from lr_nn import check
 from lr_nn.network import Network, admit_offset, check_params, init, n_parameters
@@ -38,7 +39,7 @@ def fit(
 
     net: a one-layer network with a squared-error, bernoulli, categorical or poisson loss; for others see below.
     x (n, d), y as the loss asks, weight (n,), offset (n,) or (n, k). start: where to begin. solver: auto, newton,
-    lbfgs, closed_form (least squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX is set to,
+    newton_cg, lbfgs, closed_form (least squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX is set to,
     or in `dtype`; the certificate always in float64.
 
     Converged means certificate ≤ tol · J₀ for every solver alike, J₀ the cost of the best constant model (that ignores
@@ -64,7 +65,7 @@ def fit(
     _check(net, penalty, solver, tol)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), _threads().limit(limits=1, user_api="blas"):
         if not _convex(net):
             return _stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
         problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
@@ -75,6 +76,14 @@ def fit(
         if not np.isfinite(found.cost):
             check.finite("x", problem.x)
         return _solution(found, penalty, name, why, ceiling, problem.x.dtype)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """LAPACK's threads wait busily after a factorisation, and halve the speed of XLA's: a fit keeps them to one."""
+    import scipy.linalg  # noqa: F401, so that its BLAS is there to be found
+
+    return ThreadpoolController()
 
 
 def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> tuple[OneLayer, jax.Array, jax.Array]:
@@ -120,6 +129,8 @@ def choose(problem: OneLayer) -> tuple[str, str]:
         return "closed_form", "least squares of a size that is solved at once"
     if small:
         return "newton", f"{p} parameters and {n} rows: the whole Hessian costs little"
+    if problem.net.loss.couples_outputs and not run.is_tall(problem):
+        return "newton_cg", f"{p} parameters of coupled outputs"
     return "lbfgs", f"{p} parameters and {n} rows: the whole Hessian would cost more than it saves"
 
 

@@ -121,8 +121,8 @@ def test_of_independent_columns_the_factor_is_their_scale(float64):
     net = lr_nn.logistic_regression(20)
     y, share, zero = jnp.ones((400, 1)), jnp.full(400, 1 / 400), jnp.zeros(())
     objective = OneLayer(jnp.asarray(rows), y, share, None, zero, zero, net)
-    scale, lower = preconditioner.build(objective, jnp.zeros(21))
-    assert (np.asarray(lower[0]) == np.eye(21)).all()
+    scale, inverse = preconditioner.build(objective, jnp.zeros(21))
+    assert (np.asarray(inverse[0]) == np.eye(21)).all()
     squares = (objective.inputs() ** 2).mean(axis=0) / 4
     np.testing.assert_allclose(scale[0], 1 / np.sqrt(squares), rtol=tolerance(np.float32))
 

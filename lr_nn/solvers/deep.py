@@ -11,13 +11,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.sparse.linalg import cg
 
 from lr_nn import objective
 from lr_nn.backprop import sweep
 from lr_nn.curvature import ggn
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
+from lr_nn.solvers import cg
 from lr_nn.solvers import memory as pairs
 from lr_nn.solvers.line_search import Line, OnLine, Point
 from lr_nn.solvers.memory import Memory
@@ -103,7 +103,7 @@ class NewtonCG(NamedTuple):
     def propose(self, point: Point, known: None) -> jax.Array:
         """At most 50 products, or a residual of min(½, √‖∇J‖)."""
         accuracy = jnp.minimum(0.5, jnp.sqrt(jnp.linalg.norm(point.gradient)))
-        return cg(lambda v: self.objective.curve(point, v), -point.gradient, tol=accuracy, maxiter=PRODUCTS)[0]
+        return cg.solve(lambda v: self.objective.curve(point, v), lambda r: r, -point.gradient, accuracy, PRODUCTS)
 
     def learn(self, known: None, old: Point, new: Point) -> None:
         """Nothing."""

@@ -91,6 +91,11 @@ class OneLayer:
         by_weight = total + self.l2 * w
         return self.join(Layer(by_weight, None if b is None else residual.sum(axis=0)))
 
+    def curve(self, eta: jax.Array, direction: jax.Array) -> jax.Array:
+        """∇²J at η, of a canonical loss, times `direction`."""
+        moved = self.net.loss.fisher_multiply(eta, self.predictor(direction))
+        return self.gradient(direction, weighted(moved, self.share))
+
     def hessian(self, eta: jax.Array) -> jax.Array:
         """∇²J at η, (p, p), of a canonical loss: Σ share_i Σ_c (x̃_i ⊗ f_ic)(x̃_i ⊗ f_ic)ᵀ + l2, f the Fisher factor."""
         inputs = self.inputs()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import cho_solve
+from jax.scipy.linalg import solve_triangular
 
 from lr_nn.backprop import weighted
 from lr_nn.solvers.one_layer import OneLayer
@@ -17,13 +17,14 @@ JITTER = 1e-6
 
 
 class Factor(NamedTuple):
-    """Of each output (or one for all): a scale (·, q), and the lower Cholesky factor (·, q, q) of the scaled Hessian.
+    """Of each output (or one for all): a scale (·, q), and L⁻¹ (·, q, q), L Lᵀ the scaled Hessian.
 
-    q = d, and one more for the bias.
+    q = d, and one more for the bias. The inverse, so that a solve is two products: a triangular solve would be LAPACK's
+    on a CPU, whose threads are then in the way of XLA's for a while.
     """
 
     scale: jax.Array
-    lower: jax.Array
+    inverse: jax.Array
 
 
 def identity(objective: OneLayer) -> Factor:
@@ -58,7 +59,11 @@ def build(sample: OneLayer, theta: jax.Array) -> Factor:
         scaled, eye = scale[:, None] * hessian * scale[None], jnp.eye(len(scale), dtype=hessian.dtype)
         noise = len(scale) ** 2 * (weight * weight).sum() / weight.sum() ** 2
         independent = ((scaled - eye) ** 2).sum() <= 2 * noise
-        return Factor(scale, lax.cond(independent, lambda: eye, lambda: jnp.linalg.cholesky(scaled + JITTER * eye)))
+
+        def invert() -> jax.Array:
+            return solve_triangular(jnp.linalg.cholesky(scaled + JITTER * eye), eye, lower=True)
+
+        return Factor(scale, lax.cond(independent, lambda: eye, invert))
 
     return lax.map(one, curvature.T)
 
@@ -70,12 +75,13 @@ def solve(objective: OneLayer, factor: Factor, vector: jax.Array) -> jax.Array:
     w, b = objective.split(vector / size)
     columns = (w if b is None else jnp.concatenate([w, b[None]])).T.astype(jnp.float32)
 
-    def one(scale: jax.Array, lower: jax.Array, column: jax.Array) -> jax.Array:
-        return scale * cho_solve((lower, True), scale * column)
-
-    over = (0 if factor.scale.shape[0] > 1 else None,) * 2
-    scale, lower = factor if factor.scale.shape[0] > 1 else (factor.scale[0], factor.lower[0])
-    solved = jax.vmap(one, (*over, 0))(scale, lower, columns).T.astype(vector.dtype) * size
+    scaled = factor.scale * columns
+    if factor.scale.shape[0] == 1:
+        solved = factor.scale * (scaled @ factor.inverse[0].T @ factor.inverse[0])
+    else:
+        half = jnp.einsum("kab,kb->ka", factor.inverse, scaled)
+        solved = factor.scale * jnp.einsum("kab,ka->kb", factor.inverse, half)
+    solved = solved.T.astype(vector.dtype) * size
     return objective.join(Layer(solved[: w.shape[0]], None if b is None else solved[-1]))
 
 

@@ -13,23 +13,24 @@ import numpy as np
 
 from lr_nn.solvers import certificate, preconditioner
 from lr_nn.solvers import proximal as sparse
-from lr_nn.solvers.deep import Deep, NewtonCG, ScalarLBFGS
+from lr_nn.solvers import deep
+from lr_nn.solvers.deep import Deep, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.solvers.smooth import LBFGS, Newton, State, minimise
+from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, State, minimise
 
 # A sample has so many rows a column: more where they are cheap beside a pass over all rows, whose number and that of
 # the columns says so. Where there are fewer than twice the least, all are taken.
 LEAST, SAMPLE, CHEAP = 40, 160, 16
 # So many numbers stay near the processor: their whole Hessian is cheap, and rare categories are all in it.
-FITS = 4e6
+FITS, NARROWED = 4e6, 2e7
 SMALL = 2e6
 # The optimum of a sample is that far from the optimum of all, or farther: no use in coming nearer.
 NEAR = 1e-4
 # A column is known by rows worth so many of equal size.
 KNOWN = 20
 # Nearer than that float32 cannot be trusted to come.
-NARROW = 1e-8
+NARROW = 1e-9
 # The whole Hessian is factored, for a certificate, up to so many parameters.
 WHOLE = 2500
 # So many products of numbers make the Hessian of all rows cheap.
@@ -59,6 +60,11 @@ def _newton(objective: OneLayer, theta: jax.Array, tolerance: jax.Array, max_ste
 @jax.jit
 def _lbfgs(direction: LBFGS, theta: jax.Array, near: jax.Array, max_steps: jax.Array) -> State:
     return minimise(direction.objective, direction, theta, direction.tolerance, max_steps, near)
+
+
+@jax.jit
+def _newton_cg(direction: NewtonCG, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
+    return minimise(direction.objective, direction, theta, tolerance, max_steps)
 
 
 @jax.jit
@@ -109,7 +115,7 @@ def newton(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int
 def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
     """L-BFGS helped by curvature: begun on a sample of the rows, and then in float32, where that costs little."""
     sample = _sampled(objective, theta)
-    whole = _narrow(objective) if objective.x.size <= FITS else None
+    whole = _narrow(objective) if objective.x.size <= (FITS if sample is not None else NARROWED) else None
     factor, built = preconditioner.identity(objective), jnp.zeros((), bool)
     if sample is not None:
         near = max(ceiling, NEAR)
@@ -146,6 +152,16 @@ def _search(
     return _lbfgs(direction, theta.astype(dtype), jnp.asarray(near, dtype), jnp.asarray(max_steps))
 
 
+def newton_cg(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
+    """Newton by conjugate gradients, for outputs that are coupled."""
+    model = _narrow(objective)
+
+    def go(theta: jax.Array, tolerance: float, steps: int) -> State:
+        return _newton_cg(NewtonCG(objective, model), theta, jnp.asarray(tolerance), jnp.asarray(steps))
+
+    return _certified(go, objective, theta, ceiling, max_steps)
+
+
 def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
     """Proximal Newton, for L1 penalties; its model is the Hessian of all rows while that costs little."""
     few = _sampled(objective, theta) if objective.x.size * objective.x.shape[1] > DENSE else None
@@ -179,13 +195,19 @@ def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps
 @partial(jax.jit, static_argnames="solver")
 def stationary(objective: Deep, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array, solver: str) -> State:
     """A point at which no entry of ∇J is larger than `tolerance`, by one of `DEEP`, and one full step after it."""
-    direction = NewtonCG(objective) if solver == "newton_cg" else ScalarLBFGS()
+    direction = deep.NewtonCG(objective) if solver == "newton_cg" else ScalarLBFGS()
     return minimise(objective, direction, theta, tolerance, max_steps)
 
 
 DEEP = ("lbfgs", "newton_cg")
 Solver = Callable[[OneLayer, jax.Array, float, int], Found]
-SOLVERS: dict[str, Solver] = {"newton": newton, "lbfgs": lbfgs, "closed_form": closed_form, "proximal": proximal}
+SOLVERS: dict[str, Solver] = {
+    "newton": newton,
+    "lbfgs": lbfgs,
+    "newton_cg": newton_cg,
+    "closed_form": closed_form,
+    "proximal": proximal,
+}
 
 
 def _certified(
@@ -223,12 +245,18 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
 
 def _sampled(objective: OneLayer, theta: jax.Array) -> OneLayer | None:
     """Rows that stand for all, in float32; None where all should."""
-    n, q = objective.x.shape[0], objective.x.shape[1] + 1
-    if n < 2 * LEAST * q or n * q <= SMALL:
+    if not is_tall(objective):
         return None
+    n, q = objective.x.shape[0], objective.x.shape[1] + 1
     rows = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
     chosen = np.random.default_rng(0).choice(n, rows, replace=False, shuffle=False)
     return _guarded(_rows(objective, np.sort(chosen).astype(np.int32)), objective, theta)
+
+
+def is_tall(objective: OneLayer) -> bool:
+    """Are there so many rows that a sample of them is worth its cost?"""
+    n, q = objective.x.shape[0], objective.x.shape[1] + 1
+    return n >= 2 * LEAST * q and n * q > SMALL
 
 
 @jax.jit

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lr_nn.solvers import cg, preconditioner
 from lr_nn.solvers import memory as pairs
-from lr_nn.solvers import preconditioner
 from lr_nn.solvers.line_search import Line, Point, search
 from lr_nn.solvers.memory import Memory
 from lr_nn.solvers.one_layer import OneLayer
@@ -182,6 +182,55 @@ class LBFGS(NamedTuple):
 DIGITS, CHEAPEST, LITTLE, PRODUCTS = 1e7, 3, 6, 64
 # Steps before the first factor, and that the first serves; a factor that gains more digits a step is as good as new.
 FEWEST, TERM, WORN = 1, 1, 0.4
+
+
+class CurvatureGuess(NamedTuple):
+    """A factor, the steps since it was built, and how many it serves."""
+
+    factor: Factor
+    age: jax.Array
+    term: jax.Array
+
+
+class NewtonCG(NamedTuple):
+    """-H⁻¹ ∇J by conjugate gradients on products with the Hessian of `model`, all rows in float32.
+
+    They are helped by the factor of `model`, made anew after 3, 6, 12, ... steps. Coupled outputs need it: a factor
+    for one output knows little of the others.
+    """
+
+    objective: OneLayer
+    model: OneLayer
+
+    def start(self, point: Point) -> CurvatureGuess:
+        """The factor at the start."""
+        return CurvatureGuess(preconditioner.build(self.model, point.theta), jnp.zeros((), int), jnp.full((), SERVES))
+
+    def propose(self, point: Point, known: CurvatureGuess) -> jax.Array:
+        """To a tenth of the gradient, in at most 200 products."""
+        size, eta = jnp.abs(point.gradient).max(), point.eta.astype(jnp.float32)
+        size = jnp.where(size > 0, size, 1)
+
+        def helped(vector: jax.Array) -> jax.Array:
+            return self.objective.centred(preconditioner.solve(self.model, known.factor, vector))
+
+        target = -(point.gradient / size).astype(jnp.float32)
+        found = cg.solve(lambda v: self.model.curve(eta, v), helped, target, jnp.float32(INEXACT), PRODUCTS_AT_MOST)
+        return self.objective.centred(found.astype(size.dtype) * size)
+
+    def learn(self, known: CurvatureGuess, old: Point, new: Point) -> CurvatureGuess:
+        """One step older, or a new factor."""
+
+        def rebuild() -> CurvatureGuess:
+            return CurvatureGuess(
+                preconditioner.build(self.model, new.theta), jnp.zeros_like(known.age), 2 * known.term
+            )
+
+        older = known._replace(age=known.age + 1)
+        return lax.cond(older.age >= known.term, rebuild, lambda: older)
+
+
+INEXACT, PRODUCTS_AT_MOST, SERVES = 0.1, 200, 3
 
 
 class Newton(NamedTuple):
