@@ -15,7 +15,7 @@ from lr_nn import check
 from lr_nn.network import Network, admit_offset, check_params, init, n_parameters
 from lr_nn.network import admit as admit_batch
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.solvers import run, separation
+from lr_nn.solvers import run, sample, separation
 from lr_nn.solvers.deep import Deep
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch, Params, Solution, Status
@@ -39,8 +39,8 @@ def fit(
 
     net: a one-layer network with a squared-error, bernoulli, categorical or poisson loss; for others see below.
     x (n, d), y as the loss asks, weight (n,), offset (n,) or (n, k). start: where to begin. solver: auto, newton,
-    newton_cg, lbfgs, closed_form (least squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX is set to,
-    or in `dtype`; the certificate always in float64.
+    newton_cg, lbfgs, closed_form (least squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX
+    is set to, or in `dtype`; the certificate always in float64.
 
     Converged means certificate ≤ tol · J₀ for every solver alike, J₀ the cost of the best constant model (that ignores
     an offset), above the smallest that the targets allow: zero but for poisson, whose cost leaves out log y!. A smooth
@@ -129,7 +129,7 @@ def choose(problem: OneLayer) -> tuple[str, str]:
         return "closed_form", "least squares of a size that is solved at once"
     if small:
         return "newton", f"{p} parameters and {n} rows: the whole Hessian costs little"
-    if problem.net.loss.couples_outputs and not run.is_tall(problem):
+    if problem.net.loss.couples_outputs and not sample.is_tall(problem):
         return "newton_cg", f"{p} parameters of coupled outputs"
     return "lbfgs", f"{p} parameters and {n} rows: the whole Hessian would cost more than it saves"
 

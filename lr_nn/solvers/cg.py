@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 Linear = Callable[[jax.Array], jax.Array]
+# v, r, the direction, ⟨r, M r⟩, products.
+State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def solve(multiply: Linear, precondition: Linear, target: jax.Array, accuracy: jax.Array, most: int) -> jax.Array:
@@ -18,11 +20,11 @@ def solve(multiply: Linear, precondition: Linear, target: jax.Array, accuracy: j
     """
     size = target @ precondition(target)
 
-    def goes_on(state: tuple[jax.Array, ...]) -> jax.Array:
+    def goes_on(state: State) -> jax.Array:
         *_, length, products = state
         return (length > accuracy * accuracy * size) & (products < most)
 
-    def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(state: State) -> State:
         found, residual, along, length, products = state
         image = multiply(along)
         curvature = along @ image

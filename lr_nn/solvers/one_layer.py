@@ -96,6 +96,15 @@ class OneLayer:
         moved = self.net.loss.fisher_multiply(eta, self.predictor(direction))
         return self.gradient(direction, weighted(moved, self.share))
 
+    def weighted_gram(self, weight: jax.Array) -> jax.Array:
+        """Σ weight_i x̃_i x̃_iᵀ + l2, (q, q), x̃ with the constant 1 of the bias last."""
+        rows = weighted(self.x, weight)
+        gram = self.x.T @ rows
+        if self.net.bias:
+            edge = rows.sum(axis=0)
+            gram = jnp.block([[gram, edge[:, None]], [edge[None], weight.sum().reshape(1, 1)]])
+        return gram + jnp.diag(self.ridge())
+
     def hessian(self, eta: jax.Array) -> jax.Array:
         """∇²J at η, (p, p), of a canonical loss: Σ share_i Σ_c (x̃_i ⊗ f_ic)(x̃_i ⊗ f_ic)ᵀ + l2, f the Fisher factor."""
         inputs = self.inputs()

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from lr_nn.backprop import weighted
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
 
@@ -45,16 +44,10 @@ def build(sample: OneLayer, theta: jax.Array) -> Factor:
     curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
     if _outputs(sample) == 1:
         curvature = curvature.mean(axis=1, keepdims=True)
-    x, bias = sample.x, sample.net.bias
 
     def one(curvature: jax.Array) -> Factor:
         weight = sample.share * curvature
-        rows = weighted(x, weight)
-        hessian = x.T @ rows
-        if bias:
-            edge = rows.sum(axis=0)
-            hessian = jnp.block([[hessian, edge[:, None]], [edge[None], weight.sum().reshape(1, 1)]])
-        hessian = hessian + jnp.diag(sample.ridge())
+        hessian = sample.weighted_gram(weight)
         scale = lax.rsqrt(jnp.maximum(jnp.diagonal(hessian), jnp.finfo(jnp.float32).tiny))
         scaled, eye = scale[:, None] * hessian * scale[None], jnp.eye(len(scale), dtype=hessian.dtype)
         noise = len(scale) ** 2 * (weight * weight).sum() / weight.sum() ** 2

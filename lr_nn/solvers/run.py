@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -11,30 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.solvers import certificate, preconditioner
+from lr_nn.solvers import certificate, deep, preconditioner, sample, working_set
 from lr_nn.solvers import proximal as sparse
-from lr_nn.solvers import deep
 from lr_nn.solvers.deep import Deep, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, State, minimise
 
-# A sample has so many rows a column: more where they are cheap beside a pass over all rows, whose number and that of
-# the columns says so. Where there are fewer than twice the least, all are taken.
-LEAST, SAMPLE, CHEAP = 40, 160, 16
-# So many numbers stay near the processor: their whole Hessian is cheap, and rare categories are all in it.
+# So many numbers are searched in float32 first, beside a sample of the rows and without one.
 FITS, NARROWED = 4e6, 2e7
-SMALL = 2e6
-# The optimum of a sample is that far from the optimum of all, or farther: no use in coming nearer.
-NEAR = 1e-4
-# A column is known by rows worth so many of equal size.
-KNOWN = 20
-# Nearer than that float32 cannot be trusted to come.
-NARROW = 1e-9
+# The optimum of a sample is that far from the optimum of all, or farther; nearer than that float32 does not come.
+NEAR, NARROW = 1e-4, 1e-9
 # The whole Hessian is factored, for a certificate, up to so many parameters.
 WHOLE = 2500
 # So many products of numbers make the Hessian of all rows cheap.
-DENSE = 2e9
+DENSE = 1e10
 ROUNDS, CLOSER = 3, 1e-2
 
 
@@ -114,20 +104,20 @@ def newton(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int
 
 def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
     """L-BFGS helped by curvature: begun on a sample of the rows, and then in float32, where that costs little."""
-    sample = _sampled(objective, theta)
-    whole = _narrow(objective) if objective.x.size <= (FITS if sample is not None else NARROWED) else None
+    few = sample.rows(objective, theta)
+    whole = sample.narrow(objective) if objective.x.size <= (NARROWED if few is None else FITS) else None
     factor, built = preconditioner.identity(objective), jnp.zeros((), bool)
-    if sample is not None:
+    if few is not None:
         near = max(ceiling, NEAR)
-        state = _search(sample, sample, factor, built, theta, near, near, max_steps)
+        state = _search(few, few, factor, built, theta, near, near, max_steps)
         theta, built = state.point.theta, state.known.built
-        factor = _build(sample, theta) if bool(built) else factor
+        factor = _build(few, theta) if bool(built) else factor
     steps = 0
     if whole is not None:
         near = max(ceiling, NARROW)
         state = _search(whole, whole, factor, built, theta, near, near, max_steps)
         theta, factor, built, steps = state.point.theta, state.known.factor, state.known.built, int(state.steps)
-    model = next((rows for rows in (whole, sample) if rows is not None), objective)
+    model = next((rows for rows in (whole, few) if rows is not None), objective)
 
     def go(theta: jax.Array, tolerance: float, steps: int) -> State:
         return _search(objective, model, factor, built, theta, tolerance, 0.0, steps)
@@ -154,7 +144,7 @@ def _search(
 
 def newton_cg(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
     """Newton by conjugate gradients, for outputs that are coupled."""
-    model = _narrow(objective)
+    model = sample.narrow(objective)
 
     def go(theta: jax.Array, tolerance: float, steps: int) -> State:
         return _newton_cg(NewtonCG(objective, model), theta, jnp.asarray(tolerance), jnp.asarray(steps))
@@ -163,14 +153,38 @@ def newton_cg(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: 
 
 
 def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
-    """Proximal Newton, for L1 penalties; its model is the Hessian of all rows while that costs little."""
-    few = _sampled(objective, theta) if objective.x.size * objective.x.shape[1] > DENSE else None
-    few = _narrow(objective) if few is None else few
+    """Proximal Newton, for L1 penalties, on the columns that matter; its model is the Hessian of all rows while that
+    costs little.
+    """
+    point, steps, last = _at(objective, theta), 0, None
+    while steps < max_steps:
+        size = working_set.size(objective, point)
+        gap = float(working_set.bound(objective, point))
+        if size is None or not gap > ceiling:
+            break
+        chosen = working_set.choose(objective, point, size)
+        few, start = working_set.restrict(objective, point, chosen)
+        # Not too near, before it is known how many columns there will be.
+        near = max(ceiling, CLOSER ** (3 if size == last else 1) * gap) / 2
+        state, last = _solve_sparse(few, start, near, max_steps - steps), size
+        steps += max(1, int(state.steps))
+        point = working_set.extend(objective, few, chosen, state.point.theta)
+    if steps and float(working_set.bound(objective, point)) <= ceiling:
+        found = _certify(objective, point, steps, ceiling)
+        if found.bound <= ceiling:
+            return found
 
     def go(theta: jax.Array, tolerance: float, steps: int) -> sparse.State:
-        return _proximal(objective, few, theta, jnp.asarray(tolerance), jnp.asarray(steps))
+        return _solve_sparse(objective, theta, tolerance, steps)
 
-    return _certified(go, objective, theta, ceiling, max_steps)
+    found = _certified(go, objective, point.theta, ceiling, max(1, max_steps - steps))
+    return found._replace(steps=steps + found.steps)
+
+
+def _solve_sparse(objective: OneLayer, theta: jax.Array, tolerance: float, max_steps: int) -> sparse.State:
+    few = sample.rows(objective, theta) if objective.x.size * objective.x.shape[1] > DENSE else None
+    model = sample.narrow(objective) if few is None else few
+    return _proximal(objective, model, theta, jnp.asarray(tolerance, objective.x.dtype), jnp.asarray(max_steps))
 
 
 def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
@@ -241,49 +255,3 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
         local = _local(objective, point)
         bound, flat = min(bound, float(local.bound)), int(local.flat)
     return Found(objective, point, steps, cost, largest, bound + drift, flat)
-
-
-def _sampled(objective: OneLayer, theta: jax.Array) -> OneLayer | None:
-    """Rows that stand for all, in float32; None where all should."""
-    if not is_tall(objective):
-        return None
-    n, q = objective.x.shape[0], objective.x.shape[1] + 1
-    rows = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
-    chosen = np.random.default_rng(0).choice(n, rows, replace=False, shuffle=False)
-    return _guarded(_rows(objective, np.sort(chosen).astype(np.int32)), objective, theta)
-
-
-def is_tall(objective: OneLayer) -> bool:
-    """Are there so many rows that a sample of them is worth its cost?"""
-    n, q = objective.x.shape[0], objective.x.shape[1] + 1
-    return n >= 2 * LEAST * q and n * q > SMALL
-
-
-@jax.jit
-def _rows(objective: OneLayer, chosen: jax.Array) -> OneLayer:
-    picked = jax.tree.map(lambda a: (a[chosen] if a.ndim else a).astype(jnp.float32), objective)
-    return replace(picked, share=picked.share / picked.share.sum())
-
-
-@jax.jit
-def _guarded(sample: OneLayer, objective: OneLayer, theta: jax.Array) -> OneLayer:
-    """A column that few rows know may have none of its curvature in them, and its coefficient might go anywhere: it
-    gets a ridge of the curvature that it has in all rows, at θ and roughly.
-    """
-    squares = sample.x * sample.x
-    total, most = sample.share @ squares, (sample.share * sample.share) @ (squares * squares)
-    rare = total * total <= KNOWN * most
-
-    def ridge() -> jax.Array:
-        eta = sample.predictor(theta.astype(jnp.float32))
-        curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
-        square = (objective.share[:, None] * objective.x * objective.x).sum(axis=0).astype(jnp.float32)
-        return jnp.where(rare, square * curvature.mean(), 0)
-
-    extra = jax.lax.cond(rare.any(), ridge, lambda: jnp.zeros_like(total))
-    return replace(sample, l2=sample.l2 + extra[:, None])
-
-
-@jax.jit
-def _narrow(objective: OneLayer) -> OneLayer:
-    return jax.tree.map(lambda a: a.astype(jnp.float32), objective)

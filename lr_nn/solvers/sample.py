@@ -1,0 +1,64 @@
+"""Rows that stand for all, and precision that is enough to begin with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn.solvers.one_layer import OneLayer
+
+# A sample has so many rows a column: more where they are cheap beside a pass over all rows, whose number and that of
+# the columns says so. Where there are fewer than twice the least, or so few numbers, all are taken.
+LEAST, SAMPLE, CHEAP, SMALL = 40, 160, 16, 2e6
+# A column is known by rows worth so many of equal size.
+KNOWN = 20
+
+
+def rows(objective: OneLayer, theta: jax.Array) -> OneLayer | None:
+    """Rows that stand for all, in float32; None where all should."""
+    if not is_tall(objective):
+        return None
+    n, q = objective.x.shape[0], objective.x.shape[1] + 1
+    most = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
+    chosen = np.random.default_rng(0).choice(n, most, replace=False, shuffle=False)
+    return _guarded(_chosen(objective, np.sort(chosen).astype(np.int32)), objective, theta)
+
+
+def is_tall(objective: OneLayer) -> bool:
+    """Are there so many rows that a sample of them is worth its cost?"""
+    n, q = objective.x.shape[0], objective.x.shape[1] + 1
+    return n >= 2 * LEAST * q and n * q > SMALL
+
+
+@jax.jit
+def _chosen(objective: OneLayer, chosen: jax.Array) -> OneLayer:
+    picked = jax.tree.map(lambda a: (a[chosen] if a.ndim else a).astype(jnp.float32), objective)
+    return replace(picked, share=picked.share / picked.share.sum())
+
+
+@jax.jit
+def _guarded(sample: OneLayer, objective: OneLayer, theta: jax.Array) -> OneLayer:
+    """A column that few rows know may have none of its curvature in them, and its coefficient might go anywhere: it
+    gets a ridge of the curvature that it has in all rows, at θ and roughly.
+    """
+    squares = sample.x * sample.x
+    total, most = sample.share @ squares, (sample.share * sample.share) @ (squares * squares)
+    rare = total * total <= KNOWN * most
+
+    def ridge() -> jax.Array:
+        eta = sample.predictor(theta.astype(jnp.float32))
+        curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
+        square = (objective.share[:, None] * objective.x * objective.x).sum(axis=0).astype(jnp.float32)
+        return jnp.where(rare, square * curvature.mean(), 0)
+
+    extra = jax.lax.cond(rare.any(), ridge, lambda: jnp.zeros_like(total))
+    return replace(sample, l2=sample.l2 + extra[:, None])
+
+
+@jax.jit
+def narrow(objective: OneLayer) -> OneLayer:
+    """The objective in float32."""
+    return jax.tree.map(lambda a: a.astype(jnp.float32), objective)
