@@ -247,7 +247,7 @@ def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: 
         penalty=penalty,
         solver=name,
         message=f"{name}: {why}" + (f"; {advice}" if advice else ""),
-        direction=None if direction is None else _host(problem, jnp.asarray(direction.reshape(-1)), dtype),
+        direction=None if direction is None else _host(problem, direction.reshape(-1), dtype),
     )
 
 
@@ -273,6 +273,6 @@ def _named(direction: np.ndarray) -> str:
     return ", ".join(f"coefficient {row} of output {column}" for row, column in moved)
 
 
-def _host(problem: OneLayer, theta: jax.Array, dtype: np.dtype) -> Params:
+def _host(problem: OneLayer, theta: ArrayLike, dtype: np.dtype) -> Params:
     """θ as parameters, in NumPy."""
-    return (jax.tree.map(lambda a: np.asarray(a, dtype), problem.split(theta)),)
+    return (problem.split(np.asarray(theta, dtype)),)

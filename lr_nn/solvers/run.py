@@ -42,7 +42,11 @@ class Found(NamedTuple):
     flat: int
 
 
-@jax.jit
+# Few parameters: to compile takes longer than to run.
+_quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@_quickly
 def _newton(objective: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
     return minimise(objective, Newton(objective), theta, tolerance, max_steps)
 
@@ -68,24 +72,21 @@ _at = jax.jit(OneLayer.at)
 _build = jax.jit(preconditioner.build)
 
 
-_local = jax.jit(certificate.local)
+_local = _quickly(certificate.local)
 
 
-@jax.jit
-def _report(objective: OneLayer, point: Point, enough: jax.Array) -> tuple[jax.Array, ...]:
+@partial(jax.jit, static_argnames="penalised")
+def _report(objective: OneLayer, point: Point, enough: jax.Array, penalised: str | None) -> tuple[jax.Array, ...]:
     """The cost with its penalties, the largest entry of the subgradient, the bound that the penalties give, and what
     to add to every bound: η was carried from step to step, and may have drifted from that of θ by rounding.
     """
     largest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(sparse.subgradient(objective, point))]).max()
-    kind = jnp.where(objective.l1 > 0, 2, jnp.where(objective.l2 > 0, 1, 0))
-    bound = jax.lax.switch(
-        kind,
-        [
-            lambda: jnp.full_like(point.cost, jnp.inf),
-            lambda: certificate.strong(objective, point, enough),
-            lambda: certificate.sparse(objective, point),
-        ],
-    )
+    if penalised == "l1":
+        bound = certificate.sparse(objective, point)
+    elif penalised == "l2":
+        bound = certificate.strong(objective, point, enough)
+    else:
+        bound = jnp.full_like(point.cost, jnp.inf)
     eta = objective.predictor(point.theta)
     eta = eta if objective.offset is None else eta + objective.offset
     residual = objective.share[:, None] * objective.net.loss.residual(point.eta, objective.y)
@@ -249,9 +250,10 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     if objective.x.dtype != jnp.float64:
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
         point = _at(objective, point.theta.astype(jnp.float64))
-    cost, largest, bound, drift = map(float, _report(objective, point, jnp.asarray(ceiling)))
+    penalised = "l1" if float(objective.l1) > 0 else "l2" if float(objective.l2) > 0 else None
+    cost, largest, bound, drift = map(float, _report(objective, point, jnp.asarray(ceiling), penalised))
     flat = 0
-    if bound + drift > ceiling and float(objective.l1) == 0 and point.theta.size <= WHOLE:
+    if bound + drift > ceiling and penalised != "l1" and point.theta.size <= WHOLE:
         local = _local(objective, point)
         bound, flat = min(bound, float(local.bound)), int(local.flat)
     return Found(objective, point, steps, cost, largest, bound + drift, flat)
