@@ -7,6 +7,7 @@ it tries, and the gradient once more.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class OneLayer:
     l1: jax.Array
     net: Network = field(metadata={"static": True})
 
-    def split(self, theta: jax.Array) -> Layer:
+    def split(self, theta: Any) -> Layer:
         """θ as weights (d, k) and bias (k,)."""
         d, k = self.net.sizes
         return Layer(theta[: d * k].reshape(d, k), theta[d * k :] if self.net.bias else None)
