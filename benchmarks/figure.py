@@ -36,3 +36,40 @@ def bars(record: Mapping[str, Any], titles: Mapping[str, str], path: Path) -> No
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def gaps(record: dict[str, Any], sections: tuple[str, ...], path: Path) -> None:
+    """Gap against time for every case that has tries, one panel each; competitors that end above the line missed it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases: dict[str, dict[str, list[list[float]]]] = {}
+    for section in sections:
+        for row in record.get(section, {}).get("rows", []):
+            if row.get("tries"):
+                curves = cases.setdefault(row["case"], {})
+                curves[row["competitor"].rsplit(", ", 1)[0]] = row["tries"]
+                curves.update(row["not_reached_by"])
+    if not cases:
+        return
+    across = 3
+    down = -(-len(cases) // across)
+    figure, panels = plt.subplots(down, across, figsize=(5 * across, 3.4 * down), squeeze=False, layout="constrained")
+    colours: dict[str, Any] = {}
+    for panel, (case, curves) in zip(panels.flat, cases.items()):
+        for name, tries in curves.items():
+            colour = colours.setdefault(name, f"C{len(colours)}")
+            seconds, gap = zip(*tries)
+            panel.loglog(seconds, [max(each, 1e-14) for each in gap], "o-", markersize=3, color=colour, label=name)
+        panel.axhline(1e-10, color="grey", linewidth=0.8, linestyle=":")
+        panel.set_title(case, fontsize=9)
+        panel.set_xlabel("time relative to lr_nn.fit", fontsize=8)
+        panel.set_ylabel("J - J*", fontsize=8)
+    for panel in panels.flat[len(cases) :]:
+        panel.set_axis_off()
+    handles = [plt.Line2D([], [], color=colour, marker="o", markersize=3) for colour in colours.values()]
+    figure.legend(handles, colours, loc="outside lower center", ncols=4, fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

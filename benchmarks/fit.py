@@ -6,6 +6,7 @@ its tolerance is the loosest of a grid at which J - J* ≤ 1e-10; one that reach
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 import lr_nn
 from benchmarks import fit_peers, harness
+from benchmarks.figure import gaps
 from benchmarks.fit_data import Problem, adult, correlated, dense, digits, sparse, wide
 from benchmarks.harness import interleave, relative
 from lr_nn import penalties
@@ -33,13 +35,15 @@ OURS, FROM_NUMPY = "lr_nn.fit", "lr_nn.fit, from NumPy"
 
 
 class Tuned(NamedTuple):
-    """A competitor at the loosest tolerance that reaches the gap."""
+    """A competitor at the loosest tolerance that reaches the gap, None if none did; seconds and gap of every try."""
 
     run: Callable[[], Any]
-    tolerance: float
+    tolerance: float | None
+    threads: int
+    tries: list[tuple[float, float]]
 
 
-def ours(problem: Problem, x: Any) -> Callable[[], Any]:
+def ours(problem: Problem, x: Any, gap: float = GAP) -> Callable[[], Any]:
     """`fit` with a tolerance that certifies the gap."""
     k = int(problem.y.max()) + 1 if problem.classes else 1
     net = lr_nn.softmax_regression(x.shape[1], k) if problem.classes else lr_nn.logistic_regression(x.shape[1])
@@ -49,32 +53,36 @@ def ours(problem: Problem, x: Any) -> Callable[[], Any]:
     y = problem.y.astype(int) if problem.classes else problem.y
 
     def run() -> np.ndarray:
-        found = lr_nn.fit(net, x, y, penalty=penalty, tol=GAP / constant)
-        if found.certificate > GAP:
+        found = lr_nn.fit(net, x, y, penalty=penalty, tol=gap / constant)
+        if found.certificate > gap:
             raise SystemExit(f"not certified on {problem.name}: {found.message}")
         return found.coefficients
 
     return run
 
 
-def tuned(problem: Problem, solve: fit_peers.Solve, best: float, patience: float) -> tuple[float, int] | None:
-    """The loosest tolerance of the grid at which the referee finds the gap, and the better number of threads.
+def tuned(problem: Problem, solve: fit_peers.Solve, best: float, patience: float) -> Tuned:
+    """The loosest tolerance of the grid at which the referee finds the gap, at the better number of threads.
 
-    None if one try takes more than `patience` seconds before the gap is found, or none finds it.
+    No further than a try of more than `patience` seconds. What compiles is run once before.
     """
+    tries: list[tuple[float, float]] = []
+    _quietly(problem, solve, TOLERANCES[0], 1)
     for tolerance in TOLERANCES:
         seconds = {}
         for threads in THREADS:
             began = time.perf_counter()
-            gap = problem.cost(_quietly(problem, solve, tolerance, threads)) - best
+            found = _quietly(problem, solve, tolerance, threads)
             seconds[threads] = time.perf_counter() - began
+            gap = problem.cost(found) - best
             if gap > GAP:
                 break
-        else:
-            return tolerance, min(seconds, key=lambda threads: seconds[threads])
-        if max(seconds.values()) > patience:
-            return None
-    return None
+        threads = min(seconds, key=lambda each: seconds[each])
+        tries.append((seconds[threads], gap))
+        if gap <= GAP or seconds[threads] > patience:
+            break
+    run = partial(_quietly, problem, solve, tolerance, threads)
+    return Tuned(run, tolerance if gap <= GAP else None, threads, tries)
 
 
 def _quietly(problem: Problem, solve: fit_peers.Solve, tolerance: float, threads: int) -> np.ndarray:
@@ -92,17 +100,19 @@ def compared(problem: Problem, peers: dict[str, fit_peers.Solve], rounds: int) -
     began = time.perf_counter()
     run()
     patience = max(LEAST, PATIENCE * (time.perf_counter() - began))
-    found = {OURS: Tuned(run, GAP), FROM_NUMPY: Tuned(ours(problem, problem.x), GAP)}
-    missed = []
+    found = {
+        OURS: Tuned(run, GAP, 0, _path(problem, x, best)),
+        FROM_NUMPY: Tuned(ours(problem, problem.x), GAP, 0, []),
+    }
+    missed = {}
     for name, solve in peers.items():
         one = tuned(problem, solve, best, patience)
-        if one is None:
-            missed.append(name)
+        if one.tolerance is None:
+            missed[name] = one.tries
         else:
-            tolerance, threads = one
-            what = f"{name}, {threads} thread{'s' * (threads > 1)}"
-            found[what] = Tuned(partial(_quietly, problem, solve, tolerance, threads), tolerance)
+            found[f"{name}, {one.threads} thread{'s' * (one.threads > 1)}"] = one
     seconds = interleave({name: each.run for name, each in found.items()}, rounds)
+    unit = float(np.median(seconds[OURS]))
     for name, each in found.items():
         yield {
             "case": problem.name,
@@ -112,12 +122,28 @@ def compared(problem: Problem, peers: dict[str, fit_peers.Solve], rounds: int) -
             "rounds": rounds,
             "tolerance": each.tolerance,
             "gap": float(problem.cost(each.run()) - best),
-            "not_reached_by": missed,
+            "tries": _relative(each.tries, unit),
+            "not_reached_by": {name: _relative(tries, unit) for name, tries in missed.items()},
         }
 
 
+def _relative(tries: list[tuple[float, float]], unit: float) -> list[list[float]]:
+    return [[float(f"{seconds / unit:.4g}"), float(f"{max(gap, 0.0):.3g}")] for seconds, gap in tries]
+
+
+def _path(problem: Problem, x: Any, best: float) -> list[tuple[float, float]]:
+    """Seconds and gap of ours at certificates from loose to tight."""
+    tries = []
+    for certificate in (1e-2, 1e-4, 1e-6, 1e-8, GAP):
+        run = ours(problem, x, certificate)
+        began = time.perf_counter()
+        found = run()
+        tries.append((time.perf_counter() - began, problem.cost(found) - best))
+    return tries
+
+
 # A peer may take so many times as long as we do, or so many seconds, and go on to the next tolerance.
-PATIENCE, LEAST = 20, 2.0
+PATIENCE, LEAST = 10, 2.0
 
 
 def rows(cases: Callable[[bool], list[Problem]], peers: dict[str, fit_peers.Solve], rounds: int, small: bool):
@@ -179,4 +205,12 @@ SECTIONS: dict[str, harness.Section] = {
     "wide": (partial(rows, wide, SPARSE), "Logistic regression with an L1 penalty, more columns than rows"),
 }
 
-main = harness.command("fit", SECTIONS)
+_main = harness.command("fit", SECTIONS)
+
+
+@functools.wraps(_main)
+def main(*args: Any, **settings: Any) -> None:
+    """Measure, and draw the time to every gap as well."""
+    _main(*args, **settings)
+    out = settings.get("out", harness.RESULTS)
+    gaps(harness.read("fit", out), tuple(SECTIONS), out / "fit_gaps.png")

@@ -128,7 +128,7 @@ def test_the_certificate_is_a_bound(name, tol, penalty):
 @pytest.mark.parametrize("name", ["logistic", "logistic, 3 labels", "softmax", "poisson", "linear"])
 def test_every_solver_ends_at_the_same_optimum(name, penalty):
     net, x, y = rows(name)
-    solvers = ("newton", "lbfgs", *(("closed_form",) if name == "linear" else ()))
+    solvers = ("newton", "lbfgs", "newton_cg", *(("closed_form",) if name == "linear" else ()))
     found = [lr_nn.fit(net, x, y, penalty=penalty, solver=solver) for solver in solvers]
     assert [f.solver for f in found] == list(solvers)
     for f in found:
@@ -137,12 +137,35 @@ def test_every_solver_ends_at_the_same_optimum(name, penalty):
         np.testing.assert_allclose(f.params[0].w, found[0].params[0].w, rtol=1e-4, atol=1e-6)
 
 
-def test_many_rows_are_begun_on_a_sample_and_end_at_the_optimum_of_all():
+@pytest.mark.parametrize("whole", [True, False], ids=["then in float32", "alone"])
+def test_many_rows_are_begun_on_a_sample_and_end_at_the_optimum_of_all(monkeypatch, whole):
+    monkeypatch.setattr("lr_nn.solvers.sample.SMALL", 0)
+    monkeypatch.setattr("lr_nn.solvers.run.FITS", np.inf if whole else 0)
     x, y = data("logistic", n=4000, d=20)
-    net = lr_nn.logistic_regression(20)
+    x = np.column_stack([x, np.arange(4000) % 2000 == 0])  # a category that the sample does not know
+    net = lr_nn.logistic_regression(21)
     found = [lr_nn.fit(net, x, y, penalty=penalties.l2(1e-4), solver=s) for s in ("lbfgs", "newton")]
     assert [f.status for f in found] == [Status.converged] * 2
     assert abs(found[0].cost - found[1].cost) <= GAP
+
+
+@pytest.mark.parametrize("name", ["logistic", "logistic, 3 labels", "softmax", "linear"])
+def test_of_many_columns_those_that_matter_are_found(name):
+    """The conditions of Karush, Kuhn and Tucker at all columns, of which most never entered a working set."""
+    task, k = name.split(",")[0], NETS[name][1]
+    net = {"logistic": lr_nn.logistic_regression, "linear": lr_nn.linear_regression}.get(
+        task, lr_nn.softmax_regression
+    )(150, k)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((100, 150))
+    y = data(task, n=100, k=k)[1]
+    found = lr_nn.fit(net, x, y, penalty=penalties.l1(0.08), tol=1e-10)
+    assert found.status is Status.converged, found.message
+    (w, _) = found.params[0]
+    _, ((slope, _),) = lr_nn.value_and_gradient(net, tuple(map(on_device, found.params)), lr_nn.Batch(x, y))
+    assert 0 < (w != 0).any(axis=1).sum() < 75
+    assert (np.abs(np.asarray(slope))[w == 0] <= 0.08 + 1e-5).all()
+    np.testing.assert_allclose(np.asarray(slope)[w != 0], -0.08 * np.sign(w[w != 0]), atol=1e-5)
 
 
 @every_penalty
