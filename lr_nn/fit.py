@@ -71,7 +71,7 @@ def fit(
         problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
         name, why = choose(problem) if solver == "auto" else (solver, "asked for")
         theta = constant if start is None else _started(problem, start)
-        ceiling = tol * float(excess)
+        ceiling = tol * excess
         found = run.SOLVERS[name](problem, theta, ceiling, max_steps)
         if not np.isfinite(found.cost):
             check.finite("x", problem.x)
@@ -86,7 +86,7 @@ def _threads() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> tuple[OneLayer, jax.Array, jax.Array]:
+def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> tuple[OneLayer, jax.Array, float]:
     """The data as an objective, the best constant model, and J₀.
 
     Values of `x` are looked at only if the fit fails: that saves a pass over them.
@@ -97,23 +97,30 @@ def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> tupl
     y = net.loss.targets(batch.y, n, k, dtype)
     weight = None if batch.weight is None else check.weights(batch.weight, n, dtype)
     offset = None if batch.offset is None else admit_offset(batch.offset, n, k, x)
-    y, share, eta, excess = _prepare(net, y, jnp.asarray(np.ones(n, dtype)) if weight is None else weight, offset)
+    y, share, eta, excess, far = _prepare(net, y, jnp.asarray(np.ones(n, dtype)) if weight is None else weight, offset)
     l2, l1 = (jnp.asarray(np.asarray(strength, dtype)) for strength in (penalty.l2, penalty.l1))
     problem = OneLayer(x, y, share, offset, l2, l1, net)
     constant = np.zeros((x.shape[1] * k,), dtype)
-    return problem, jnp.asarray(np.append(constant, eta) if net.bias else constant), excess
+    # Where a constant model is perfect, what rounding allows: the square of its errors.
+    perfect = float(excess) <= np.finfo(dtype).eps * float(far)
+    theta = jnp.asarray(np.append(constant, eta) if net.bias else constant)
+    return problem, theta, max(float(excess), 1e14 * np.finfo(dtype).eps ** 2 * (1 + float(far)) if perfect else 0.0)
 
 
 @partial(jax.jit, static_argnames="net")
 def _prepare(net: Network, y: jax.Array, weight: jax.Array, offset: jax.Array | None) -> tuple[jax.Array, ...]:
-    """Encoded targets, s / Σ s, the best constant η, and its cost above the smallest that the targets allow."""
+    """Encoded targets, s / Σ s, the best constant η, and the costs of it and of η = 0 above the smallest possible."""
     weight = weight / weight.max()
     share = weight / weight.sum()
     y = net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), weight.dtype))
     # Where a target never varies the best constant is infinite: begin at one that is not.
     eta = jnp.clip(net.loss.constant((share[:, None] * y).sum(axis=0)), -MOST, MOST)
     constant = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
-    return y, share, eta, (share * (net.loss.value(constant, y) - net.loss.lowest(y))).sum()
+
+    def above(eta: jax.Array) -> jax.Array:
+        return (share * (net.loss.value(eta, y) - net.loss.lowest(y))).sum()
+
+    return y, share, eta, above(constant), above(jnp.zeros_like(constant))
 
 
 MOST = 30.0
@@ -226,9 +233,14 @@ def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: 
     direction = None
     if not np.isfinite(found.cost):
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
-    elif found.bound > ceiling:
+    elif not found.bound <= ceiling:
         direction = _recession(problem, unpenalised)
         status, advice = Status.max_steps, f"the bound {found.bound:.1e} is above {ceiling:.1e}: allow more steps"
+        if found.flat and unpenalised:
+            status = Status.rank_deficient
+            advice = f"{found.flat} directions change predictions too little to be told: drop columns, or add a penalty"
+        elif np.isinf(found.bound):
+            advice = "no bound on what is missing can be had without an L2 penalty at this size or precision"
         if direction is not None:
             status, advice = Status.separated, f"the likelihood has no maximum: it grows along {_named(direction)}"
     elif found.flat and unpenalised:
@@ -253,7 +265,8 @@ def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: 
 
 def _recession(problem: OneLayer, unpenalised: bool) -> np.ndarray | None:
     """A direction (q, k) of the coefficients without a penalty along which no example grows less likely."""
-    inputs, y = np.asarray(problem.inputs()), np.asarray(problem.y)
+    counted = np.asarray(problem.share) > 0
+    inputs, y = np.asarray(problem.inputs())[counted], np.asarray(problem.y)[counted]
     free = np.ones(inputs.shape[1], bool)
     if not unpenalised:
         free[: problem.net.sizes[0]] = False

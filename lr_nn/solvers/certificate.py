@@ -14,6 +14,9 @@ from lr_nn.solvers import proximal
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 
+# A direction moves no η if it moves none by more than that, of columns scaled to the same size.
+STILL = 1e-10
+
 
 class Certificate(NamedTuple):
     """A bound on J - J* (∞ where none was found), and the number of directions along which η does not change."""
@@ -23,17 +26,17 @@ class Certificate(NamedTuple):
 
 
 def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
-    """The bound of an L2 penalty: J less its minimum over the bias is l2-strongly convex in w.
+    """The bound of an L2 penalty: J minimised over the bias is l2-strongly convex in w.
 
-    (‖∇_w J‖ + R ε)² / (2 l2) + ε u, with ε = ‖∇_b J‖, R = max ‖x_i‖, u a bound on the distance of b from its best
-    value at w, and R ε one on the change of ∇_w J on the way there. Where that is more than `enough`, and the outputs
-    are not coupled, the change is computed to first order, at the price of another pass.
+    (‖∇_w J‖ + R c)² / (2 l2) + ε u, with ε = ‖∇_b J‖, R = max ‖x_i‖, u a bound on the distance of b from its best
+    value at w, and c one on the change of the residuals on the way there. Where that is more than `enough`, and the
+    outputs are not coupled, the change is computed to first order, at the price of another pass.
     """
     w, b = objective.split(point.gradient)
     if b is None:
         return (w * w).sum() / (2 * objective.l2)
     distance, change = _bias_distance(objective, point, b)
-    reach = jnp.sqrt((objective.x * objective.x).sum(axis=1).max())
+    reach = jnp.sqrt(_counted(objective, (objective.x * objective.x).sum(axis=1)).max())
 
     def total(slope: jax.Array, slack: jax.Array) -> jax.Array:
         return (jnp.linalg.norm(slope) + slack) ** 2 / (2 * objective.l2) + jnp.linalg.norm(b) * distance
@@ -59,8 +62,13 @@ def sparse(objective: OneLayer, point: Point) -> jax.Array:
     if b is None:
         return proximal.bound(objective, point, jnp.zeros_like(point.cost))
     distance, change = _bias_distance(objective, point, b)
-    slack = jnp.abs(objective.x).max() * change
+    slack = _counted(objective, jnp.abs(objective.x).max(axis=1)).max() * change
     return proximal.bound(objective, point, slack) + jnp.linalg.norm(b) * distance
+
+
+def _counted(objective: OneLayer, rows: jax.Array) -> jax.Array:
+    """Numbers of rows (n,), zero where the weight is: such a row counts for nothing."""
+    return jnp.where(objective.share > 0, rows, 0)
 
 
 def _bias_distance(objective: OneLayer, point: Point, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -98,7 +106,7 @@ def local(objective: OneLayer, point: Point) -> Certificate:
     values, vectors = jnp.linalg.eigh(scaled)
     keep = values > 8 * len(values) * jnp.finfo(values.dtype).eps * values[-1]
     turned = jnp.where(keep, (vectors.T @ (wide * point.gradient)) ** 2 / jnp.where(keep, values, 1), 0)
-    lengths = jnp.sqrt(((inputs * scale[None]) ** 2).sum(axis=1).max())
+    lengths = jnp.sqrt(_counted(objective, ((inputs * scale[None]) ** 2).sum(axis=1)).max())
     least = jnp.where(keep, values, jnp.inf).min()
     gram = inputs.T @ (objective.share[:, None] * inputs) * scale[:, None] * scale[None]
     # Residuals carry the rounding of a mean of order one, which is all there is where the curvature has died out.
@@ -110,10 +118,10 @@ def local(objective: OneLayer, point: Point) -> Certificate:
         return 2 * decrement * jnp.exp(jnp.minimum(rho * m, 2))
 
     rho = jax.lax.fori_loop(0, 60, again, 2 * decrement)
-    exists = 2 * decrement * m * jnp.e < 1
+    exists = 2 * decrement * m * jnp.e < 0.9  # nearer to one the iteration has not arrived
     bound = jnp.where(exists, jnp.exp(rho * m) * decrement**2 / 2, jnp.inf)
     # Where the curvature vanishes no η may move: else the minimum may be far away, or at infinity.
-    columns = vectors.reshape(q, k, -1)
-    moved = jnp.einsum("akv,ab,bkv->v", columns, gram, columns)
-    truly = jnp.where(keep, 0, moved).max() <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.trace(gram)
+    columns = jnp.where(keep, 0, wide[:, None] * vectors).reshape(q, k, -1)
+    moved = jnp.stack([_counted(objective, jnp.abs(inputs @ columns[:, c]).max(axis=1)).max() for c in range(k)])
+    truly = moved.max() <= STILL * lengths
     return Certificate(jnp.where(truly & jnp.isfinite(bound), bound, jnp.inf), (~keep).sum())

@@ -57,7 +57,8 @@ def search(on_line: Callable[[jax.Array], OnLine], cost: jax.Array, slope: jax.A
         return at.found.cost <= cost + ENOUGH * at.step * slope + slack
 
     def unsatisfied(at: _Search) -> jax.Array:
-        return ~(descends(at) & (jnp.abs(at.found.slope) <= FLAT * jnp.abs(slope))) & (at.tries < MOST)
+        fine = descends(at) & (jnp.abs(at.found.slope) <= FLAT * jnp.abs(slope))
+        return (at.tries == 0) | (~fine & (at.tries < MOST))
 
     def again(at: _Search) -> _Search:
         short = descends(at) & (at.found.slope < 0)

@@ -48,12 +48,15 @@ def bound(objective: OneLayer, point: Point, slack: jax.Array) -> jax.Array:
     """max|s_w| (‖w‖₁ + (F - F_low)/l1) ≥ F - F*, s the subgradient: F* has ‖w*‖₁ ≤ (F - F_low)/l1.
 
     F_low is the smallest loss that the targets allow; `slack` adds to max|s_w| what the bias, not yet at its best
-    for w, may change.
+    for w, may change. With an L2 penalty also ‖s_w‖² / (2 l2), if that is less.
     """
     size = jnp.abs(objective.split(point.theta).w).sum()
     low = (objective.share * objective.net.loss.lowest(objective.y)).sum()
-    worst = jnp.abs(subgradient(objective, point).w).max()
-    return (worst + slack) * (size + (composite(objective, point.cost, point.theta) - low) / objective.l1)
+    s, least = subgradient(objective, point).w, objective.l2.min()
+    linear = jnp.abs(s).max() + slack
+    linear = linear * (size + (composite(objective, point.cost, point.theta) - low) / objective.l1)
+    quadratic = (jnp.linalg.norm(s) + slack * s.size**0.5) ** 2 / (2 * jnp.where(least > 0, least, 1))
+    return jnp.where(least > 0, jnp.minimum(linear, quadratic), linear)
 
 
 def minimise(

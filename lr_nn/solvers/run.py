@@ -89,8 +89,13 @@ def _report(objective: OneLayer, point: Point, enough: jax.Array, penalised: str
         bound = jnp.full_like(point.cost, jnp.inf)
     eta = objective.predictor(point.theta)
     eta = eta if objective.offset is None else eta + objective.offset
-    residual = objective.share[:, None] * objective.net.loss.residual(point.eta, objective.y)
-    drift = 2 * jnp.abs(eta - point.eta).max() * jnp.abs(residual).sum()
+    counted = objective.share[:, None] > 0
+    slopes = [
+        jnp.where(counted, jnp.abs(objective.share[:, None] * objective.net.loss.residual(each, objective.y)), 0).sum()
+        for each in (eta, point.eta)
+    ]
+    drift = 2 * jnp.where(counted, jnp.abs(eta - point.eta), 0).max() * jnp.maximum(*slopes)
+    bound, drift = (jnp.where(jnp.isnan(each), jnp.inf, each) for each in (bound, drift))
     return sparse.composite(objective, point.cost, point.theta), largest, bound, drift
 
 
@@ -116,14 +121,14 @@ def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int)
     steps = 0
     if whole is not None:
         near = max(ceiling, NARROW)
-        state = _search(whole, whole, factor, built, theta, near, near, max_steps)
+        state = _search(whole, whole, factor, built, theta, near, near, max_steps - 1)
         theta, factor, built, steps = state.point.theta, state.known.factor, state.known.built, int(state.steps)
     model = next((rows for rows in (whole, few) if rows is not None), objective)
 
     def go(theta: jax.Array, tolerance: float, steps: int) -> State:
         return _search(objective, model, factor, built, theta, tolerance, 0.0, steps)
 
-    found = _certified(go, objective, theta, ceiling, max(1, max_steps - steps))
+    found = _certified(go, objective, theta, ceiling, max_steps - steps)
     return found._replace(steps=steps + found.steps)
 
 
@@ -158,28 +163,25 @@ def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: i
     costs little.
     """
     point, steps, last = _at(objective, theta), 0, None
-    while steps < max_steps:
-        size = working_set.size(objective, point)
+    while (size := working_set.size(objective, point)) is not None:
         gap = float(working_set.bound(objective, point))
-        if size is None or not gap > ceiling:
-            break
+        if not gap > ceiling or steps >= max_steps:
+            found = _certify(objective, point, steps, ceiling)
+            if not found.bound > ceiling or steps >= max_steps:
+                return found
         chosen = working_set.choose(objective, point, size)
         few, start = working_set.restrict(objective, point, chosen)
         # Not too near, before it is known how many columns there will be.
-        near = max(ceiling, CLOSER ** (3 if size == last else 1) * gap) / 2
+        near = min(ceiling, gap) / 2 if gap <= ceiling else max(ceiling, CLOSER ** (3 if size == last else 1) * gap) / 2
         state, last = _solve_sparse(few, start, near, max_steps - steps), size
         steps += max(1, int(state.steps))
         point = working_set.extend(objective, few, chosen, state.point.theta)
-    if steps and float(working_set.bound(objective, point)) <= ceiling:
-        found = _certify(objective, point, steps, ceiling)
-        if found.bound <= ceiling:
-            return found
 
     def go(theta: jax.Array, tolerance: float, steps: int) -> sparse.State:
         return _solve_sparse(objective, theta, tolerance, steps)
 
     found = _certified(go, objective, point.theta, ceiling, max(1, max_steps - steps))
-    return found._replace(steps=steps + found.steps)
+    return found._replace(steps=min(max_steps, steps + found.steps))
 
 
 def _solve_sparse(objective: OneLayer, theta: jax.Array, tolerance: float, max_steps: int) -> sparse.State:
@@ -196,15 +198,17 @@ def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps
     bias = objective.net.bias
     x_mean, y_mean = ((share * a).sum(axis=0) if bias else np.zeros(a.shape[1]) for a in (x, y))
     a, b = np.sqrt(share) * (x - x_mean), np.sqrt(share) * (y - y_mean)
-    if l2 == 0:
-        w = np.linalg.lstsq(a, b)[0]
-    elif a.shape[0] < a.shape[1]:
+    if l2 > 0 and a.shape[0] < a.shape[1]:
         w = a.T @ np.linalg.solve(a @ a.T + l2 * np.eye(len(a)), b)
     else:
-        ridge = np.concatenate([a, np.sqrt(l2) * np.eye(a.shape[1])])
-        w = np.linalg.lstsq(ridge, np.concatenate([b, np.zeros((a.shape[1], b.shape[1]))]))[0]
+        if l2 > 0:
+            a = np.concatenate([a, np.sqrt(l2) * np.eye(a.shape[1])])
+            b = np.concatenate([b, np.zeros((a.shape[1], b.shape[1]))])
+        units = np.linalg.norm(a, axis=0)
+        units[units == 0] = 1
+        w = np.linalg.lstsq(a / units, b)[0] / units[:, None]
     best = np.concatenate([w.reshape(-1), y_mean - x_mean @ w]) if bias else w.reshape(-1)
-    return _certify(objective, _at(objective, jnp.asarray(best)), 1, ceiling)
+    return _certify(objective, _at(objective, jnp.asarray(best, objective.x.dtype)), 1, ceiling)
 
 
 @partial(jax.jit, static_argnames="solver")
@@ -253,7 +257,7 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     penalised = "l1" if float(objective.l1) > 0 else "l2" if float(objective.l2) > 0 else None
     cost, largest, bound, drift = map(float, _report(objective, point, jnp.asarray(ceiling), penalised))
     flat = 0
-    if bound + drift > ceiling and penalised != "l1" and point.theta.size <= WHOLE:
+    if not bound + drift <= ceiling and penalised != "l1" and point.theta.size <= WHOLE:
         local = _local(objective, point)
-        bound, flat = min(bound, float(local.bound)), int(local.flat)
+        bound, flat = min(bound, float(np.nan_to_num(local.bound, nan=np.inf, posinf=np.inf))), int(local.flat)
     return Found(objective, point, steps, cost, largest, bound + drift, flat)

@@ -23,7 +23,10 @@ def rows(objective: OneLayer, theta: jax.Array) -> OneLayer | None:
         return None
     n, q = objective.x.shape[0], objective.x.shape[1] + 1
     most = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
-    chosen = np.random.default_rng(0).choice(n, most, replace=False, shuffle=False)
+    positive = np.flatnonzero(np.asarray(objective.share))
+    if len(positive) < most:
+        return None
+    chosen = np.random.default_rng(0).choice(positive, most, replace=False, shuffle=False)
     return _guarded(_chosen(objective, np.sort(chosen).astype(np.int32)), objective, theta)
 
 
