@@ -239,8 +239,8 @@ def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: 
         if found.flat and unpenalised:
             status = Status.rank_deficient
             advice = f"{found.flat} directions change predictions too little to be told: drop columns, or add a penalty"
-        elif np.isinf(found.bound):
-            advice = "no bound on what is missing can be had without an L2 penalty at this size or precision"
+        elif np.isinf(found.bound) and point.theta.size > run.WHOLE:
+            advice = "without a penalty there is no bound on what is missing for so many parameters"
         if direction is not None:
             status, advice = Status.separated, f"the likelihood has no maximum: it grows along {_named(direction)}"
     elif found.flat and unpenalised:

@@ -1,0 +1,86 @@
+"""Fits at the edge of what data may be: each ends with the truth about it."""
+
+import numpy as np
+import pytest
+
+import lr_nn
+from lr_nn import Status, losses, penalties
+from lr_nn.types import Layer
+
+RNG = np.random.default_rng(0)
+X1, Z = RNG.standard_normal((2, 60))
+Y = (RNG.random(60) < 0.5).astype(float)
+TWO = lr_nn.logistic_regression(2)
+
+
+def test_a_start_at_which_the_gradient_is_zero_stays_there():
+    net = lr_nn.Network((1, 1), (), losses.squared_error, bias=False)
+    start = (Layer(np.array([[1.0]]), None),)
+    x, y = np.array([[1.0], [-1.0]]), np.array([1.5, -1.5])
+    found = lr_nn.fit(net, x, y, penalty=penalties.l2(0.5), solver="newton", start=start)
+    assert found.status is Status.converged and found.params[0].w[0, 0] == 1.0
+
+
+@pytest.mark.parametrize("other", [X1 + 1e-8 * Z, X1.astype(np.float32)], ids=["a shadow", "a float32 copy"])
+def test_columns_too_near_to_be_told_apart_are_not_called_an_optimum(other):
+    found = lr_nn.fit(TWO, np.column_stack([X1, other]), Y)
+    assert found.status is Status.rank_deficient and found.certificate == np.inf
+    assert "drop columns" in found.message
+
+
+def test_a_saturated_offset_leaves_no_bound_that_is_not_a_number():
+    found = lr_nn.fit(
+        lr_nn.logistic_regression(1), X1[:, None], Y, offset=1000 * (2 * Y - 1), penalty=penalties.l2(0.1)
+    )
+    assert found.status is Status.converged and found.certificate < 1e-20
+
+
+@pytest.mark.parametrize("penalty", [None, penalties.l2(1e-3)], ids=["none", "l2"])
+def test_least_squares_do_not_mind_the_units_of_columns(penalty):
+    y = X1 + Z
+    found = lr_nn.fit(lr_nn.linear_regression(2), np.column_stack([X1 * 1e8, Z * 1e-8]), y, penalty=penalty)
+    assert found.status is Status.converged, found.message
+    if penalty is None:
+        np.testing.assert_allclose(found.coefficients[:, 0], [1e-8, 1e8, 0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("penalty", [None, penalties.l2(0.1), penalties.l1(0.1)], ids=["none", "l2", "l1"])
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_of_targets_that_are_constant_the_constant_is_the_optimum(value, penalty):
+    found = lr_nn.fit(lr_nn.linear_regression(2), np.column_stack([X1, Z]), np.full(60, value), penalty=penalty)
+    assert found.status is Status.converged, found.message
+    np.testing.assert_allclose(found.coefficients[:, 0], [0, 0, value], atol=1e-12)
+
+
+@pytest.mark.parametrize("wild", [0.5, 1e200])
+def test_a_row_of_weight_zero_counts_for_nothing(wild):
+    """Neither for separation, which it would break, nor for the bounds."""
+    x, weight = np.append(X1, [wild, -0.5])[:, None], np.append(np.ones(60), [0.0, 0.0])
+    net = lr_nn.logistic_regression(1)
+    apart = lr_nn.fit(net, x, np.append(X1 > 0, [False, True]).astype(float), weight=weight)
+    assert apart.status is Status.separated
+    found = lr_nn.fit(net, x, np.append(Y, [0.0, 1.0]), weight=weight, penalty=penalties.l2(0.1))
+    alone = lr_nn.fit(net, X1[:, None], Y, penalty=penalties.l2(0.1))
+    assert found.status is Status.converged
+    np.testing.assert_allclose(found.coefficients, alone.coefficients, rtol=1e-9)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_no_more_steps_are_taken_than_allowed(most):
+    x = np.column_stack([X1, Z])
+    found = lr_nn.fit(TWO, x, Y, penalty=penalties.l2(1e-4), solver="lbfgs", max_steps=most)
+    assert found.steps <= most
+
+
+def test_a_tiny_l1_beside_an_l2_penalty_is_certified_by_the_latter():
+    found = lr_nn.fit(TWO, np.column_stack([X1, Z]), Y, penalty=penalties.Penalty(1e-9, 0.1))
+    assert found.status is Status.converged, found.message
+
+
+def test_separation_of_many_rows_is_seen_from_a_few():
+    x = np.random.default_rng(0).standard_normal((50_000, 2))
+    y = (x[:, 0] > 0.1).astype(float)
+    apart = lr_nn.fit(TWO, x, y)
+    assert apart.status is Status.separated
+    (w, _) = apart.direction[0]
+    assert w[0, 0] > 0
