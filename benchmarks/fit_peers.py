@@ -27,7 +27,7 @@ def sklearn(solver: str, problem: Problem, tolerance: float) -> np.ndarray:
     strength, ratio = (problem.l1, 1.0) if problem.l1 else (problem.l2, 0.0)
     model = LogisticRegression(C=1 / (n * strength), l1_ratio=ratio, solver=solver, tol=tolerance, max_iter=MOST)
     if solver == "liblinear":  # it penalises the intercept, less the more it is scaled
-        model.set_params(intercept_scaling=1e5)
+        model.set_params(intercept_scaling=1e5, max_iter=1000)
     model.fit(problem.x, problem.y)
     return _stacked(model.coef_, model.intercept_)
 
@@ -111,9 +111,10 @@ SMOOTH = _installed(
 )
 # newton-cholesky is not for thousands of coefficients, as its documentation says.
 SOFTMAX = _installed(_sklearn("lbfgs", "newton-cg"))
+# Not saga: it takes minutes where these take a second.
 SPARSE = _installed(
     {
-        **_sklearn("liblinear", "saga"),
+        **_sklearn("liblinear"),
         "glum": ("glum", glum),
         "skglm": ("skglm", skglm),
     }

@@ -62,7 +62,7 @@ def fit(
     converged [ 0.908184 -1.362276]
     """
     check.on_host("fit", (x, y, weight, offset, start), "lr_nn.solvers.smooth.minimise")
-    _check(net, penalty, solver, tol)
+    _check(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
     with jax.enable_x64(True), _threads().limit(limits=1, user_api="blas"):
@@ -71,11 +71,13 @@ def fit(
         problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
         name, why = choose(problem) if solver == "auto" else (solver, "asked for")
         theta = constant if start is None else _started(problem, start)
+        if name == "closed_form":
+            check.finite("x", problem.x)
         ceiling = tol * excess
         found = run.SOLVERS[name](problem, theta, ceiling, max_steps)
         if not np.isfinite(found.cost):
             check.finite("x", problem.x)
-        return _solution(found, penalty, name, why, ceiling, problem.x.dtype)
+        return _solution(found, penalty, name, why, ceiling, problem.x.dtype, max_steps)
 
 
 @cache
@@ -114,7 +116,8 @@ def _prepare(net: Network, y: jax.Array, weight: jax.Array, offset: jax.Array | 
     share = weight / weight.sum()
     y = net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), weight.dtype))
     # Where a target never varies the best constant is infinite: begin at one that is not.
-    eta = jnp.clip(net.loss.constant((share[:, None] * y).sum(axis=0)), -MOST, MOST)
+    eta = net.loss.constant((share[:, None] * y).sum(axis=0)) if net.bias else jnp.zeros_like(y[0])
+    eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -MOST, MOST))
     constant = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
 
     def above(eta: jax.Array) -> jax.Array:
@@ -149,7 +152,7 @@ def _convex(net: Network) -> bool:
     return len(net.sizes) == 2 and net.loss.concordance < np.inf
 
 
-def _check(net: Network, penalty: Penalty | None, solver: str, tol: float) -> None:
+def _check(net: Network, penalty: Penalty | None, solver: str, tol: float, dtype: DTypeLike | None) -> None:
     if not isinstance(net, Network):
         raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
     check_penalty(penalty)
@@ -167,6 +170,8 @@ def _check(net: Network, penalty: Penalty | None, solver: str, tol: float) -> No
         raise ValueError("solver='proximal' is for an l1 penalty; there is none")
     if solver == "closed_form" and net.loss.concordance != 0:
         raise ValueError(f"closed_form is for the squared error; got a {net.loss.name} loss")
+    if dtype is not None and jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
+        raise TypeError(f"dtype must be float32 or float64; got {jnp.dtype(dtype)}")
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")
 
@@ -227,7 +232,9 @@ def _started(problem: OneLayer, start: Params) -> jax.Array:
 _centred = jax.jit(OneLayer.centred)
 
 
-def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: float, dtype: np.dtype) -> Solution:
+def _solution(
+    found: run.Found, penalty: Penalty, name: str, why: str, ceiling: float, dtype: np.dtype, most: int
+) -> Solution:
     problem, point = found.objective, found.point
     unpenalised = float(problem.l1) == 0 == float(problem.l2)
     direction = None
@@ -235,7 +242,8 @@ def _solution(found: run.Found, penalty: Penalty, name: str, why: str, ceiling: 
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
     elif not found.bound <= ceiling:
         direction = _recession(problem, unpenalised)
-        status, advice = Status.max_steps, f"the bound {found.bound:.1e} is above {ceiling:.1e}: allow more steps"
+        what = "allow more steps" if found.steps >= most else "rounding allows no more, raise tol"
+        status, advice = Status.max_steps, f"the bound {found.bound:.1e} is above {ceiling:.1e}: {what}"
         if found.flat and unpenalised:
             status = Status.rank_deficient
             advice = f"{found.flat} directions change predictions too little to be told: drop columns, or add a penalty"

@@ -84,3 +84,39 @@ def test_separation_of_many_rows_is_seen_from_a_few():
     assert apart.status is Status.separated
     (w, _) = apart.direction[0]
     assert w[0, 0] > 0
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton", "closed_form"])
+def test_a_large_mean_of_the_targets_does_not_loosen_what_converged_means(solver):
+    x, y, net = np.column_stack([X1, Z]), X1 + RNG.standard_normal(60), lr_nn.linear_regression(2)
+    far, near = (lr_nn.fit(net, x, y + shift, penalty=penalties.l2(0.1), solver=solver) for shift in (1e4, 0.0))
+    np.testing.assert_allclose(far.params[0].w, near.params[0].w, rtol=1e-5)
+
+
+def test_without_a_bias_one_class_is_an_ordinary_problem():
+    net = lr_nn.Network((2, 1), (), losses.bernoulli, bias=False)
+    found = lr_nn.fit(net, np.column_stack([X1, Z]), np.ones(60), penalty=penalties.l2(0.1))
+    assert found.status is Status.converged, found.message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_none_is_named_before_least_squares_fail(value):
+    x = np.column_stack([X1, Z])
+    x[5, 1] = value
+    with pytest.raises(ValueError, match="x must be finite"):
+        lr_nn.fit(lr_nn.linear_regression(2), x, Y)
+
+
+@pytest.mark.parametrize("dtype", [int, np.float16])
+def test_a_precision_that_solvers_do_not_have_is_refused(dtype):
+    with pytest.raises(TypeError, match="float32 or float64"):
+        lr_nn.fit(TWO, np.column_stack([X1, Z]), Y, dtype=dtype)
+
+
+def test_a_curvature_that_underflows_is_no_optimum():
+    mark = np.zeros(60)
+    mark[-2:] = 1
+    y = Y.copy()
+    y[-2:] = [0.0, 1.0]
+    found = lr_nn.fit(TWO, np.column_stack([X1, mark]), y, offset=1000 * mark, solver="newton")
+    assert found.status is not Status.converged and found.certificate == np.inf

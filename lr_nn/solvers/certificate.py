@@ -123,5 +123,6 @@ def local(objective: OneLayer, point: Point) -> Certificate:
     # Where the curvature vanishes no η may move: else the minimum may be far away, or at infinity.
     columns = jnp.where(keep, 0, wide[:, None] * vectors).reshape(q, k, -1)
     moved = jnp.stack([_counted(objective, jnp.abs(inputs @ columns[:, c]).max(axis=1)).max() for c in range(k)])
-    truly = moved.max() <= STILL * lengths
+    # A curvature below what numbers can say is none; its gradient must be none too.
+    truly = (moved.max() <= STILL * lengths) & ((wide > 0) | (point.gradient == 0)).all()
     return Certificate(jnp.where(truly & jnp.isfinite(bound), bound, jnp.inf), (~keep).sum())

@@ -9,7 +9,8 @@ import numpy as np
 
 from lr_nn.losses import Loss
 
-LEAST, ROWS, ROUNDS = 1e-6, 20_000, 10
+# What counts as a gain, relative to the largest; rows to begin with; how often rows are added; seconds for each.
+LEAST, ROWS, ROUNDS, PATIENCE = 1e-6, 20_000, 10, 30
 
 
 def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.ndarray | None:
@@ -41,6 +42,7 @@ def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.nda
             b_eq=np.zeros(equal.sum()) if equal.any() else None,
             bounds=(-1, 1),
             method="highs",
+            options={"time_limit": PATIENCE},
         )
         if program.status != 0 or -program.fun * len(some) < LEAST:
             return None
