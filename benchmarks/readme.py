@@ -71,13 +71,7 @@ CLAIMS: dict[str, tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = {
     "fit": (
         *(_fit("logistic fit", "adult", ADULT + strength) for strength in ("1e-04", "1e-07")),
         *(_fit("logistic fit", "dense", shape) for shape in SHAPES),
-        *(_fit("logistic fit", "correlated", f"{shape}, correlated") for shape in SHAPES),
         _fit("softmax fit", "softmax", MNIST),
-        *(
-            _fit("L1 fit", section, f"{data}, {share} of λ max")
-            for section, data in (("sparse", "adult"), ("sparse", "200,000 x 300"), ("wide", "2,000 x 5,000"))
-            for share in ("10%", "1%")
-        ),
     ),
 }
 
