@@ -29,6 +29,13 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file():
+    """Drop compiled programs after each file: each holds memory maps, of which Linux gives a process 65,530."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def float64():
     """Run the test with float64 on; arrays made in it must not leave it."""
