@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,13 @@ from jax.typing import ArrayLike, DTypeLike
 from threadpoolctl import ThreadpoolController
 
 from lr_nn import check
-from lr_nn.network import Network, admit_offset, check_params, init, n_parameters
+from lr_nn.network import Network, check_params, init, n_parameters
 from lr_nn.network import admit as admit_batch
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.solvers import run, sample, separation
 from lr_nn.solvers.deep import Deep
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.problem import admit
 from lr_nn.types import Batch, Params, Solution, Status
 
 
@@ -61,14 +62,14 @@ def fit(
     >>> print(solution.status, solution.coefficients.round(6).ravel())
     converged [ 0.908184 -1.362276]
     """
-    check.on_host("fit", (x, y, weight, offset, start), "lr_nn.solvers.smooth.minimise")
+    check.on_host("fit", (x, y, weight, offset, start), "lr_nn.solvers.solve")
     _check(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
     with jax.enable_x64(True), _threads().limit(limits=1, user_api="blas"):
         if not _convex(net):
             return _stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
-        problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, jnp.dtype(dtype or jnp.float64))
+        problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, np.dtype(dtype or np.float64))
         name, why = choose(problem) if solver == "auto" else (solver, "asked for")
         theta = constant if start is None else _started(problem, start)
         if name == "closed_form":
@@ -86,47 +87,6 @@ def _threads() -> ThreadpoolController:
     import scipy.linalg  # noqa: F401, so that its BLAS is there to be found
 
     return ThreadpoolController()
-
-
-def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> tuple[OneLayer, jax.Array, float]:
-    """The data as an objective, the best constant model, and J₀.
-
-    Values of `x` are looked at only if the fit fails: that saves a pass over them.
-    """
-    x = check.table("x", batch.x, net.sizes[0])
-    n, k = x.shape[0], net.sizes[1]
-    x = jax.device_put(x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else x.astype(dtype))
-    y = net.loss.targets(batch.y, n, k, dtype)
-    weight = None if batch.weight is None else check.weights(batch.weight, n, dtype)
-    offset = None if batch.offset is None else admit_offset(batch.offset, n, k, x)
-    y, share, eta, excess, far = _prepare(net, y, jnp.asarray(np.ones(n, dtype)) if weight is None else weight, offset)
-    l2, l1 = (jnp.asarray(np.asarray(strength, dtype)) for strength in (penalty.l2, penalty.l1))
-    problem = OneLayer(x, y, share, offset, l2, l1, net)
-    constant = np.zeros((x.shape[1] * k,), dtype)
-    # Where a constant model is perfect, what rounding allows: the square of its errors.
-    perfect = float(excess) <= np.finfo(dtype).eps * float(far)
-    theta = jnp.asarray(np.append(constant, eta) if net.bias else constant)
-    return problem, theta, max(float(excess), 1e14 * np.finfo(dtype).eps ** 2 * (1 + float(far)) if perfect else 0.0)
-
-
-@partial(jax.jit, static_argnames="net")
-def _prepare(net: Network, y: jax.Array, weight: jax.Array, offset: jax.Array | None) -> tuple[jax.Array, ...]:
-    """Encoded targets, s / Σ s, the best constant η, and the costs of it and of η = 0 above the smallest possible."""
-    weight = weight / weight.max()
-    share = weight / weight.sum()
-    y = net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), weight.dtype))
-    # Where a target never varies the best constant is infinite: begin at one that is not.
-    eta = net.loss.constant((share[:, None] * y).sum(axis=0)) if net.bias else jnp.zeros_like(y[0])
-    eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -MOST, MOST))
-    constant = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
-
-    def above(eta: jax.Array) -> jax.Array:
-        return (share * (net.loss.value(eta, y) - net.loss.lowest(y))).sum()
-
-    return y, share, eta, above(constant), above(jnp.zeros_like(constant))
-
-
-MOST = 30.0
 
 
 def choose(problem: OneLayer) -> tuple[str, str]:

@@ -11,9 +11,10 @@ from tolerances import assert_close, tolerance
 
 import lr_nn
 from lr_nn import losses
-from lr_nn.solvers import certificate, memory, preconditioner, proximal, separation
+from lr_nn.solvers import certificate, memory, preconditioner, proximal, separation, solve
 from lr_nn.solvers.line_search import ENOUGH, FLAT, Line, OnLine, search
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.smooth import LBFGS
 
 LENGTH = 100
 NETS = {
@@ -66,8 +67,40 @@ def test_a_line_is_the_cost_along_it_and_its_landing_the_point_there(float64, na
         found, there = line.at(t), objective.at(theta + t * along)
         assert_close(found.cost, there.cost, LENGTH)
         assert_close(found.slope, there.gradient @ along, LENGTH)
-        for got, expected in zip(line.land(t, found), there, strict=True):
+        landed = line.land(t, found)
+        assert_close(landed.carried, jnp.linalg.norm(theta) + t * jnp.linalg.norm(along), LENGTH)
+        for got, expected in zip(landed[:-1], there[:-1], strict=True):
             assert_close(got, expected, LENGTH)
+
+
+@every_net
+def test_the_bound_on_what_eta_drifted_is_above_what_it_did(float64, name):
+    objective, theta = problem(name)
+    point = objective.at(theta)
+    for step in range(1, 40):  # far out and back
+        line = objective.line(point, 1e3 * jnp.sin(step * jnp.arange(theta.size)) * (-1) ** step)
+        point = line.land(1.0, line.at(1.0))
+    point = point._replace(theta=theta, eta=point.eta - objective.predictor(point.theta - theta))
+    measured = certificate.drift(objective, point, jnp.asarray(39), jnp.zeros(()))
+    assert 0 < measured <= certificate.drift(objective, point, jnp.asarray(39), jnp.asarray(jnp.inf))
+    assert jnp.abs(objective.at(theta).cost - objective.line(point, 0 * theta).at(0.0).cost) <= measured
+
+
+def test_the_last_full_step_begins_where_the_gap_is_met_and_ends_where_the_bound_is(float64):
+    objective, theta = problem("bernoulli", l2=1e-3)
+    factor, built = preconditioner.identity(objective), jnp.zeros((), bool)
+    tolerance = jnp.asarray(1e-6)
+
+    def after(steps, tolerance):
+        direction = LBFGS(objective, objective, tolerance, factor, built)
+        return jax.jit(lambda d, t, n: solve(objective, d, t, tolerance, n))(direction, theta, steps)
+
+    best = after(100, jnp.asarray(1e-14)).point.cost
+    last = after(100, tolerance)
+    before = after(last.steps - 1, tolerance)
+    assert last.met and not before.met
+    assert before.point.cost - best <= tolerance
+    assert certificate.strong(objective, last.point, tolerance) <= 1.1 * tolerance
 
 
 CURVES = {
@@ -109,7 +142,7 @@ def test_two_loops_are_the_bfgs_update_of_the_inverse_and_old_pairs_leave(float6
 def test_the_factor_solves_with_the_hessian_of_a_loss_that_is_a_sum_over_outputs(float64, name):
     objective, theta = problem(name)
     objective = replace(objective, x=objective.x + 10 * objective.x[:, :1])
-    factor = preconditioner.build(objective, theta)
+    factor = preconditioner.build(objective, theta, len(objective.y))
     hessian = np.asarray(objective.hessian(objective.at(theta).eta))
     vector = np.sin(np.arange(theta.size))
     solved = preconditioner.solve(objective, factor, jnp.asarray(1e-30 * vector))
@@ -121,10 +154,27 @@ def test_of_independent_columns_the_factor_is_their_scale(float64):
     net = lr_nn.logistic_regression(20)
     y, share, zero = jnp.ones((400, 1)), jnp.full(400, 1 / 400), jnp.zeros(())
     objective = OneLayer(jnp.asarray(rows), y, share, None, zero, zero, net)
-    scale, inverse = preconditioner.build(objective, jnp.zeros(21))
-    assert (np.asarray(inverse[0]) == np.eye(21)).all()
+    scale, inverse = preconditioner.build(objective, jnp.zeros(21), 10**5)
+    np.testing.assert_allclose(inverse[0], np.eye(21), atol=2 * preconditioner.JITTER)
     squares = (objective.inputs() ** 2).mean(axis=0) / 4
     np.testing.assert_allclose(scale[0], 1 / np.sqrt(squares), rtol=tolerance(np.float32))
+
+
+def test_of_independent_columns_the_factor_knows_their_curvature_along_theta(float64):
+    n, d = 4000, 20
+    rng = np.random.default_rng(0)
+    net, zero = lr_nn.logistic_regression(d), jnp.zeros(())
+    x = jnp.asarray(rng.standard_normal((n, d)))
+    objective = OneLayer(x, jnp.ones((n, 1)), jnp.full(n, 1 / n), None, zero, zero, net)
+    theta = jnp.asarray(np.append(rng.standard_normal(d) / 2, 0.5))
+    scale, inverse = (np.asarray(leaf, float) for leaf in preconditioner.build(objective, theta, 10**6))
+    assert len(np.unique(scale[0, :d])) == 1, "columns alike have one scale"
+    factor = np.linalg.inv(inverse[0] * scale[0])
+    factored, hessian = factor @ factor.T, np.asarray(objective.hessian(objective.at(theta).eta))
+    along = np.stack([np.append(theta[:d], 0), np.append(np.zeros(d), 1)])
+    np.testing.assert_allclose(along @ factored @ along.T, along @ hessian @ along.T, rtol=1e-4, atol=1e-6)
+    spread = np.linalg.eigvals(np.linalg.solve(factored, hessian))
+    assert spread.min() > 1 - 3 * np.sqrt(d / n) and spread.max() < 1 + 3 * np.sqrt(d / n)
 
 
 @every_net

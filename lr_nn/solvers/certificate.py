@@ -36,7 +36,7 @@ def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
     if b is None:
         return (w * w).sum() / (2 * objective.l2)
     distance, change = _bias_distance(objective, point, b)
-    reach = jnp.sqrt(_counted(objective, (objective.x * objective.x).sum(axis=1)).max())
+    reach = _reach(objective)
 
     def total(slope: jax.Array, slack: jax.Array) -> jax.Array:
         return (jnp.linalg.norm(slope) + slack) ** 2 / (2 * objective.l2) + jnp.linalg.norm(b) * distance
@@ -64,6 +64,38 @@ def sparse(objective: OneLayer, point: Point) -> jax.Array:
     distance, change = _bias_distance(objective, point, b)
     slack = _counted(objective, jnp.abs(objective.x).max(axis=1)).max() * change
     return proximal.bound(objective, point, slack) + jnp.linalg.norm(b) * distance
+
+
+def drift(objective: OneLayer, point: Point, steps: jax.Array, little: jax.Array) -> jax.Array:
+    """What to add to every bound because η was carried over `steps` steps, and is not quite that of θ.
+
+    2 max|Δη| Σ |share_i δ_i|. The rounding of products and sums bounds Δη; where that is more than is `little`, and
+    where outputs are coupled, η is made anew, at the price of a pass. Higham (2002), section 3.1.
+    """
+    loss, share, eps = objective.net.loss, objective.share[:, None], jnp.finfo(point.cost.dtype).eps
+
+    def slopes(eta: jax.Array) -> jax.Array:
+        return _counted(objective, jnp.abs(share * loss.residual(eta, objective.y)).sum(axis=1)).sum()
+
+    def measured() -> jax.Array:
+        eta = objective.predictor(point.theta)
+        eta = eta if objective.offset is None else eta + objective.offset
+        moved = _counted(objective, jnp.abs(eta - point.eta).max(axis=1)).max()
+        return 2 * moved * jnp.maximum(slopes(eta), slopes(point.eta))
+
+    if loss.couples_outputs:
+        return measured()
+    far = jnp.sqrt(1 + _reach(objective) ** 2) * point.carried
+    far = far if objective.offset is None else far + _counted(objective, jnp.abs(objective.offset).max(axis=1)).max()
+    moved = eps / 2 * (objective.x.shape[1] + 8 + 4 * steps) * far
+    curvature = _counted(objective, (share * loss.fisher_diagonal(point.eta)).sum(axis=1)).sum()
+    whole = 2 * moved * (slopes(point.eta) + moved * jnp.exp(loss.concordance * moved) * curvature)
+    return jax.lax.cond(whole <= little, lambda: whole, measured)
+
+
+def _reach(objective: OneLayer) -> jax.Array:
+    """max ‖x_i‖."""
+    return jnp.sqrt(_counted(objective, (objective.x * objective.x).sum(axis=1)).max())
 
 
 def _counted(objective: OneLayer, rows: jax.Array) -> jax.Array:

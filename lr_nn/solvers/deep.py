@@ -43,7 +43,7 @@ class Deep:
     def at(self, theta: jax.Array) -> Point:
         """One pass forward and one back."""
         cost, gradient = objective.evaluate(self.net, self.params(theta), self.batch, self.penalty)
-        return Point(theta, None, cost, ravel_pytree(gradient)[0])
+        return Point(theta, None, cost, ravel_pytree(gradient)[0], jnp.zeros_like(cost))
 
     def line(self, point: Point, direction: jax.Array) -> Line:
         """The cost along a direction: every trial is a pass, and the landing is the last of them."""

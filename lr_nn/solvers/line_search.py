@@ -13,12 +13,16 @@ ENOUGH, FLAT, GROW, MOST = 1e-4, 0.5, 4.0, 30
 
 
 class Point(NamedTuple):
-    """θ (p,), what the objective keeps there (η), the cost, and its gradient."""
+    """θ (p,), what the objective keeps there (η), the cost, and its gradient.
+
+    `carried`: ‖θ‖ where η was last made from θ, and the lengths of all steps that it was carried along since.
+    """
 
     theta: jax.Array
     eta: Any
     cost: jax.Array
     gradient: jax.Array
+    carried: jax.Array
 
 
 class OnLine(NamedTuple):

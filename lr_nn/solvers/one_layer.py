@@ -58,7 +58,7 @@ class OneLayer:
         w = self.split(theta).w
         residual = weighted(self.net.loss.residual(eta, self.y), self.share)
         cost = (self.share * self.net.loss.value(eta, self.y)).sum() + (self.l2 / 2 * w * w).sum()
-        return Point(theta, eta, cost, self.gradient(theta, residual))
+        return Point(theta, eta, cost, self.gradient(theta, residual), jnp.linalg.norm(theta))
 
     def line(self, point: Point, direction: jax.Array) -> Line:
         """J(θ + t direction) as a function of t: one reading of `x` for η̇, and one more where a step is taken."""
@@ -74,7 +74,8 @@ class OneLayer:
 
         def land(t: jax.Array, found: OnLine) -> Point:
             theta = point.theta + t * direction
-            return Point(theta, point.eta + t * eta_dot, found.cost, self.gradient(theta, found.carry))
+            carried = point.carried + jnp.abs(t) * jnp.linalg.norm(direction)
+            return Point(theta, point.eta + t * eta_dot, found.cost, self.gradient(theta, found.carry), carried)
 
         return Line(at, land)
 

@@ -59,9 +59,7 @@ def bound(objective: OneLayer, point: Point, slack: jax.Array) -> jax.Array:
     return jnp.where(least > 0, jnp.minimum(linear, quadratic), linear)
 
 
-def minimise(
-    objective: OneLayer, sample: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array
-) -> State:
+def solve(objective: OneLayer, sample: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
     """Steps until the bound is within `tolerance`. The model's Hessian, of `sample` in float32, is made anew only
     where the subgradient shrinks slowly.
     """

@@ -15,7 +15,7 @@ from lr_nn.solvers import proximal as sparse
 from lr_nn.solvers.deep import Deep, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, State, minimise
+from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, State, solve
 
 # So many numbers are searched in float32 first, beside a sample of the rows and without one.
 FITS, NARROWED = 4e6, 2e7
@@ -48,37 +48,39 @@ _quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 
 
 @_quickly
 def _newton(objective: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
-    return minimise(objective, Newton(objective), theta, tolerance, max_steps)
+    return solve(objective, Newton(objective), theta, tolerance, max_steps)
 
 
 @jax.jit
 def _lbfgs(direction: LBFGS, theta: jax.Array, near: jax.Array, max_steps: jax.Array) -> State:
-    return minimise(direction.objective, direction, theta, direction.tolerance, max_steps, near)
+    return solve(direction.objective, direction, theta, direction.tolerance, max_steps, near)
 
 
 @jax.jit
 def _newton_cg(direction: NewtonCG, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
-    return minimise(direction.objective, direction, theta, tolerance, max_steps)
+    return solve(direction.objective, direction, theta, tolerance, max_steps)
 
 
 @jax.jit
 def _proximal(
     objective: OneLayer, sample: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array
 ) -> sparse.State:
-    return sparse.minimise(objective, sample, theta, tolerance, max_steps)
+    return sparse.solve(objective, sample, theta, tolerance, max_steps)
 
 
 _at = jax.jit(OneLayer.at)
-_build = jax.jit(preconditioner.build)
+_build = jax.jit(preconditioner.build, static_argnames="rows")
 
 
 _local = _quickly(certificate.local)
 
 
 @partial(jax.jit, static_argnames="penalised")
-def _report(objective: OneLayer, point: Point, enough: jax.Array, penalised: str | None) -> tuple[jax.Array, ...]:
+def _report(
+    objective: OneLayer, point: Point, steps: jax.Array, enough: jax.Array, penalised: str | None
+) -> tuple[jax.Array, ...]:
     """The cost with its penalties, the largest entry of the subgradient, the bound that the penalties give, and what
-    to add to every bound: η was carried from step to step, and may have drifted from that of θ by rounding.
+    to add to every bound for the rounding of η.
     """
     largest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(sparse.subgradient(objective, point))]).max()
     if penalised == "l1":
@@ -87,14 +89,7 @@ def _report(objective: OneLayer, point: Point, enough: jax.Array, penalised: str
         bound = certificate.strong(objective, point, enough)
     else:
         bound = jnp.full_like(point.cost, jnp.inf)
-    eta = objective.predictor(point.theta)
-    eta = eta if objective.offset is None else eta + objective.offset
-    counted = objective.share[:, None] > 0
-    slopes = [
-        jnp.where(counted, jnp.abs(objective.share[:, None] * objective.net.loss.residual(each, objective.y)), 0).sum()
-        for each in (eta, point.eta)
-    ]
-    drift = 2 * jnp.where(counted, jnp.abs(eta - point.eta), 0).max() * jnp.maximum(*slopes)
+    drift = certificate.drift(objective, point, steps, enough - bound)
     bound, drift = (jnp.where(jnp.isnan(each), jnp.inf, each) for each in (bound, drift))
     return sparse.composite(objective, point.cost, point.theta), largest, bound, drift
 
@@ -117,7 +112,7 @@ def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int)
         near = max(ceiling, NEAR)
         state = _search(few, few, factor, built, theta, near, near, max_steps)
         theta, built = state.point.theta, state.known.built
-        factor = _build(few, theta) if bool(built) else factor
+        factor = _build(few, theta, len(objective.y)) if bool(built) else factor
     steps = 0
     if whole is not None:
         near = max(ceiling, NARROW)
@@ -215,7 +210,7 @@ def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps
 def stationary(objective: Deep, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array, solver: str) -> State:
     """A point at which no entry of ∇J is larger than `tolerance`, by one of `DEEP`, and one full step after it."""
     direction = deep.NewtonCG(objective) if solver == "newton_cg" else ScalarLBFGS()
-    return minimise(objective, direction, theta, tolerance, max_steps)
+    return solve(objective, direction, theta, tolerance, max_steps)
 
 
 DEEP = ("lbfgs", "newton_cg")
@@ -255,7 +250,8 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
         point = _at(objective, point.theta.astype(jnp.float64))
     penalised = "l1" if float(objective.l1) > 0 else "l2" if float(objective.l2) > 0 else None
-    cost, largest, bound, drift = map(float, _report(objective, point, jnp.asarray(ceiling), penalised))
+    report = _report(objective, point, jnp.asarray(steps), jnp.asarray(ceiling), penalised)
+    cost, largest, bound, drift = map(float, report)
     flat = 0
     if not bound + drift <= ceiling and penalised != "l1" and point.theta.size <= WHOLE:
         local = _local(objective, point)

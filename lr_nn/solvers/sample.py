@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.problem import placed
 
 # A sample has so many rows a column: more where they are cheap beside a pass over all rows, whose number and that of
 # the columns says so. Where there are fewer than twice the least, or so few numbers, all are taken.
-LEAST, SAMPLE, CHEAP, SMALL = 40, 160, 16, 2e6
+LEAST, SAMPLE, CHEAP, SMALL = 40, 640, 16, 2e6
 # A column is known by rows worth so many of equal size.
 KNOWN = 20
 
@@ -61,7 +62,15 @@ def _guarded(sample: OneLayer, objective: OneLayer, theta: jax.Array) -> OneLaye
     return replace(sample, l2=sample.l2 + extra[:, None])
 
 
-@jax.jit
 def narrow(objective: OneLayer) -> OneLayer:
     """The objective in float32."""
+    x = objective.x
+    if {device.platform for device in x.devices()} != {"cpu"} or len(x.devices()) > 1:
+        return _narrow(objective)
+    few = replace(objective, x=jnp.zeros((), x.dtype))
+    return replace(_narrow(few), x=placed(np.asarray(x), np.dtype(np.float32)))
+
+
+@jax.jit
+def _narrow(objective: OneLayer) -> OneLayer:
     return jax.tree.map(lambda a: a.astype(jnp.float32), objective)

@@ -54,10 +54,10 @@ class State(NamedTuple):
     idle: jax.Array
 
 
-IDLE = 3
+IDLE, SHOWN = 3, 0.1
 
 
-def minimise(
+def solve(
     objective: Objective,
     direction: Direction,
     theta: jax.Array,
@@ -67,6 +67,8 @@ def minimise(
 ) -> State:
     """Steps until the objective's bound is within `tolerance`, and one full step more.
 
+    A bound may be far above the gap: a step that shortens the gradient tenfold shows that the decrement before it was
+    about the gap, and is the step more if that was within `tolerance`, and the bound is after it.
     Or until the decrement -⟨direction, ∇J⟩ is within `near`, for an optimum that is only where the next search begins.
     A step is idle if neither cost nor gradient became smaller: three in a row, and what rounding allows is reached.
     Where the cost is not finite along the direction the loop ends at the point before.
@@ -78,13 +80,15 @@ def minimise(
         slope = along @ point.gradient
         along = jnp.where(jnp.isfinite(along).all() & (slope < 0), along, -point.gradient)
         slope = along @ point.gradient
-        last = (objective.bound(point, -slope) <= tolerance) | (-slope <= near)
+        before = objective.bound(point, -slope)
         line = objective.line(point, along)
         t, found = search(line.at, point.cost, slope)
         new = line.land(t, found)
         fine = jnp.isfinite(new.cost) & jnp.isfinite(new.gradient).all()
-        shorter = jnp.linalg.norm(new.gradient) < jnp.linalg.norm(point.gradient)
-        idle = ~fine | ((new.cost >= point.cost) & ~shorter)
+        shrunk = jnp.linalg.norm(new.gradient) / jnp.linalg.norm(point.gradient)
+        idle = ~fine | ((new.cost >= point.cost) & ~(shrunk < 1))
+        shown = (-slope <= tolerance) & (shrunk <= SHOWN) & (objective.bound(new, before) <= tolerance)
+        last = (before <= tolerance) | shown | (-slope <= near)
         known = direction.learn(state.known, point, new)
         kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, point)
         return State(kept, known, state.steps + 1, last, jnp.where(fine, jnp.where(idle, state.idle + 1, 0), IDLE))
@@ -132,7 +136,7 @@ class LBFGS(NamedTuple):
         length, none = jnp.linalg.norm(point.gradient), jnp.zeros((), int)
         factor, built = self.factor, self.built
         if self.price() <= LITTLE:
-            factor = lax.cond(built, lambda: factor, lambda: preconditioner.build(self.sample, point.theta))
+            factor = lax.cond(built, lambda: factor, lambda: self.build(point.theta))
             built = jnp.ones((), bool)
         memory = pairs.empty(MEMORY, point.theta)
         far = self.objective.bound(point, jnp.zeros_like(length)) / self.tolerance
@@ -161,7 +165,7 @@ class LBFGS(NamedTuple):
         due = (remain > self.price()) & (worn | (~known.built & (age >= FEWEST)))
 
         def rebuild() -> Guess:
-            factor, none = preconditioner.build(self.sample, new.theta), jnp.zeros((), int)
+            factor, none = self.build(new.theta), jnp.zeros((), int)
             memory = pairs.empty(MEMORY, new.theta)
             return Guess(memory, factor, jnp.ones((), bool), none, 2 * known.term, length, known.goal)
 
@@ -170,6 +174,10 @@ class LBFGS(NamedTuple):
             return known._replace(memory=memory, age=age)
 
         return lax.cond(due, rebuild, remember)
+
+    def build(self, theta: jax.Array) -> Factor:
+        """The factor at θ."""
+        return preconditioner.build(self.sample, theta, len(self.objective.y))
 
     def price(self) -> float:
         """What a factor costs, in steps: products of numbers, of which a core makes many while it reads one."""
@@ -204,7 +212,7 @@ class NewtonCG(NamedTuple):
 
     def start(self, point: Point) -> CurvatureGuess:
         """The factor at the start."""
-        return CurvatureGuess(preconditioner.build(self.model, point.theta), jnp.zeros((), int), jnp.full((), SERVES))
+        return CurvatureGuess(self.build(point.theta), jnp.zeros((), int), jnp.full((), SERVES))
 
     def propose(self, point: Point, known: CurvatureGuess) -> jax.Array:
         """To a tenth of the gradient, in at most 200 products."""
@@ -222,12 +230,14 @@ class NewtonCG(NamedTuple):
         """One step older, or a new factor."""
 
         def rebuild() -> CurvatureGuess:
-            return CurvatureGuess(
-                preconditioner.build(self.model, new.theta), jnp.zeros_like(known.age), 2 * known.term
-            )
+            return CurvatureGuess(self.build(new.theta), jnp.zeros_like(known.age), 2 * known.term)
 
         older = known._replace(age=known.age + 1)
         return lax.cond(older.age >= known.term, rebuild, lambda: older)
+
+    def build(self, theta: jax.Array) -> Factor:
+        """The factor at θ."""
+        return preconditioner.build(self.model, theta, len(self.model.y))
 
 
 INEXACT, PRODUCTS_AT_MOST, SERVES = 0.1, 200, 3

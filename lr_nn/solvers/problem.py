@@ -1,0 +1,83 @@
+"""Where data enter a fit: tables, targets, weights and offsets as a `OneLayer` cost, and the best constant model."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn import check
+from lr_nn.network import Network, admit_offset
+from lr_nn.penalties import Penalty
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.types import Batch
+
+# Where a target never varies the best constant is infinite: a fit begins at one that is not.
+FARTHEST = 30.0
+# Bytes from which a copy is worth two threads; XLA:CPU reads arrays in place that begin at such a multiple.
+LARGE, ALIGNED = 2**22, 64
+
+
+class Admitted(NamedTuple):
+    """A cost, the best constant model θ, and its J₀ above the smallest cost that the targets allow."""
+
+    objective: OneLayer
+    constant: jax.Array
+    excess: float
+
+
+def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> Admitted:
+    """The data as an objective. Values of `x` are looked at only if the fit fails: that saves a pass over them."""
+    x = check.table("x", batch.x, net.sizes[0])
+    n, k = x.shape[0], net.sizes[1]
+    x = placed(x, dtype) if isinstance(x, np.ndarray) else x.astype(dtype)
+    y = net.loss.targets(batch.y, n, k, dtype)
+    weight = jnp.asarray(np.ones(n, dtype)) if batch.weight is None else check.weights(batch.weight, n, dtype)
+    offset = None if batch.offset is None else admit_offset(batch.offset, n, k, x)
+    y, share, eta, excess, far = _prepare(net, y, weight, offset)
+    l2, l1 = (jnp.asarray(np.asarray(strength, dtype)) for strength in (penalty.l2, penalty.l1))
+    weights = np.zeros((x.shape[1] * k,), dtype)
+    theta = jnp.asarray(np.append(weights, eta) if net.bias else weights)
+    # Where a constant model is perfect, what rounding allows: the square of its errors.
+    perfect = float(excess) <= np.finfo(dtype).eps * float(far)
+    excess = max(float(excess), 1e14 * np.finfo(dtype).eps ** 2 * (1 + float(far)) if perfect else 0.0)
+    return Admitted(OneLayer(x, y, share, offset, l2, l1, net), theta, excess)
+
+
+def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
+    """`x` in `dtype` where JAX computes. A CPU reads it in place if it is aligned, and most arrays of NumPy are not:
+    they are copied on all cores, of which JAX takes one, into large pages of memory, which JAX does not ask for.
+    """
+    if jax.default_backend() != "cpu" or x.size * dtype.itemsize < LARGE:
+        return jax.device_put(x.astype(dtype, copy=False))
+    if x.dtype == dtype and x.flags.c_contiguous and x.ctypes.data % ALIGNED == 0:
+        return jax.device_put(x)
+    buffer = np.empty(x.size * dtype.itemsize + ALIGNED, np.uint8)
+    begin = -buffer.ctypes.data % ALIGNED
+    copy = buffer[begin : begin + x.size * dtype.itemsize].view(dtype).reshape(x.shape)
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        parts = np.array_split(copy, threads), np.array_split(x, threads)
+        list(pool.map(partial(np.copyto, casting="unsafe"), *parts))
+    return jax.device_put(copy)
+
+
+@partial(jax.jit, static_argnames="net")
+def _prepare(net: Network, y: jax.Array, weight: jax.Array, offset: jax.Array | None) -> tuple[jax.Array, ...]:
+    """Encoded targets, s / Σ s, the best constant η, and the costs of it and of η = 0 above the smallest possible."""
+    weight = weight / weight.max()
+    share = weight / weight.sum()
+    y = net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), weight.dtype))
+    eta = net.loss.constant((share[:, None] * y).sum(axis=0)) if net.bias else jnp.zeros_like(y[0])
+    eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))
+    constant = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
+
+    def above(eta: jax.Array) -> jax.Array:
+        return (share * (net.loss.value(eta, y) - net.loss.lowest(y))).sum()
+
+    return y, share, eta, above(constant), above(jnp.zeros_like(constant))
