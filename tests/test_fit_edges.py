@@ -120,3 +120,23 @@ def test_a_curvature_that_underflows_is_no_optimum():
     y[-2:] = [0.0, 1.0]
     found = lr_nn.fit(TWO, np.column_stack([X1, mark]), y, offset=1000 * mark, solver="newton")
     assert found.status is not Status.converged and found.certificate == np.inf
+
+
+@pytest.mark.parametrize("share", [0.1, 0.01])
+@pytest.mark.parametrize("make", [lr_nn.logistic_regression, lambda d: lr_nn.softmax_regression(d, 3)])
+def test_of_more_columns_than_rows_the_conditions_of_a_sparse_optimum_hold(make, share):
+    n, d = 120, 700
+    x = np.random.default_rng(1).standard_normal((n, d))
+    classes = np.digitize(x[:, :5].sum(axis=1), [-1.0, 1.0])
+    net = make(d)
+    y = classes if net.sizes[1] == 3 else (classes > 1).astype(float)
+    targets = np.eye(3)[classes] if net.sizes[1] == 3 else y[:, None]
+    l1 = share * np.abs(x.T @ (targets - targets.mean(axis=0))).max() / n
+    found = lr_nn.fit(net, x, y, penalty=penalties.l1(l1), tol=1e-10)
+    assert found.status is Status.converged, found.message
+    w = found.params[0].w
+    slope = x.T @ (np.asarray(lr_nn.predict(net, found.params, x)) - targets) / n
+    assert 5 <= (w != 0).any(axis=1).sum() <= n
+    accuracy = 1e-4 * l1  # float32 predictions
+    assert np.abs(slope[w == 0]).max() <= l1 + accuracy
+    np.testing.assert_allclose(slope[w != 0], -l1 * np.sign(w[w != 0]), atol=accuracy)

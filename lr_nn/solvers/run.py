@@ -25,7 +25,7 @@ NEAR, NARROW = 1e-4, 1e-9
 WHOLE = 2500
 # So many products of numbers make the Hessian of all rows cheap.
 DENSE = 1e10
-ROUNDS, CLOSER = 3, 1e-2
+ROUNDS, CLOSER, NEARER = 3, 1e-2, 0.2
 
 
 class Found(NamedTuple):
@@ -157,7 +157,7 @@ def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: i
     """Proximal Newton, for L1 penalties, on the columns that matter; its model is the Hessian of all rows while that
     costs little.
     """
-    point, steps, last = _at(objective, theta), 0, None
+    point, steps = _at(objective, theta), 0
     while (size := working_set.size(objective, point)) is not None:
         gap = float(working_set.bound(objective, point))
         if not gap > ceiling or steps >= max_steps:
@@ -166,11 +166,11 @@ def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: i
                 return found
         chosen = working_set.choose(objective, point, size)
         few, start = working_set.restrict(objective, point, chosen)
-        # Not too near, before it is known how many columns there will be.
-        near = min(ceiling, gap) / 2 if gap <= ceiling else max(ceiling, CLOSER ** (3 if size == last else 1) * gap) / 2
-        state, last = _solve_sparse(few, start, near, max_steps - steps), size
+        # Not too near, before it is known which columns there will be.
+        near = min(gap, ceiling if working_set.suffices(objective, point) else max(ceiling, NEARER * gap)) / 2
+        state = _solve_sparse(few, start, near, max_steps - steps)
         steps += max(1, int(state.steps))
-        point = working_set.extend(objective, few, chosen, state.point.theta)
+        point = working_set.extend(objective, few, chosen, state.point)
 
     def go(theta: jax.Array, tolerance: float, steps: int) -> sparse.State:
         return _solve_sparse(objective, theta, tolerance, steps)
