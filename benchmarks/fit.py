@@ -1,7 +1,7 @@
 """One model to a certified gap: `lr_nn.fit` beside the libraries people use, each as loose as the gap allows.
 
 Every competitor minimises the same J = mean loss + penalty. Its cost is recomputed in float64 by one referee, and
-its tolerance is the loosest of a grid at which J - J* ≤ 1e-10. One that does not come so far before a try takes five
+its tolerance is the loosest of a grid at which J - J* ≤ 1e-10. One that does not come so far before a try takes ten
 times as long as ours (and two seconds) is left out of the table; its tries are in the record.
 """
 
@@ -145,7 +145,7 @@ def _path(problem: Problem, x: Any, best: float) -> list[tuple[float, float]]:
 
 
 # A peer may take so many times as long as we do, or so many seconds, and go on to the next tolerance.
-PATIENCE, LEAST = 5, 2.0
+PATIENCE, LEAST = 10, 2.0
 
 
 def rows(cases: Callable[[bool], list[Problem]], peers: dict[str, fit_peers.Solve], rounds: int, small: bool):
