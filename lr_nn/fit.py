@@ -186,10 +186,7 @@ def _started(problem: OneLayer, start: Params) -> jax.Array:
         if leaf is not None:
             check.finite(f"start.{name}", leaf)
     theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), layer))
-    return theta if float(problem.l1) > 0 else _centred(problem, theta)
-
-
-_centred = jax.jit(OneLayer.centred)
+    return theta if float(problem.l1) > 0 else problem.centred(theta)
 
 
 def _solution(
@@ -216,9 +213,8 @@ def _solution(
         advice = f"{found.flat} directions change no prediction: drop columns, or add a penalty"
     else:
         status, advice = Status.converged, ""
-    theta = point.theta if float(problem.l1) > 0 else _centred(problem, point.theta)
     return Solution(
-        params=_host(problem, theta, dtype),
+        params=_host(problem, point.theta, dtype),
         status=status,
         steps=found.steps,
         cost=found.cost,

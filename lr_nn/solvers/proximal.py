@@ -21,6 +21,8 @@ from lr_nn.types import Layer
 SWEEPS, FEW, PATIENT, INNER, HALVINGS, JITTER = 1000, 4, 3, 1e-3, 30, 1e-6
 # The model is made anew where a step shrinks the subgradient by less than that: more often where it costs little.
 SLOW, CHEAP, QUICK = 0.25, 128, 0.01
+# The whole Hessian of coupled outputs is made up to so many coefficients.
+WHOLE = 2500
 
 
 class State(NamedTuple):
@@ -112,12 +114,12 @@ def solve(objective: OneLayer, sample: OneLayer, theta: jax.Array, tolerance: ja
 def model(sample: OneLayer, theta: jax.Array) -> jax.Array:
     """The Hessian at θ on the rows of `sample`, with a little added to its diagonal: blocks on a leading axis.
 
-    One block for each output, (k, q, q), or the whole, (1, p, p), where the loss couples them: blocks alone know
-    nothing of a shift common to all outputs, and would make slow steps.
+    One block for each output, (k, q, q), or the whole, (1, p, p), where the loss couples them and p is not too large:
+    blocks alone know nothing of a shift common to all outputs, and make slow steps.
     """
     theta = theta.astype(jnp.float32)
     eta = sample.predictor(theta) if sample.offset is None else sample.predictor(theta) + sample.offset
-    if sample.net.loss.couples_outputs:
+    if sample.net.loss.couples_outputs and theta.size <= WHOLE:
         return _lifted(sample.hessian(eta))[None]
     curvature = sample.net.loss.fisher_diagonal(eta)
     return lax.map(lambda c: _lifted(sample.weighted_gram(sample.share * c)), curvature.T)

@@ -69,6 +69,7 @@ def _proximal(
 
 
 _at = jax.jit(OneLayer.at)
+_centred = jax.jit(OneLayer.centred)
 _build = jax.jit(preconditioner.build, static_argnames="rows")
 
 
@@ -111,8 +112,10 @@ def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int)
     if few is not None:
         near = max(ceiling, NEAR)
         state = _search(few, few, factor, built, theta, near, near, max_steps)
-        theta, built = state.point.theta, state.known.built
+        start, theta, built = theta, state.point.theta, state.known.built
         factor = _build(few, theta, len(objective.y)) if bool(built) else factor
+        if bool(jnp.any(objective.split(start).w != 0)):  # asked for, and it may be nearer
+            theta = min(start, theta.astype(start.dtype), key=lambda each: float(_at(objective, each).cost))
     steps = 0
     if whole is not None:
         near = max(ceiling, NARROW)
@@ -245,7 +248,9 @@ def _certified(
 
 
 def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> Found:
-    """The bound in float64, whatever the precision of the search."""
+    """The bound in float64, whatever the precision of the search, at what is handed back."""
+    if float(objective.l1) == 0:
+        point = point._replace(theta=_centred(objective, point.theta))
     if objective.x.dtype != jnp.float64:
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
         point = _at(objective, point.theta.astype(jnp.float64))
