@@ -128,6 +128,13 @@ class OneLayer:
         w, b = self.split(theta)
         return self.join(Layer(w - w.mean(axis=1, keepdims=True), None if b is None else b - b.mean()))
 
+    def centred_point(self, point: Point) -> Point:
+        """The point with its θ centred, and its η with it."""
+        if not self.net.loss.couples_outputs:
+            return point
+        shift = (point.eta if self.offset is None else point.eta - self.offset).mean(axis=1, keepdims=True)
+        return point._replace(theta=self.centred(point.theta), eta=point.eta - shift)
+
     def ridge(self) -> jax.Array:
         """The strengths l2 of the rows of θ as (d + 1, k): none for the bias."""
         strengths = jnp.broadcast_to(self.l2, (self.x.shape[1], 1))[:, 0]

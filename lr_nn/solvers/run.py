@@ -69,7 +69,7 @@ def _proximal(
 
 
 _at = jax.jit(OneLayer.at)
-_centred = jax.jit(OneLayer.centred)
+_centred = jax.jit(OneLayer.centred_point)
 _build = jax.jit(preconditioner.build, static_argnames="rows")
 
 
@@ -250,7 +250,7 @@ def _certified(
 def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> Found:
     """The bound in float64, whatever the precision of the search, at what is handed back."""
     if float(objective.l1) == 0:
-        point = point._replace(theta=_centred(objective, point.theta))
+        point = _centred(objective, point)
     if objective.x.dtype != jnp.float64:
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
         point = _at(objective, point.theta.astype(jnp.float64))
