@@ -204,7 +204,7 @@ def _solution(
         if found.flat and unpenalised:
             status = Status.rank_deficient
             advice = f"{found.flat} directions change predictions too little to be told: drop columns, or add a penalty"
-        elif np.isinf(found.bound) and point.theta.size > run.WHOLE:
+        elif np.isinf(found.bound) and unpenalised:
             advice = "without a penalty there is no bound on what is missing for so many parameters"
         if direction is not None:
             status, advice = Status.separated, f"the likelihood has no maximum: it grows along {_named(direction)}"

@@ -5,6 +5,8 @@ import pytest
 
 import lr_nn
 from lr_nn import Status, losses, penalties
+from lr_nn.solvers import separation
+from lr_nn.solvers.problem import placed
 from lr_nn.types import Layer
 
 RNG = np.random.default_rng(0)
@@ -140,3 +142,78 @@ def test_of_more_columns_than_rows_the_conditions_of_a_sparse_optimum_hold(make,
     accuracy = 1e-4 * l1  # float32 predictions
     assert np.abs(slope[w == 0]).max() <= l1 + accuracy
     np.testing.assert_allclose(slope[w != 0], -l1 * np.sign(w[w != 0]), atol=accuracy)
+
+
+def test_rows_of_weight_zero_may_hold_numbers_that_overflow():
+    y = np.abs(np.round(X1))
+    x, weight = np.column_stack([X1, Z]), np.ones(60)
+    clean = lr_nn.fit(lr_nn.Network((2, 1), (), losses.poisson), x, y)
+    for huge in (1e4, 1e200):
+        x2, y2, weight2 = np.append(x, [[huge, -huge]], axis=0), np.append(y, 3.0), np.append(weight, 0.0)
+        found = lr_nn.fit(lr_nn.Network((2, 1), (), losses.poisson), x2, y2, weight=weight2)
+        assert found.status is Status.converged, found.message
+        np.testing.assert_array_equal(found.coefficients, clean.coefficients)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e10])
+def test_a_far_row_is_no_separation(far):
+    x, y = np.column_stack([X1, Z]), Y.copy()
+    x[0, 0], y[0] = far, 1.0
+    assert separation.recession_direction(losses.bernoulli, np.column_stack([x, np.ones(60)]), y[:, None]) is None
+
+
+def test_separation_is_looked_for_in_parts(monkeypatch):
+    monkeypatch.setattr(separation, "NUMBERS", 2**7)
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.standard_normal((200, 3)), np.ones(200)])
+    classes = (x[:, :3] @ rng.standard_normal((3, 3))).argmax(axis=1)
+    found = separation.recession_direction(losses.categorical, x, np.eye(3)[classes])
+    assert ((x @ found).argmax(axis=1) == classes).all()
+    between = np.where(rng.random(200) < 0.5, 0.5, (x[:, 0] > 0).astype(float))[:, None]
+    assert separation.recession_direction(losses.bernoulli, x, between) is None
+    classes[:20] = 0
+    assert separation.recession_direction(losses.categorical, x, np.eye(3)[classes]) is None
+
+
+def test_more_parameters_than_a_hessian_may_have_can_fit_every_row_and_be_certified():
+    x = np.random.default_rng(0).standard_normal((40, 3000))
+    found = lr_nn.fit(lr_nn.linear_regression(3000), x, x[:, 0] + 1)
+    assert found.status is Status.converged and found.cost < 1e-20, found.message
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_sparse_fit_takes_no_more_steps_than_it_may(most):
+    x = np.random.default_rng(0).standard_normal((80, 300))
+    found = lr_nn.fit(
+        lr_nn.logistic_regression(300), x, (x[:, 0] > 0) * 1.0, penalty=penalties.l1(1e-3), max_steps=most
+    )
+    assert found.status is Status.max_steps and found.steps == most
+
+
+def test_a_start_at_the_optimum_of_many_rows_is_not_left_for_that_of_a_sample():
+    x = np.random.default_rng(0).standard_normal((70_000, 30))
+    y = (np.random.default_rng(1).random(70_000) < 1 / (1 + np.exp(-x[:, 0]))).astype(float)
+    net, penalty = lr_nn.logistic_regression(30), penalties.l2(1e-3)
+    first = lr_nn.fit(net, x, y, penalty=penalty, tol=1e-10)
+    again = lr_nn.fit(net, x, y, penalty=penalty, tol=1e-10, start=first.params)
+    assert again.status is Status.converged and again.steps < first.steps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x,
+        np.asfortranarray,
+        lambda x: x.astype(np.float32),
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: x[::-1],
+        lambda x: x.astype(">f8"),
+    ],
+    ids=["as it is", "Fortran", "float32", "strided", "reversed", "another byte order"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_large_table_arrives_as_it_was(float64, change, dtype):
+    x = change(np.random.default_rng(0).standard_normal((1501, 701)))
+    found = placed(x, np.dtype(dtype))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, x.astype(dtype))

@@ -78,8 +78,7 @@ def drift(objective: OneLayer, point: Point, steps: jax.Array, little: jax.Array
         return _counted(objective, jnp.abs(share * loss.residual(eta, objective.y)).sum(axis=1)).sum()
 
     def measured() -> jax.Array:
-        eta = objective.predictor(point.theta)
-        eta = eta if objective.offset is None else eta + objective.offset
+        eta = objective.eta(point.theta)
         moved = _counted(objective, jnp.abs(eta - point.eta).max(axis=1)).max()
         return 2 * moved * jnp.maximum(slopes(eta), slopes(point.eta))
 

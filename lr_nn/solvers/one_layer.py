@@ -50,11 +50,14 @@ class OneLayer:
         eta = self.x @ w
         return eta if b is None else eta + b[None]
 
+    def eta(self, theta: jax.Array) -> jax.Array:
+        """x w + b + offset."""
+        eta = self.predictor(theta)
+        return eta if self.offset is None else eta + self.offset
+
     def at(self, theta: jax.Array) -> Point:
         """Everything at θ."""
-        eta = self.predictor(theta)
-        if self.offset is not None:
-            eta = eta + self.offset
+        eta = self.eta(theta)
         w = self.split(theta).w
         residual = weighted(self.net.loss.residual(eta, self.y), self.share)
         cost = (self.share * self.net.loss.value(eta, self.y)).sum() + (self.l2 / 2 * w * w).sum()

@@ -40,8 +40,7 @@ def build(sample: OneLayer, theta: jax.Array, rows: int) -> Factor:
     the factor is the scale and what bends it along θ; one scale where columns differ no more than by noise.
     """
     sample, theta = jax.tree.map(lambda a: a.astype(jnp.float32), (sample, theta))
-    eta = sample.predictor(theta)
-    curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
+    curvature = sample.net.loss.fisher_diagonal(sample.eta(theta))
     if _outputs(sample) == 1:
         curvature = curvature.mean(axis=1, keepdims=True)
     w, d = sample.split(theta).w, sample.x.shape[1]
@@ -64,7 +63,8 @@ def build(sample: OneLayer, theta: jax.Array, rows: int) -> Factor:
         scaled, eye = scale[:, None] * hessian * scale[None], jnp.eye(len(scale), dtype=hessian.dtype)
 
         def invert() -> jax.Array:
-            return solve_triangular(jnp.linalg.cholesky(scaled + JITTER * eye), eye, lower=True)
+            found = solve_triangular(jnp.linalg.cholesky(scaled + JITTER * eye), eye, lower=True)
+            return jnp.where(jnp.isfinite(found).all(), found, eye)
 
         if len(sample.y) == rows:
             return Factor(scale, invert())

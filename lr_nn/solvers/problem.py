@@ -32,13 +32,19 @@ class Admitted(NamedTuple):
 
 
 def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> Admitted:
-    """The data as an objective. Values of `x` are looked at only if the fit fails: that saves a pass over them."""
+    """The data as an objective, without rows of weight zero, for their numbers might overflow and they say nothing.
+
+    Values of `x` are looked at only if the fit fails: that saves a pass over them.
+    """
     x = check.table("x", batch.x, net.sizes[0])
     n, k = x.shape[0], net.sizes[1]
-    x = placed(x, dtype) if isinstance(x, np.ndarray) else x.astype(dtype)
     y = net.loss.targets(batch.y, n, k, dtype)
     weight = jnp.asarray(np.ones(n, dtype)) if batch.weight is None else check.weights(batch.weight, n, dtype)
-    offset = None if batch.offset is None else admit_offset(batch.offset, n, k, x)
+    offset = None if batch.offset is None else admit_offset(batch.offset, n, k, weight)
+    if not (weight > 0).all():
+        kept = np.flatnonzero(np.asarray(weight) > 0)
+        x, y, weight, offset = x[kept], y[kept], weight[kept], None if offset is None else offset[kept]
+    x = placed(x, dtype) if isinstance(x, np.ndarray) else x.astype(dtype)
     y, share, eta, excess, far = _prepare(net, y, weight, offset)
     l2, l1 = (jnp.asarray(np.asarray(strength, dtype)) for strength in (penalty.l2, penalty.l1))
     weights = np.zeros((x.shape[1] * k,), dtype)

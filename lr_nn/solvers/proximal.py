@@ -117,11 +117,12 @@ def model(sample: OneLayer, theta: jax.Array) -> jax.Array:
     One block for each output, (k, q, q), or the whole, (1, p, p), where the loss couples them and p is not too large:
     blocks alone know nothing of a shift common to all outputs, and make slow steps.
     """
-    theta = theta.astype(jnp.float32)
-    eta = sample.predictor(theta) if sample.offset is None else sample.predictor(theta) + sample.offset
-    if sample.net.loss.couples_outputs and theta.size <= WHOLE:
+    eta = sample.eta(theta.astype(jnp.float32))
+    coupled = sample.net.loss.couples_outputs
+    if coupled and theta.size <= WHOLE:
         return _lifted(sample.hessian(eta))[None]
-    curvature = sample.net.loss.fisher_diagonal(eta)
+    # diag(p) - p pᵀ ≤ 2 diag(p (1 - p)), by the sums of its rows.
+    curvature = (2 if coupled else 1) * sample.net.loss.fisher_diagonal(eta)
     return lax.map(lambda c: _lifted(sample.weighted_gram(sample.share * c)), curvature.T)
 
 

@@ -21,8 +21,6 @@ from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, State, solve
 FITS, NARROWED = 4e6, 2e7
 # The optimum of a sample is that far from the optimum of all, or farther; nearer than that float32 does not come.
 NEAR, NARROW = 1e-4, 1e-9
-# The whole Hessian is factored, for a certificate, up to so many parameters.
-WHOLE = 2500
 # So many products of numbers make the Hessian of all rows cheap.
 DENSE = 1e10
 ROUNDS, CLOSER, NEARER = 3, 1e-2, 0.2
@@ -90,6 +88,8 @@ def _report(
         bound = certificate.strong(objective, point, enough)
     else:
         bound = jnp.full_like(point.cost, jnp.inf)
+    if objective.net.loss.concordance == 0:  # least squares may fit every row
+        bound = jnp.minimum(bound, sparse.composite(objective, point.cost, point.theta))
     drift = certificate.drift(objective, point, steps, enough - bound)
     bound, drift = (jnp.where(jnp.isnan(each), jnp.inf, each) for each in (bound, drift))
     return sparse.composite(objective, point.cost, point.theta), largest, bound, drift
@@ -160,12 +160,12 @@ def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: i
     """Proximal Newton, for L1 penalties, on the columns that matter; its model is the Hessian of all rows while that
     costs little.
     """
-    point, steps = _at(objective, theta), 0
+    point, steps, stalled = _at(objective, theta), 0, False
     while (size := working_set.size(objective, point)) is not None:
         gap = float(working_set.bound(objective, point))
-        if not gap > ceiling or steps >= max_steps:
+        if not gap > ceiling or steps >= max_steps or stalled:
             found = _certify(objective, point, steps, ceiling)
-            if not found.bound > ceiling or steps >= max_steps:
+            if not found.bound > ceiling or steps >= max_steps or stalled:
                 return found
         chosen = working_set.choose(objective, point, size)
         few, start = working_set.restrict(objective, point, chosen)
@@ -173,13 +173,16 @@ def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: i
         near = min(gap, ceiling if working_set.suffices(objective, point) else max(ceiling, NEARER * gap)) / 2
         state = _solve_sparse(few, start, near, max_steps - steps)
         steps += max(1, int(state.steps))
+        stalled = bool(state.stalled)
         point = working_set.extend(objective, few, chosen, state.point)
 
     def go(theta: jax.Array, tolerance: float, steps: int) -> sparse.State:
         return _solve_sparse(objective, theta, tolerance, steps)
 
-    found = _certified(go, objective, point.theta, ceiling, max(1, max_steps - steps))
-    return found._replace(steps=min(max_steps, steps + found.steps))
+    if steps >= max_steps:
+        return _certify(objective, point, steps, ceiling)
+    found = _certified(go, objective, point.theta, ceiling, max_steps - steps)
+    return found._replace(steps=steps + found.steps)
 
 
 def _solve_sparse(objective: OneLayer, theta: jax.Array, tolerance: float, max_steps: int) -> sparse.State:
@@ -211,7 +214,7 @@ def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps
 
 @partial(jax.jit, static_argnames="solver")
 def stationary(objective: Deep, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array, solver: str) -> State:
-    """A point at which no entry of ∇J is larger than `tolerance`, by one of `DEEP`, and one full step after it."""
+    """A point where no entry of ∇J is larger than `tolerance`, by one of `DEEP`, and mostly one full step after it."""
     direction = deep.NewtonCG(objective) if solver == "newton_cg" else ScalarLBFGS()
     return solve(objective, direction, theta, tolerance, max_steps)
 
@@ -244,7 +247,7 @@ def _certified(
         if found[-1].bound <= ceiling or not np.isfinite(float(state.point.cost)):
             break
         theta, tolerance = state.point.theta, CLOSER * tolerance
-    return min(found, key=lambda each: each.bound)._replace(steps=steps)
+    return min(found, key=lambda each: (each.bound, each.cost))._replace(steps=steps)
 
 
 def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> Found:
@@ -258,7 +261,7 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     report = _report(objective, point, jnp.asarray(steps), jnp.asarray(ceiling), penalised)
     cost, largest, bound, drift = map(float, report)
     flat = 0
-    if not bound + drift <= ceiling and penalised != "l1" and point.theta.size <= WHOLE:
+    if not bound + drift <= ceiling and penalised != "l1" and point.theta.size <= sparse.WHOLE:
         local = _local(objective, point)
         bound, flat = min(bound, float(np.nan_to_num(local.bound, nan=np.inf, posinf=np.inf))), int(local.flat)
     return Found(objective, point, steps, cost, largest, bound + drift, flat)

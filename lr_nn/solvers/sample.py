@@ -53,8 +53,7 @@ def _guarded(sample: OneLayer, objective: OneLayer, theta: jax.Array) -> OneLaye
     rare = total * total <= KNOWN * most
 
     def ridge() -> jax.Array:
-        eta = sample.predictor(theta.astype(jnp.float32))
-        curvature = sample.net.loss.fisher_diagonal(eta if sample.offset is None else eta + sample.offset)
+        curvature = sample.net.loss.fisher_diagonal(sample.eta(theta.astype(jnp.float32)))
         square = (objective.share[:, None] * objective.x * objective.x).sum(axis=0).astype(jnp.float32)
         return jnp.where(rare, square * curvature.mean(), 0)
 

@@ -17,52 +17,76 @@ LEAST, ROUNDING, ROWS, NUMBERS, ROUNDS, PATIENCE = 1e-6, 1e-9, 20_000, 2**24, 10
 
 
 def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """θ as (q, k), its largest entry one in units of the columns' spread, along which no ℓ_i grows and some shrink.
+    """θ as (q, k), its largest entry one in units of the columns' largest, along which no ℓ_i grows and some shrink.
 
     `inputs` (n, q) with the constant of the bias, `y` (n, k) encoded. None if there is no such direction: then the
     likelihood has a maximum; or if none was found in time.
     """
-    from scipy.optimize import linprog
-
-    found = loss.recession(y)
-    if found is None or found[1].all():
+    if loss.recession(y[:1]) is None:
         return None
-    rows, fixed = found
+    deadline = time.monotonic() + PATIENCE
     scale = np.maximum(np.abs(inputs).max(axis=0), np.finfo(float).tiny)
     inputs = inputs / scale
-    q, k = inputs.shape[1], y.shape[1]
+    (n, q), k = inputs.shape, y.shape[1]
+    parts = np.array_split(np.arange(n), -(-n * k * k // NUMBERS))
+    fixed = np.concatenate([_recession(loss, y[part])[1] for part in parts])
     free, equal = np.argwhere(~fixed), np.argwhere(fixed)
     most = max(1, min(ROWS, NUMBERS // (q * k)))
 
     def conditions(pairs: np.ndarray) -> np.ndarray:
         i, c = pairs.T
-        return np.einsum("ma,mk->mak", inputs[i], rows[i, c]).reshape(len(pairs), q * k)
+        rows = _recession(loss, y[i])[0][np.arange(len(i)), c]
+        return np.einsum("ma,mk->mak", inputs[i], rows).reshape(len(pairs), q * k)
+
+    def gained(theta: np.ndarray) -> np.ndarray:
+        """What every condition gains, relative to the size of its terms."""
+        found = []
+        for part in parts:
+            rows = _recession(loss, y[part])[0]
+            terms = np.einsum("nck,nk->nc", np.abs(rows), np.abs(inputs[part]) @ np.abs(theta))
+            gain = np.einsum("nck,nk->nc", rows, inputs[part] @ theta)
+            found.append(gain / np.maximum(terms, np.finfo(float).tiny))
+        return np.concatenate(found)
 
     same = np.zeros((0, q * k))
-    for begin in range(0, len(equal), most):
-        same = np.linalg.qr(np.concatenate([same, conditions(equal[begin : begin + most])]), mode="r")
+    for begin in range(0, len(equal) if len(free) else 0, most):
+        same = np.asarray(np.linalg.qr(np.concatenate([same, conditions(equal[begin : begin + most])]), mode="r"))
+        if time.monotonic() > deadline:
+            return None
     # A direction for all rows is one for some: a few are enough to find that there is none.
     some = np.random.default_rng(0).permutation(len(free))[:most]
-    deadline = time.monotonic() + PATIENCE
-    for _ in range(ROUNDS):
-        chosen = conditions(free[some])
-        chosen = chosen / np.maximum(np.abs(chosen).max(axis=1, keepdims=True), np.finfo(float).tiny)
-        program = linprog(
-            -chosen.mean(axis=0),
-            A_ub=-chosen,
-            b_ub=np.zeros(len(some)),
-            A_eq=same if len(same) else None,
-            b_eq=np.zeros(len(same)) if len(same) else None,
-            bounds=(-1, 1),
-            method="highs",
-            options={"time_limit": max(0.0, deadline - time.monotonic())},
-        )
-        if program.status != 0 or -program.fun * len(some) < LEAST:
-            return None
-        theta = np.where(np.abs(program.x) > ROUNDING, program.x, 0).reshape(q, k)
-        gained = np.einsum("nck,nk->nc", rows, inputs @ theta)[~fixed]
-        terms = np.einsum("nck,nk->nc", np.abs(rows), np.abs(inputs) @ np.abs(theta))[~fixed]
-        if (gained >= -LEAST * terms).all():
-            return theta / scale[:, None] if (gained > LEAST * terms).any() else None
-        some = np.union1d(some, np.argsort(gained / np.maximum(terms, np.finfo(float).tiny))[:most])
+    for _ in range(ROUNDS if len(free) else 0):
+        theta = _program(conditions(free[some]), same, deadline - time.monotonic())
+        if theta is None:
+            break
+        gain = gained(theta.reshape(q, k))
+        if np.abs(gain[fixed]).max(initial=0) <= LEAST and gain[~fixed].min() >= -LEAST:
+            return theta.reshape(q, k) / scale[:, None] if gain[~fixed].max() > LEAST else None
+        some = np.union1d(some, np.argsort(gain[~fixed])[:most])
     return None
+
+
+def _program(gains: np.ndarray, same: np.ndarray, seconds: float) -> np.ndarray | None:
+    """θ of entries up to one, with the largest mean of gains θ ≥ 0, each in its own unit, and `same` θ = 0."""
+    from scipy.optimize import linprog
+
+    gains = gains / np.maximum(np.abs(gains).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    found = linprog(
+        -gains.mean(axis=0),
+        A_ub=-gains,
+        b_ub=np.zeros(len(gains)),
+        A_eq=same if len(same) else None,
+        b_eq=np.zeros(len(same)) if len(same) else None,
+        bounds=(-1, 1),
+        method="highs",
+        options={"time_limit": max(0.0, seconds)},
+    )
+    if found.status != 0 or -found.fun * len(gains) < LEAST:
+        return None
+    return np.where(np.abs(found.x) > ROUNDING, found.x, 0)
+
+
+def _recession(loss: Loss, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = loss.recession(y)
+    assert found is not None
+    return found
