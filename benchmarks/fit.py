@@ -205,7 +205,7 @@ SECTIONS: dict[str, harness.Section] = {
     "softmax": (partial(rows, digits, SOFTMAX), "Softmax regression with an L2 penalty, MNIST"),
     "sparse": (partial(rows, sparse, SPARSE), "Logistic regression with an L1 penalty"),
     "first_call": (first_call, "The first fit of a process, 569 x 30, with compilation"),
-    "wide": (partial(rows, wide, SPARSE), "Logistic regression with an L1 penalty, more columns than rows"),
+    "wide": (partial(rows, wide, fit_peers.WIDE), "Logistic regression with an L1 penalty, more columns than rows"),
 }
 
 _main = harness.command("fit", SECTIONS)

@@ -111,11 +111,7 @@ SMOOTH = _installed(
 )
 # newton-cholesky is not for thousands of coefficients, as its documentation says.
 SOFTMAX = _installed(_sklearn("lbfgs", "newton-cg"))
-# Not saga: it takes minutes where these take a second.
-SPARSE = _installed(
-    {
-        **_sklearn("liblinear"),
-        "glum": ("glum", glum),
-        "skglm": ("skglm", skglm),
-    }
-)
+_COORDINATES: dict[str, tuple[str, Solve]] = {"glum": ("glum", glum), "skglm": ("skglm", skglm)}
+# Not saga: it takes minutes where these take a second; nor liblinear on wide data.
+SPARSE = _installed({**_sklearn("liblinear"), **_COORDINATES})
+WIDE = _installed(_COORDINATES)

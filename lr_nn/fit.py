@@ -19,6 +19,7 @@ from lr_nn.solvers import run, sample, separation
 from lr_nn.solvers.deep import Deep
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import admit
+from lr_nn.solvers.proximal import WHOLE
 from lr_nn.types import Batch, Params, Solution, Status
 
 
@@ -204,7 +205,7 @@ def _solution(
         if found.flat and unpenalised:
             status = Status.rank_deficient
             advice = f"{found.flat} directions change predictions too little to be told: drop columns, or add a penalty"
-        elif np.isinf(found.bound) and unpenalised:
+        elif np.isinf(found.bound) and unpenalised and point.theta.size > WHOLE:
             advice = "without a penalty there is no bound on what is missing for so many parameters"
         if direction is not None:
             status, advice = Status.separated, f"the likelihood has no maximum: it grows along {_named(direction)}"

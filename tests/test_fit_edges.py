@@ -168,7 +168,8 @@ def test_separation_is_looked_for_in_parts(monkeypatch):
     x = np.column_stack([rng.standard_normal((200, 3)), np.ones(200)])
     classes = (x[:, :3] @ rng.standard_normal((3, 3))).argmax(axis=1)
     found = separation.recession_direction(losses.categorical, x, np.eye(3)[classes])
-    assert ((x @ found).argmax(axis=1) == classes).all()
+    lead = np.take_along_axis(x @ found, classes[:, None], axis=1) - x @ found
+    assert lead.min() >= -1e-6 * np.abs(found).max() and lead.max() > 0
     between = np.where(rng.random(200) < 0.5, 0.5, (x[:, 0] > 0).astype(float))[:, None]
     assert separation.recession_direction(losses.bernoulli, x, between) is None
     classes[:20] = 0
@@ -178,7 +179,7 @@ def test_separation_is_looked_for_in_parts(monkeypatch):
 def test_more_parameters_than_a_hessian_may_have_can_fit_every_row_and_be_certified():
     x = np.random.default_rng(0).standard_normal((40, 3000))
     found = lr_nn.fit(lr_nn.linear_regression(3000), x, x[:, 0] + 1)
-    assert found.status is Status.converged and found.cost < 1e-20, found.message
+    assert found.status is Status.rank_deficient and found.certificate < 1e-20 and "2961 directions" in found.message
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])

@@ -88,8 +88,6 @@ def _report(
         bound = certificate.strong(objective, point, enough)
     else:
         bound = jnp.full_like(point.cost, jnp.inf)
-    if objective.net.loss.concordance == 0:  # least squares may fit every row
-        bound = jnp.minimum(bound, sparse.composite(objective, point.cost, point.theta))
     drift = certificate.drift(objective, point, steps, enough - bound)
     bound, drift = (jnp.where(jnp.isnan(each), jnp.inf, each) for each in (bound, drift))
     return sparse.composite(objective, point.cost, point.theta), largest, bound, drift
@@ -261,7 +259,10 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
     report = _report(objective, point, jnp.asarray(steps), jnp.asarray(ceiling), penalised)
     cost, largest, bound, drift = map(float, report)
     flat = 0
-    if not bound + drift <= ceiling and penalised != "l1" and point.theta.size <= sparse.WHOLE:
+    loose = not bound + drift <= ceiling and penalised != "l1"
+    if loose and point.theta.size <= sparse.WHOLE:
         local = _local(objective, point)
         bound, flat = min(bound, float(np.nan_to_num(local.bound, nan=np.inf, posinf=np.inf))), int(local.flat)
+    elif loose and objective.net.loss.concordance == 0 and penalised is None:  # least squares may fit every row
+        bound, flat = min(bound, cost), max(0, point.theta.size - objective.y.size)
     return Found(objective, point, steps, cost, largest, bound + drift, flat)
