@@ -218,3 +218,8 @@ def test_a_large_table_arrives_as_it_was(float64, change, dtype):
     found = placed(x, np.dtype(dtype))
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, x.astype(dtype))
+
+
+@pytest.mark.parametrize("rows", [2, 1_000_000])
+def test_what_overflows_in_a_table_becomes_infinite_without_a_warning(rows):
+    assert np.isinf(placed(np.full((rows, 3), 1e300), np.dtype(np.float32))).all()

@@ -60,7 +60,8 @@ def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
     they are copied on all cores, of which JAX takes one, into large pages of memory, which JAX does not ask for.
     """
     if jax.default_backend() != "cpu" or x.size * dtype.itemsize < LARGE:
-        return jax.device_put(x.astype(dtype, copy=False))
+        with np.errstate(over="ignore"):
+            return jax.device_put(x.astype(dtype, copy=False))
     if x.dtype == dtype and x.flags.c_contiguous and x.ctypes.data % ALIGNED == 0:
         return jax.device_put(x)
     buffer = np.empty(x.size * dtype.itemsize + ALIGNED, np.uint8)
@@ -69,8 +70,13 @@ def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         parts = np.array_split(copy, threads), np.array_split(x, threads)
-        list(pool.map(partial(np.copyto, casting="unsafe"), *parts))
+        list(pool.map(_copy, *parts))
     return jax.device_put(copy)
+
+
+def _copy(to: np.ndarray, x: np.ndarray) -> None:
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, for the checks that follow to find
+        np.copyto(to, x, casting="unsafe")
 
 
 @partial(jax.jit, static_argnames="net")
