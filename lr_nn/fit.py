@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from lr_nn.solvers.deep import Deep
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import admit
 from lr_nn.solvers.proximal import WHOLE
-from lr_nn.types import Batch, Params, Solution, Status
+from lr_nn.types import Batch, Layer, Params, Solution, Status
 
 
 def fit(
@@ -63,7 +64,7 @@ def fit(
     >>> print(solution.status, solution.coefficients.round(6).ravel())
     converged [ 0.908184 -1.362276]
     """
-    check.on_host("fit", (x, y, weight, offset, start), "lr_nn.solvers.solve")
+    check.on_host("fit", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.solve")
     _check(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
@@ -181,13 +182,19 @@ def _stationary(
 
 
 def _started(problem: OneLayer, start: Params) -> jax.Array:
+    if isinstance(start, tuple) and all(isinstance(layer, Layer) for layer in start):  # of lists, too
+        start = tuple(Layer(*map(_leaf, ("start.w", "start.b"), layer)) for layer in start)
     check_params(problem.net, start)
-    (layer,) = start
-    for name, leaf in layer._asdict().items():
-        if leaf is not None:
-            check.finite(f"start.{name}", leaf)
-    theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), layer))
+    theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), start[0]))
     return theta if float(problem.l1) > 0 else problem.centred(theta)
+
+
+def _leaf(name: str, leaf: ArrayLike | None) -> Any:
+    if leaf is None:
+        return None
+    leaf = check.numeric(name, leaf)
+    check.finite(name, leaf)
+    return leaf
 
 
 def _solution(

@@ -1,5 +1,6 @@
 """Fits at the edge of what data may be: each ends with the truth about it."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -223,3 +224,13 @@ def test_a_large_table_arrives_as_it_was(float64, change, dtype):
 @pytest.mark.parametrize("rows", [2, 1_000_000])
 def test_what_overflows_in_a_table_becomes_infinite_without_a_warning(rows):
     assert np.isinf(placed(np.full((rows, 3), 1e300), np.dtype(np.float32))).all()
+
+
+def test_a_start_may_be_lists_and_strengths_may_not_be_traced():
+    start = (Layer([[0.1], [0.2]], [0.0]),)
+    x = np.column_stack([X1, Z])
+    assert lr_nn.fit(TWO, x, Y, start=start).status is Status.converged
+    with pytest.raises(TypeError, match="runs on the host"):
+        jax.jit(lambda s: lr_nn.fit(TWO, x, Y, penalty=penalties.Penalty(0.0, s)).cost)(1.0)
+    with pytest.raises(TypeError, match="runs on the host"):
+        jax.jit(lambda tol: lr_nn.fit(TWO, x, Y, tol=tol).cost)(1e-3)
