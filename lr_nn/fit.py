@@ -46,8 +46,9 @@ def fit(
     is set to, or in `dtype`; the certificate always in float64.
 
     Converged means certificate ≤ tol · J₀ for every solver alike, J₀ the cost of the best constant model (that ignores
-    an offset), above the smallest that the targets allow: zero but for poisson, whose cost leaves out log y!. A smooth
-    fit then takes one more full step. Of softmax regression without a penalty the solution whose coefficients sum to
+    an offset), above the smallest that the targets allow: zero but for poisson, whose cost leaves out log y!. The last
+    step of a smooth fit is a full one from where that was met already, by the certificate or by a decrement that the
+    step itself showed to be the gap. Of softmax regression without a penalty the solution whose coefficients sum to
     zero over classes is returned.
 
     A deep network, or another loss, has no convex cost: from `start` (else `init` with a fixed key) lbfgs, or
