@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         curvature,
         interop,
         losses,
+        many,
         objective,
         penalties,
         per_example,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     )
     from lr_nn.backprop import backprop, gradient, input_gradient, pullback
     from lr_nn.fit import fit
+    from lr_nn.many import Solutions, fit_many
     from lr_nn.network import (
         Network,
         forward,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
     "fit": ("fit",),
+    "many": ("Solutions", "fit_many"),
     "network": (
         "Network",
         "forward",
@@ -65,6 +68,7 @@ _ROOMS = (
     "curvature",
     "interop",
     "losses",
+    "many",
     "objective",
     "penalties",
     "per_example",

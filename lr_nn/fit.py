@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -66,27 +67,38 @@ def fit(
     converged [ 0.908184 -1.362276]
     """
     check.on_host("fit", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.solve")
-    _check(net, penalty, solver, tol, dtype)
+    check_arguments(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
-    with jax.enable_x64(True), _threads().limit(limits=1, user_api="blas"):
-        if not _convex(net):
+    with jax.enable_x64(True), one_thread():
+        if not convex(net):
             return _stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
         problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, np.dtype(dtype or np.float64))
-        name, why = choose(problem) if solver == "auto" else (solver, "asked for")
         theta = constant if start is None else _started(problem, start)
-        if name == "closed_form":
+        solution = solved(problem, theta, penalty, tol * excess, max_steps, solver)
+        if solution.status == Status.non_finite:
             check.finite("x", problem.x)
-        ceiling = tol * excess
-        found = run.SOLVERS[name](problem, theta, ceiling, max_steps)
-        if not np.isfinite(found.cost):
-            check.finite("x", problem.x)
-        return _solution(found, penalty, name, why, ceiling, problem.x.dtype, max_steps)
+        return solution
+
+
+def solved(
+    problem: OneLayer, theta: jax.Array, penalty: Penalty, ceiling: float, max_steps: int, solver: str
+) -> Solution:
+    """An admitted problem, from θ to a bound on J - J* within `ceiling`: the part of `fit` that is the same for all."""
+    name, why = choose(problem) if solver == "auto" else (solver, "asked for")
+    if name == "closed_form":
+        check.finite("x", problem.x)
+    found = run.SOLVERS[name](problem, theta, ceiling, max_steps)
+    return _solution(found, penalty, name, why, ceiling, problem.x.dtype, max_steps)
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """LAPACK's threads wait busily after a factorisation, and halve the speed of XLA's: a fit keeps them to one."""
+    return _threads().limit(limits=1, user_api="blas")
 
 
 @cache
 def _threads() -> ThreadpoolController:
-    """LAPACK's threads wait busily after a factorisation, and halve the speed of XLA's: a fit keeps them to one."""
     import scipy.linalg  # noqa: F401, so that its BLAS is there to be found
 
     return ThreadpoolController()
@@ -111,20 +123,24 @@ def choose(problem: OneLayer) -> tuple[str, str]:
 FEW, CHEAP = 100, 2e8
 
 
-def _convex(net: Network) -> bool:
+def convex(net: Network) -> bool:
+    """Is the cost of the network convex in its parameters?"""
     return len(net.sizes) == 2 and net.loss.concordance < np.inf
 
 
-def _check(net: Network, penalty: Penalty | None, solver: str, tol: float, dtype: DTypeLike | None) -> None:
+def check_arguments(
+    net: Network, penalty: Penalty | None, solver: str, tol: float, dtype: DTypeLike | None, lanes: bool = False
+) -> None:
+    """Refuse what no fit of the network can do."""
     if not isinstance(net, Network):
         raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
-    check_penalty(penalty)
-    sparse = penalty is not None and bool(penalty.l1 > 0)
-    if not net.loss.smooth or (sparse and not _convex(net)):
+    check_penalty(penalty, lanes)
+    sparse = penalty is not None and bool(np.any(np.asarray(penalty.l1) > 0))
+    if not net.loss.smooth or (sparse and not convex(net)):
         raise ValueError(
             f"fit takes smooth costs, and an l1 penalty on convex ones; use lr_nn.train for {net.loss.name}"
         )
-    known = ("auto", *(run.SOLVERS if _convex(net) else run.DEEP))
+    known = ("auto", *(run.SOLVERS if convex(net) else run.DEEP))
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(known)} for this network; got {solver!r}")
     if sparse and solver not in ("auto", "proximal"):

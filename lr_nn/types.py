@@ -97,4 +97,8 @@ class Solution:
     def coefficients(self) -> np.ndarray:
         """Weights and bias of a one-layer model, (d + 1, k), the bias last; (d, k) without one."""
         (layer,) = self.params
-        return np.asarray(layer.w) if layer.b is None else np.concatenate([layer.w, np.asarray(layer.b)[None]])
+        return (
+            np.asarray(layer.w)
+            if layer.b is None
+            else np.concatenate([layer.w, np.asarray(layer.b)[..., None, :]], axis=-2)
+        )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from lr_nn.solvers import proximal
 from lr_nn.solvers.line_search import Point
@@ -16,6 +17,8 @@ from lr_nn.solvers.one_layer import OneLayer
 
 # A direction moves no η if it moves none by more than that, of columns scaled to the same size.
 STILL = 1e-10
+# The reciprocal condition of a Hessian below which its factor is not believed, relative to its size and rounding.
+SINGULAR = 1e-2
 
 
 class Certificate(NamedTuple):
@@ -39,7 +42,7 @@ def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
     reach = _reach(objective)
 
     def total(slope: jax.Array, slack: jax.Array) -> jax.Array:
-        return (jnp.linalg.norm(slope) + slack) ** 2 / (2 * objective.l2) + jnp.linalg.norm(b) * distance
+        return ridge(jnp.linalg.norm(slope), slack, objective.l2) + jnp.linalg.norm(b) * distance
 
     def first_order() -> jax.Array:
         curvature = objective.share[:, None] * objective.net.loss.fisher_diagonal(point.eta)
@@ -54,6 +57,18 @@ def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
     if objective.net.loss.couples_outputs:
         return whole
     return jax.lax.cond(whole <= enough, lambda: whole, first_order)
+
+
+def ridge(slope: jax.Array, slack: jax.Array, l2: jax.Array) -> jax.Array:
+    """(‖∇_w J‖ + slack)² / (2 l2): how far an l2-strongly convex function is above its minimum at most."""
+    return (slope + slack) ** 2 / (2 * l2)
+
+
+def shift(c: float, error: jax.Array, least: jax.Array) -> jax.Array:
+    """How far a bias whose slope is `error` is from its best value at most, `least` the curvature there."""
+    fraction = c * error / least
+    distance = -jnp.log1p(-jnp.minimum(fraction, 1)) / c if c > 0 else error / least
+    return jnp.where(least > 0, distance, jnp.inf)
 
 
 def sparse(objective: OneLayer, point: Point) -> jax.Array:
@@ -72,7 +87,7 @@ def drift(objective: OneLayer, point: Point, steps: jax.Array, little: jax.Array
     2 max|Δη| Σ |share_i δ_i|. The rounding of products and sums bounds Δη; where that is more than is `little`, and
     where outputs are coupled, η is made anew, at the price of a pass. Higham (2002), section 3.1.
     """
-    loss, share, eps = objective.net.loss, objective.share[:, None], jnp.finfo(point.cost.dtype).eps
+    loss, share = objective.net.loss, objective.share[:, None]
 
     def slopes(eta: jax.Array) -> jax.Array:
         return _counted(objective, jnp.abs(share * loss.residual(eta, objective.y)).sum(axis=1)).sum()
@@ -86,10 +101,17 @@ def drift(objective: OneLayer, point: Point, steps: jax.Array, little: jax.Array
         return measured()
     far = jnp.sqrt(1 + _reach(objective) ** 2) * point.carried
     far = far if objective.offset is None else far + _counted(objective, jnp.abs(objective.offset).max(axis=1)).max()
-    moved = eps / 2 * (objective.x.shape[1] + 8 + 4 * steps) * far
     curvature = _counted(objective, (share * loss.fisher_diagonal(point.eta)).sum(axis=1)).sum()
-    whole = 2 * moved * (slopes(point.eta) + moved * jnp.exp(loss.concordance * moved) * curvature)
+    whole = rounding(loss.concordance, objective.x.shape[1], steps, far, slopes(point.eta), curvature)
     return jax.lax.cond(whole <= little, lambda: whole, measured)
+
+
+def rounding(
+    c: float, d: int, steps: jax.Array | int, far: jax.Array, slopes: jax.Array, curvature: jax.Array
+) -> jax.Array:
+    """What an η of size `far`, of d products and so many steps, may be wrong by, as an error of the cost."""
+    moved = jnp.finfo(far.dtype).eps / 2 * (d + 8 + 4 * steps) * far
+    return 2 * moved * (slopes + moved * jnp.exp(c * moved) * curvature)
 
 
 def _reach(objective: OneLayer) -> jax.Array:
@@ -112,9 +134,7 @@ def _bias_distance(objective: OneLayer, point: Point, slope: jax.Array) -> tuple
         least = jnp.linalg.eigvalsh(curvature + jnp.ones((k, k)) / k * jnp.trace(curvature))[0]
     else:
         least = (objective.share[:, None] * loss.fisher_diagonal(point.eta)).sum(axis=0).min()
-    fraction = c * error / least
-    distance = jnp.where(c > 0, -jnp.log1p(-jnp.minimum(fraction, 1)) / max(c, 1e-300), error / least)
-    distance = jnp.where(least > 0, distance, jnp.inf)
+    distance = shift(c, error, least)
     # Residuals of a loss that is a sum over outputs all move one way with b: their changes add up to that of the slope.
     return distance, distance / 2 if loss.couples_outputs else jnp.abs(slope).sum()
 
@@ -143,17 +163,46 @@ def local(objective: OneLayer, point: Point) -> Certificate:
     # Residuals carry the rounding of a mean of order one, which is all there is where the curvature has died out.
     rounding = jnp.finfo(values.dtype).eps * jnp.sqrt(jnp.trace(gram) / least)
     decrement = jnp.sqrt(turned.sum()) + rounding
-    m = objective.net.loss.concordance * lengths / jnp.sqrt(least)
-
-    def again(_: int, rho: jax.Array) -> jax.Array:
-        return 2 * decrement * jnp.exp(jnp.minimum(rho * m, 2))
-
-    rho = jax.lax.fori_loop(0, 60, again, 2 * decrement)
-    exists = 2 * decrement * m * jnp.e < 0.9  # nearer to one the iteration has not arrived
-    bound = jnp.where(exists, jnp.exp(rho * m) * decrement**2 / 2, jnp.inf)
+    bound = _within(decrement, objective.net.loss.concordance * lengths / jnp.sqrt(least))
     # Where the curvature vanishes no η may move: else the minimum may be far away, or at infinity.
     columns = jnp.where(keep, 0, wide[:, None] * vectors).reshape(q, k, -1)
     moved = jnp.stack([_counted(objective, jnp.abs(inputs @ columns[:, c]).max(axis=1)).max() for c in range(k)])
     # A curvature below what numbers can say is none; its gradient must be none too.
     truly = (moved.max() <= STILL * lengths) & ((wide > 0) | (point.gradient == 0)).all()
     return Certificate(jnp.where(truly & jnp.isfinite(bound), bound, jnp.inf), (~keep).sum())
+
+
+def definite(objective: OneLayer, point: Point) -> jax.Array:
+    """The bound of `local` where the Hessian H is definite, by its Cholesky factor; ∞ where it is not.
+
+    Within ‖h‖_H ≤ ρ no η_i moves by more than ρ (Σ_c x̃_iᵀ [H⁻¹]_cc x̃_i)^½.
+    """
+    inputs, k = objective.inputs(), objective.net.sizes[1]
+    if k == 1:
+        hessian = objective.weighted_gram(objective.share * objective.net.loss.fisher_diagonal(point.eta)[:, 0])
+    else:
+        hessian = objective.hessian(point.eta)
+    if objective.net.loss.couples_outputs:  # a shift common to all outputs changes nothing: give it a curvature
+        hessian = hessian + jnp.kron(jnp.diag((objective.ridge() == 0).astype(hessian.dtype)), jnp.ones((k, k)) / k)
+    scale = jax.lax.rsqrt(jnp.diagonal(hessian))
+    lower = jnp.linalg.cholesky(scale[:, None] * hessian * scale[None])
+    inverse = solve_triangular(lower, jnp.diag(scale), lower=True)
+    columns = inverse.reshape(len(inverse), -1, k)
+    moved = jnp.einsum("pac,pbc->ab", columns, columns)
+    reach = _counted(objective, ((inputs @ moved) * inputs).sum(axis=1)).max()
+    # Residuals carry the rounding of a mean of order one.
+    spread = objective.share @ (inputs * inputs)
+    rounding = jnp.finfo(scale.dtype).eps * jnp.sqrt((jnp.diagonal(moved) * spread).sum())
+    decrement = jnp.linalg.norm(inverse @ point.gradient) + rounding
+    bound = _within(decrement, objective.net.loss.concordance * jnp.sqrt(reach))
+    # A factor of a Hessian that is nearly singular is made of rounding.
+    sound = jnp.linalg.norm(inverse / scale[None]) ** 2 * len(scale) * jnp.finfo(scale.dtype).eps < SINGULAR
+    return jnp.where(sound & jnp.isfinite(bound), bound, jnp.inf)
+
+
+def _within(decrement: jax.Array, m: jax.Array) -> jax.Array:
+    """½ e^{u} δ² for the smallest u = 2 δ M e^{u}, come to from above; ∞ where there is none below one."""
+    u = jnp.ones_like(decrement)
+    for _ in range(4):
+        u = 2 * decrement * m * jnp.exp(u)
+    return jnp.where(2 * decrement * m * jnp.e < 1, jnp.exp(u) * decrement**2 / 2, jnp.inf)

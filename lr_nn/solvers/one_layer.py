@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from lr_nn.backprop import weight_gradient, weighted
-from lr_nn.network import Network
+from lr_nn.network import Network, n_parameters
 from lr_nn.solvers.line_search import Line, OnLine, Point
 from lr_nn.types import Layer
+
+# So many numbers are one core's work.
+SMALL = 2**17
 
 
 @jax.tree_util.register_dataclass
@@ -34,6 +37,11 @@ class OneLayer:
     l2: jax.Array
     l1: jax.Array
     net: Network = field(metadata={"static": True})
+
+    @property
+    def size(self) -> int:
+        """The number of parameters."""
+        return n_parameters(self.net)
 
     def split(self, theta: Any) -> Layer:
         """θ as weights (d, k) and bias (k,)."""
@@ -58,10 +66,13 @@ class OneLayer:
     def at(self, theta: jax.Array) -> Point:
         """Everything at θ."""
         eta = self.eta(theta)
-        w = self.split(theta).w
         residual = weighted(self.net.loss.residual(eta, self.y), self.share)
-        cost = (self.share * self.net.loss.value(eta, self.y)).sum() + (self.l2 / 2 * w * w).sum()
-        return Point(theta, eta, cost, self.gradient(theta, residual), jnp.linalg.norm(theta))
+        return Point(theta, eta, self.cost(theta, eta), self.gradient(theta, residual), jnp.linalg.norm(theta))
+
+    def cost(self, theta: jax.Array, eta: jax.Array) -> jax.Array:
+        """J at θ, whose η is at hand."""
+        w = self.split(theta).w
+        return (self.share * self.net.loss.value(eta, self.y)).sum() + (self.l2 / 2 * w * w).sum()
 
     def line(self, point: Point, direction: jax.Array) -> Line:
         """J(θ + t direction) as a function of t: one reading of `x` for η̇, and one more where a step is taken."""
@@ -92,7 +103,8 @@ class OneLayer:
         """∇J from the residuals at θ: xᵀ residual + l2 w, and Σ residual."""
         w, b = self.split(theta)
         # Of one output: a product and a sum, which XLA:CPU makes on all cores; a matrix times a vector, on one.
-        total = (self.x * residual).sum(axis=0)[:, None] if w.shape[1] == 1 else weight_gradient((self.x, residual))
+        alone = w.shape[1] == 1 and self.x.size > SMALL
+        total = (self.x * residual).sum(axis=0)[:, None] if alone else weight_gradient((self.x, residual))
         by_weight = total + self.l2 * w
         return self.join(Layer(by_weight, None if b is None else residual.sum(axis=0)))
 

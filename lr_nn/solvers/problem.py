@@ -49,10 +49,14 @@ def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> Admi
     l2, l1 = (jnp.asarray(np.asarray(strength, dtype)) for strength in (penalty.l2, penalty.l1))
     weights = np.zeros((x.shape[1] * k,), dtype)
     theta = jnp.asarray(np.append(weights, eta) if net.bias else weights)
-    # Where a constant model is perfect, what rounding allows: the square of its errors.
-    perfect = float(excess) <= np.finfo(dtype).eps * float(far)
-    excess = max(float(excess), 1e14 * np.finfo(dtype).eps ** 2 * (1 + float(far)) if perfect else 0.0)
+    excess = float(achievable(np.asarray(excess, dtype), np.asarray(far, dtype)))
     return Admitted(OneLayer(x, y, share, offset, l2, l1, net), theta, excess)
+
+
+def achievable(excess: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """J₀, or, where a constant model is perfect, what rounding allows: the square of its errors."""
+    eps = np.finfo(excess.dtype).eps
+    return np.where(excess <= eps * far, np.maximum(excess, 1e14 * eps**2 * (1 + far)), excess)
 
 
 def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
@@ -81,15 +85,32 @@ def _copy(to: np.ndarray, x: np.ndarray) -> None:
 
 @partial(jax.jit, static_argnames="net")
 def _prepare(net: Network, y: jax.Array, weight: jax.Array, offset: jax.Array | None) -> tuple[jax.Array, ...]:
-    """Encoded targets, s / Σ s, the best constant η, and the costs of it and of η = 0 above the smallest possible."""
+    y, share = encoded(net, y, weight.dtype), shares(weight)
+    return y, share, *constant(net, y, share, offset)
+
+
+def encoded(net: Network, y: jax.Array, dtype: np.dtype) -> jax.Array:
+    """Targets (n, k)."""
+    return net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), dtype))
+
+
+def shares(weight: jax.Array) -> jax.Array:
+    """s / Σ s, of sizes whose sum may overflow."""
     weight = weight / weight.max()
-    share = weight / weight.sum()
-    y = net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), weight.dtype))
+    return weight / weight.sum()
+
+
+def constant(net: Network, y: jax.Array, share: jax.Array, offset: jax.Array | None) -> tuple[jax.Array, ...]:
+    """The best constant η, and the costs of it and of η = 0 above the smallest possible: of that one only where
+    rounding might decide whether the first is zero.
+    """
     eta = net.loss.constant((share[:, None] * y).sum(axis=0)) if net.bias else jnp.zeros_like(y[0])
     eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))
-    constant = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
+    everywhere = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
 
     def above(eta: jax.Array) -> jax.Array:
         return (share * (net.loss.value(eta, y) - net.loss.lowest(y))).sum()
 
-    return y, share, eta, above(constant), above(jnp.zeros_like(constant))
+    excess, most = above(everywhere), (1 + jnp.abs(y).max()) ** 2
+    plain = excess > jnp.finfo(y.dtype).eps * most
+    return eta, excess, jax.lax.cond(plain, lambda: 0 * most, lambda: above(jnp.zeros_like(y)))

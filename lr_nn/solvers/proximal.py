@@ -96,9 +96,12 @@ def solve(objective: OneLayer, sample: OneLayer, theta: jax.Array, tolerance: ja
         stalled = ~fine | ((composite(objective, new.cost, new.theta) >= before) & (residual >= state.residual))
         met = bound(objective, new, 0 * residual) <= tolerance
         slow = (residual > (QUICK if state.hessian.shape[1] <= CHEAP else SLOW) * state.residual) & ~met & fine
-        hessian = lax.cond(slow, lambda: model(sample, new.theta), lambda: state.hessian)
+        hessian = lax.cond(slow, lambda: model(sample, eta(new.theta)), lambda: state.hessian)
         kept = jax.tree.map(lambda a, b: jnp.where(stalled, b, a), new, point)
         return State(kept, hessian, residual, state.steps + 1, met, stalled)
+
+    def eta(theta: jax.Array) -> jax.Array:
+        return sample.eta(theta.astype(jnp.float32))
 
     def worst(point: Point) -> jax.Array:
         return jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(subgradient(objective, point))]).max()
@@ -107,19 +110,18 @@ def solve(objective: OneLayer, sample: OneLayer, theta: jax.Array, tolerance: ja
         return ~state.met & ~state.stalled & (state.steps < max_steps)
 
     point, no = objective.at(theta), jnp.zeros((), bool)
-    first = State(point, model(sample, theta), worst(point), jnp.zeros((), int), no, ~jnp.isfinite(point.cost))
+    first = State(point, model(sample, eta(theta)), worst(point), jnp.zeros((), int), no, ~jnp.isfinite(point.cost))
     return lax.while_loop(goes_on, step, first)
 
 
-def model(sample: OneLayer, theta: jax.Array) -> jax.Array:
-    """The Hessian at θ on the rows of `sample`, with a little added to its diagonal: blocks on a leading axis.
+def model(sample: OneLayer, eta: jax.Array) -> jax.Array:
+    """The Hessian at η on the rows of `sample`, with a little added to its diagonal: blocks on a leading axis.
 
     One block for each output, (k, q, q), or the whole, (1, p, p), where the loss couples them and p is not too large:
     blocks alone know nothing of a shift common to all outputs, and make slow steps.
     """
-    eta = sample.eta(theta.astype(jnp.float32))
     coupled = sample.net.loss.couples_outputs
-    if coupled and theta.size <= WHOLE:
+    if coupled and sample.size <= WHOLE:
         return _lifted(sample.hessian(eta))[None]
     # diag(p) - p pᵀ ≤ 2 diag(p (1 - p)), by the sums of its rows.
     curvature = (2 if coupled else 1) * sample.net.loss.fisher_diagonal(eta)

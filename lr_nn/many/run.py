@@ -1,0 +1,171 @@
+"""Lanes to their engine: which one, how many at a time, on which core or device; and what they found, in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn import check
+from lr_nn.many import engines
+from lr_nn.many.engines import Found, Table
+from lr_nn.many.lanes import Lanes
+from lr_nn.network import n_parameters
+from lr_nn.solvers import products, schedule
+from lr_nn.solvers.problem import placed
+from lr_nn.types import Status
+
+ENGINES = (*schedule.ORDERS, "products", "each")
+# Lanes are small up to so many parameters, and so many numbers, which stay in the cache of a core.
+FEW, NUMBERS = 100, 2**18
+# Each worker has so many turns, if there are lanes enough: progress is seen, and nobody waits long for the last.
+TURNS = 8
+
+
+class Progress(NamedTuple):
+    """Lanes done, of how many, and how many of those done did not converge."""
+
+    done: int
+    lanes: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How lanes are run: see `fit_many`."""
+
+    tol: float
+    max_steps: int
+    solver: str
+    engine: str
+    memory: int
+    devices: Sequence[jax.Device] | None
+    progress: Callable[[Progress], None] | None
+
+
+def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
+    """What all lanes found, and by which engine.
+
+    `chains` (c, t) are ids of lanes with one `x`, in rows that lead from large penalties to small.
+    """
+    engine = choose(lanes, settings) if settings.engine == "auto" else settings.engine
+    if chains is None:
+        chains = np.arange(lanes.m)[:, None]
+    workers = _workers(settings.devices)
+    tasks = list(_tasks(lanes, settings, engine, chains, len(workers)))
+    free: SimpleQueue = SimpleQueue()
+    tables = {device: _table(lanes, device) for device in dict.fromkeys(workers)} if lanes.shares_x else {}
+    for worker in workers:
+        free.put(worker)
+
+    def turn(ids: np.ndarray) -> list[tuple[np.ndarray, Found]]:
+        device = free.get()
+        try:
+            with jax.enable_x64(True), jax.default_device(device):
+                return list(_solve(lanes, settings, engine, ids, tables.get(device)))
+        finally:
+            free.put(device)
+
+    whole, done = None, np.zeros(lanes.m, bool)
+    with ThreadPoolExecutor(len(workers)) as pool:
+        waiting = [pool.submit(turn, ids) for ids in tasks]
+        try:
+            for future in as_completed(waiting):
+                for ids, found in future.result():
+                    whole = _put(_blank(lanes.m, found) if whole is None else whole, ids, found)
+                    done[ids] = True
+                if settings.progress is not None:
+                    failed = int((whole.status[done] != Status.converged).sum())
+                    settings.progress(Progress(int(done.sum()), lanes.m, failed))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    assert whole is not None
+    return whole, engine
+
+
+def choose(lanes: Lanes, settings: Settings) -> str:
+    """An engine by shape."""
+    n, d = lanes.x.shape[-2:]
+    is_small = n_parameters(lanes.net) <= FEW and n * d <= NUMBERS
+    if settings.solver != "auto":
+        return "each"
+    if is_small:
+        return "one_by_one" if jax.default_backend() == "cpu" else "queue"
+    if lanes.shares_x and lanes.net.sizes[1] == 1 and not np.any(lanes.penalty.l1):
+        return "products"
+    return "each"
+
+
+def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
+    """A device for each thread: on a CPU, one thread a core."""
+    if devices is not None:
+        return list(devices)
+    local = jax.local_devices()
+    return [local[0]] * (os.cpu_count() or 1) if local[0].platform == "cpu" else local
+
+
+def _tasks(lanes: Lanes, settings: Settings, engine: str, chains: np.ndarray, workers: int) -> Iterator[np.ndarray]:
+    """Lanes that are solved at once: chains one under another, all of one shape, so that one program serves."""
+    (n, d), k, p = lanes.x.shape[-2:], lanes.net.sizes[1], n_parameters(lanes.net)
+    if engine == "products":
+        length = min(chains.shape[1], products.TOGETHER)
+        each = 8 * length * (products.ROWS * 8 + p * (p + 30)) + 8 * n * 3
+    else:
+        chains = chains if engine == "each" else chains.reshape(-1, 1)
+        each = 8 * chains.shape[1] * (4 * n * k + 4 * p * p + (0 if lanes.shares_x else 2 * n * d))
+    if settings.memory < workers * each:
+        raise ValueError(
+            f"a lane needs {each:,} bytes, and {workers} are solved at a time; "
+            f"memory={settings.memory:,} holds none of them: give it at least {workers * each:,}"
+        )
+    most = products.LANES // min(chains.shape[1], products.TOGETHER) if engine == "products" else len(chains)
+    most = max(1, min(most, settings.memory // (workers * each), -(-len(chains) // workers)))
+    if engine not in ("products", "queue"):
+        most = min(most, max(1, -(-len(chains) // (TURNS * workers))))
+    parts = -(-len(chains) // most)
+    size = -(-len(chains) // parts)
+    for part in range(parts):
+        yield chains[np.minimum(np.arange(part * size, (part + 1) * size), len(chains) - 1)]
+
+
+def _table(lanes: Lanes, device: jax.Device) -> Table:
+    """The shared `x` on a device, in float64 and in float32."""
+    with jax.enable_x64(True), jax.default_device(device):
+        x = np.asarray(lanes.x)
+        check.finite("x", x)
+        wide = placed(x, np.dtype(np.float64))
+        return Table(wide, placed(np.asarray(x), np.dtype(np.float32)), np.zeros(1, int))
+
+
+def _solve(
+    lanes: Lanes, settings: Settings, engine: str, ids: np.ndarray, table: Table | None
+) -> Iterator[tuple[np.ndarray, Found]]:
+    flat, tol, most = ids.reshape(-1), settings.tol, settings.max_steps
+    if table is None:
+        table = Table(jnp.asarray(lanes.take("x", flat), float), None, np.arange(len(flat)))
+    if engine == "products":
+        yield from engines.together(lanes, ids, table, tol, most)
+    elif engine == "each":
+        yield flat, engines.each(engines.stacked(lanes, flat, table, tol), most, settings.solver, ids.shape[1] > 1)
+    else:
+        yield flat, engines.small(engines.stacked(lanes, flat, table, tol), most, engine)
+
+
+def _blank(m: int, like: Found) -> Found:
+    arrays = [np.zeros((m, *field.shape[1:]), field.dtype) for field in like[:7]]
+    return Found(*arrays, {}, 0)
+
+
+def _put(whole: Found, ids: np.ndarray, found: Found) -> Found:
+    for there, here in zip(whole[:7], found[:7]):
+        there[ids] = here
+    whole.directions.update({int(ids[i]): direction for i, direction in found.directions.items()})
+    return whole._replace(computed=whole.computed + found.computed)

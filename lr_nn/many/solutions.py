@@ -1,0 +1,207 @@
+"""`fit_many`, and what it hands back: one Solution with a lane axis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from lr_nn import check
+from lr_nn.fit import check_arguments, convex, fit, one_thread
+from lr_nn.many import lanes as admission
+from lr_nn.many.engines import Found
+from lr_nn.many.lanes import Lanes
+from lr_nn.many.run import ENGINES, Progress, Settings, run
+from lr_nn.network import Network
+from lr_nn.penalties import Penalty
+from lr_nn.types import Layer, Params, Solution, Status
+
+MEMORY = 2**30
+
+
+@dataclass(frozen=True)
+class Solutions(Solution):
+    """Many fits: every field of a Solution with a leading axis m, but for `solver`, and `penalty` as it was given.
+
+    `status` is an int8 array, `message` an array of text, `direction` None where no lane is separated, else zero for
+    those that are not. `lane_steps` were computed, those of lanes that had to wait among them; side by side all lanes
+    run as long as the slowest: max(steps) · m.
+    """
+
+    lane_steps: int = 0
+
+    def __len__(self) -> int:
+        """The number of lanes."""
+        return len(np.asarray(self.status))
+
+    def lane(self, i: int) -> Solution:
+        """Lane i as `fit` would return it."""
+        return Solution(
+            params=jax.tree.map(lambda leaf: leaf[i], self.params),
+            status=Status(int(self.status[i])),
+            steps=int(self.steps[i]),
+            cost=float(self.cost[i]),
+            gradient_norm=float(self.gradient_norm[i]),
+            certificate=float(self.certificate[i]),
+            penalty=Penalty(*(np.broadcast_to(s, len(self))[i] for s in self.penalty)),
+            solver=self.solver,
+            message=str(self.message[i]),
+            direction=None if self.direction is None else jax.tree.map(lambda leaf: leaf[i], self.direction),
+        )
+
+    def __str__(self) -> str:
+        """How many lanes ended how."""
+        told = Counter(str(Status(int(status))) for status in np.asarray(self.status))
+        ends = ", ".join(f"{count:,} {name}" for name, count in told.items())
+        return f"{len(self):,} fits by {self.solver}: {ends}"
+
+    def to_pandas(self) -> Any:
+        """One row a lane: how it ended, and its strengths."""
+        import pandas
+
+        strengths = {name: np.broadcast_to(s, len(self)) for name, s in self.penalty._asdict().items()}
+        names = ("steps", "cost", "gradient_norm", "certificate", "message")
+        return pandas.DataFrame(
+            {
+                **strengths,
+                "status": [str(Status(int(status))) for status in np.asarray(self.status)],
+                **{name: getattr(self, name) for name in names},
+            }
+        ).rename_axis("lane")
+
+
+def fit_many(
+    net: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+    penalty: Penalty | None = None,
+    start: Params | None = None,
+    tol: float = 1e-12,
+    max_steps: int = 100,
+    solver: str = "auto",
+    dtype: DTypeLike | None = None,
+    schedule: str = "auto",
+    memory: int = MEMORY,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Solutions:
+    """Many `fit`s in one call; an argument with one axis more than there is of one fit per lane, else all share it.
+
+    x (n, d) or (m, n, d); y (n,) or (m, n) of one output and of class labels, (n, k) or (m, n, k) otherwise; weight
+    (n,) or (m, n); offset (n,) or (m, n) of one output, (n, k) or (m, n, k); strengths () or (m,); leaves of start as
+    those of parameters, or with m first. Folds, bootstraps and targets share one `x`. A strength is an argument: no
+    value of it compiles anew. `tol`, `max_steps`, `solver` and `dtype` are `fit`'s, and so is every certificate.
+
+    schedule: `one_by_one` (small fits on a CPU: no lane waits for another), `queue` (small fits on an accelerator: a
+    lane that has converged leaves its slot to one that waits), `side_by_side` (all run until the slowest has
+    converged), `products` (one output and one large `x`: products of matrices over lanes), `each` (by the solvers of
+    `fit`, one after another), or `auto`, by shapes and device. memory: bytes that lanes in hand may take. devices:
+    each takes a part of the lanes; as they come, all of an accelerator, and a CPU has a thread for every core.
+    progress: called with a Progress now and then.
+
+    A lane that fails says so in its `status` and `message`, and disturbs no other. Raises ValueError where nothing has
+    a lane axis, where lanes disagree in number, and where `memory` does not hold one.
+
+    >>> import lr_nn, numpy as np
+    >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
+    >>> strengths = lr_nn.penalties.l2(np.array([1e-2, 1e-1, 1.0]))
+    >>> solutions = lr_nn.fit_many(lr_nn.logistic_regression(1), x, y, penalty=strengths)
+    >>> print(solutions, solutions.coefficients[:, 0, 0].round(4))
+    3 fits by one_by_one: 3 converged [0.8567 0.5864 0.1846]
+    """
+    check.on_host("fit_many", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.lane.smooth")
+    check_arguments(net, penalty, solver, tol, dtype, lanes=True)
+    lanes = admission.admit(net, x, y, weight, offset, penalty, start)
+    settings = Settings(
+        tol, check.positive_integer("max_steps", max_steps), solver, schedule, memory, devices, progress
+    )
+    return solve(lanes, settings, dtype=dtype)
+
+
+def solve(
+    lanes: Lanes, settings: Settings, chains: np.ndarray | None = None, dtype: DTypeLike | None = None
+) -> Solutions:
+    """Admitted lanes; `chains` of strengths as in `run`."""
+    if settings.engine not in ("auto", *ENGINES):
+        raise ValueError(f"schedule must be one of auto, {', '.join(ENGINES)}; got {settings.engine!r}")
+    check.positive_integer("memory", settings.memory)
+    if not convex(lanes.net):
+        return _stationary(lanes, settings, dtype)
+    with one_thread():
+        found, engine = run(lanes, settings, chains)
+    return _solutions(lanes, found, engine, np.dtype(dtype or np.float64))
+
+
+def _solutions(lanes: Lanes, found: Found, engine: str, dtype: np.dtype) -> Solutions:
+    m, (d, k) = lanes.m, lanes.net.sizes
+    theta = found.theta.astype(dtype)
+    bias = theta[:, d * k :] if lanes.net.bias else None
+    direction = None
+    if found.directions:
+        layer = Layer(np.zeros((m, d, k), dtype), None if bias is None else np.zeros((m, k), dtype))
+        for i, one in found.directions.items():
+            for there, here in zip(jax.tree.leaves(layer), jax.tree.leaves(one)):
+                there[i] = here
+        direction = (layer,)
+    return Solutions(
+        params=(Layer(theta[:, : d * k].reshape(m, d, k), bias),),
+        status=found.status,
+        steps=found.steps,
+        cost=found.cost,
+        gradient_norm=found.gradient_norm,
+        certificate=found.certificate,
+        penalty=lanes.penalty,
+        solver=engine,
+        message=found.message,
+        direction=direction,
+        lane_steps=found.computed,
+    )
+
+
+def _stationary(lanes: Lanes, settings: Settings, dtype: DTypeLike | None) -> Solutions:
+    """Networks without a convex cost, by `fit`, one after another."""
+    found: list[Solution] = []
+    for i in range(lanes.m):
+        own = np.array([i])
+
+        def first(value: Any) -> Any:
+            return None if value is None else value[0]
+
+        start, penalty = lanes.starts(own), lanes.strengths(own)
+        found.append(
+            fit(
+                lanes.net,
+                lanes.x if lanes.shares_x else lanes.x[i],
+                *map(first, (lanes.take("y", own),)),
+                weight=first(lanes.take("weight", own)),
+                offset=first(lanes.take("offset", own)),
+                penalty=Penalty(*map(first, penalty)),
+                start=None if start is None else jax.tree.map(first, start),
+                tol=settings.tol,
+                max_steps=settings.max_steps,
+                solver=settings.solver,
+                dtype=dtype,
+            )
+        )
+        if settings.progress is not None:
+            failed = sum(each.status != Status.converged for each in found)
+            settings.progress(Progress(len(found), lanes.m, failed))
+    columns = {name: np.array([getattr(each, name) for each in found]) for name in ("steps", "cost", "gradient_norm")}
+    return Solutions(
+        params=jax.tree.map(lambda *leaves: np.stack(leaves), *(each.params for each in found)),
+        status=np.array([each.status for each in found], np.int8),
+        certificate=np.array([each.certificate for each in found]),
+        penalty=lanes.penalty,
+        solver=found[0].solver,
+        message=np.array([each.message for each in found], object),
+        lane_steps=int(columns["steps"].sum()),
+        **columns,
+    )
