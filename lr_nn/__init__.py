@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from lr_nn.backprop import backprop, gradient, input_gradient, pullback
     from lr_nn.fit import fit
-    from lr_nn.many import Solutions, fit_many
+    from lr_nn.many import Solutions, bootstrap, cross_validate, fit_groups, fit_many, regularization_path
     from lr_nn.network import (
         Network,
         forward,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
     "fit": ("fit",),
-    "many": ("Solutions", "fit_many"),
+    "many": ("Solutions", "bootstrap", "cross_validate", "fit_groups", "fit_many", "regularization_path"),
     "network": (
         "Network",
         "forward",

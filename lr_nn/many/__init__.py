@@ -1,6 +1,23 @@
 """Thousands of fits in one call: penalties, folds, bootstraps, groups, targets and starting points as lanes."""
 
-from lr_nn.many.run import Progress
+from lr_nn.many.groups import Groups, fit_groups
+from lr_nn.many.paths import CrossValidation, Path, cross_validate, largest_strength, regularization_path
+from lr_nn.many.resample import Bootstrap, bootstrap
+from lr_nn.many.run import Progress, Settings
 from lr_nn.many.solutions import Solutions, fit_many
 
-__all__ = ["Progress", "Solutions", "fit_many"]
+__all__ = [
+    "Bootstrap",
+    "CrossValidation",
+    "Groups",
+    "Path",
+    "Progress",
+    "Settings",
+    "Solutions",
+    "bootstrap",
+    "cross_validate",
+    "fit_groups",
+    "fit_many",
+    "largest_strength",
+    "regularization_path",
+]

@@ -17,7 +17,7 @@ from lr_nn.penalties import Penalty
 from lr_nn.solvers import certificate, lane, products, schedule
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import achievable, constant, encoded, shares
-from lr_nn.types import Layer, Status
+from lr_nn.types import Status
 
 # Slots of a queue.
 SLOTS = 512
@@ -27,7 +27,7 @@ class Table(NamedTuple):
     """`x` where lanes are solved: (n, d), and in float32 too; or (·, n, d), and which of them is whose."""
 
     x: jax.Array
-    narrow: jax.Array | None
+    narrow: Any
     owner: Any
 
 
@@ -55,8 +55,9 @@ def stacked(lanes: Lanes, ids: np.ndarray, table: Table, tol: float) -> schedule
     weight = jnp.asarray(np.ones((1, n)) if lanes.weight is None else lanes.take("weight", ids), float)
     offset = None if lanes.offset is None else jnp.asarray(lanes.take("offset", ids), float)
     y, share, eta, excess, far = _prepare(net, y, weight, offset)
-    l1, l2 = (jnp.asarray(strength) for strength in lanes.strengths(ids))
-    start = lanes.starts(ids) or (Layer(np.zeros((1, *net.sizes)), np.asarray(eta) if net.bias else None),)
+    l1, l2 = (jnp.asarray(strength) for strength in lanes.take("penalty", ids))
+    constants: Any = (np.zeros((1, *net.sizes)), np.asarray(eta) if net.bias else None)
+    start = lanes.take("start", ids) or (constants,)
     leaves = [np.asarray(leaf, float).reshape(len(leaf), -1) for leaf in start[0] if leaf is not None]
     theta = np.concatenate([np.broadcast_to(leaf, (len(ids), leaf.shape[1])) for leaf in leaves], axis=1)
     ceiling = np.broadcast_to(tol * achievable(np.asarray(excess), np.asarray(far)), len(ids))
@@ -87,7 +88,7 @@ def small(stack: schedule.Stack, max_steps: int, order: str) -> Found:
 
 
 def judged(
-    report: lane.Report, ceiling: jax.Array, computed: int, max_steps: int, pick: Callable[[int], lane.Lane]
+    report: lane.Report, ceiling: jax.Array, computed: int, max_steps: int, pick: Callable[[Any], lane.Lane]
 ) -> Found:
     """The report in NumPy; lanes without a certificate go through `fit`'s solvers, which say what is the matter."""
     theta, cost, gradient_norm, bound, steps = (np.array(each) for each in report)
@@ -103,9 +104,9 @@ def judged(
 def each(stack: schedule.Stack, max_steps: int, solver: str, chained: bool) -> Found:
     """One after another by `fit`'s solvers; where they are `chained`, each from where the one before it ended."""
     m, p = stack.start.shape
-    blank = [np.full(m, np.inf) for _ in range(3)]
-    steps, status = np.zeros(m, int), np.zeros(m, np.int8)
-    found = Found(np.zeros((m, p)), status, steps, *blank, np.full(m, "", object), {}, 0)
+    status, steps = np.zeros(m, np.int8), np.zeros(m, int)
+    cost, gradient_norm, bound = (np.full(m, np.inf) for _ in range(3))
+    found = Found(np.zeros((m, p)), status, steps, cost, gradient_norm, bound, np.full(m, "", object), {}, 0)
     for i in range(m):
         one = stack.pick(i)
         if chained and i > 0 and status[i - 1] == Status.converged:
@@ -114,7 +115,7 @@ def each(stack: schedule.Stack, max_steps: int, solver: str, chained: bool) -> F
     return found._replace(computed=int(steps.sum()))
 
 
-def alone(found: Found, i: int, one: lane.Lane, max_steps: int, solver: str) -> None:
+def alone(found: Found, i: Any, one: lane.Lane, max_steps: int, solver: str) -> None:
     """Lane i by one of `fit`'s solvers, written into what was found."""
     objective = one.objective
     penalty = Penalty(float(objective.l1), float(objective.l2))
@@ -171,4 +172,4 @@ def _group(heads: schedule.Stack, table: Table, t: int) -> products.Group:
 def _unpenalised(objective: OneLayer, theta: jax.Array) -> jax.Array:
     point = objective.at(theta)
     bound = certificate.definite(objective, point)
-    return bound + certificate.drift(objective, point, jnp.zeros((), int), jnp.inf)
+    return bound + certificate.drift(objective, point, jnp.zeros((), int), jnp.full_like(bound, jnp.inf))

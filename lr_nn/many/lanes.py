@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from lr_nn import check
 from lr_nn.network import Network, check_params
@@ -45,29 +44,16 @@ class Lanes:
 
     def take(self, name: str, ids: np.ndarray) -> Any:
         """An argument of some lanes; of a shared one, the only."""
-        ids = self.owner[name][ids] if name in self.owner else ids
-        return take(getattr(self, name), ids)
-
-    def strengths(self, ids: np.ndarray) -> Penalty:
-        """The penalties of some lanes."""
-        return Penalty(*(take(strength, ids) for strength in self.penalty))
-
-    def starts(self, ids: np.ndarray) -> Params | None:
-        """Where some lanes begin."""
-        return None if self.start is None else jax.tree.map(lambda leaf: take(leaf, ids), self.start)
-
-
-def take(value: Any, ids: np.ndarray) -> Any:
-    """Some lanes of an argument with a leading axis of m or 1."""
-    return value if value is None or len(value) == 1 else value[ids]
+        value, ids = getattr(self, name), self.owner[name][ids] if name in self.owner else ids
+        return jax.tree.map(lambda leaf: leaf if len(leaf) == 1 else leaf[ids], value)
 
 
 def admit(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
-    weight: ArrayLike | None,
-    offset: ArrayLike | None,
+    x: Any,
+    y: Any,
+    weight: Any,
+    offset: Any,
     penalty: Penalty | None,
     start: Params | None,
 ) -> Lanes:
@@ -88,12 +74,9 @@ def admit(
             raise ValueError(f"{name} must have {rank} axes, or {rank + 1} with lanes first; got shape {array.shape}")
         return array[None]
 
-    x = _numeric("x", x)
-    tables = ranked("x", x, 2)
-    for table in tables[:1]:
-        check.table("x", table, d)
+    x, y = _numeric("x", x), _numeric("y", y)
+    check.table("x", ranked("x", x, 2)[0], d)
     n = x.shape[-2]
-    y = _numeric("y", y)
     # One number a row, (n,) or (m, n), where there is one output or a class; else k numbers.
     one_number = y.ndim == 1 or (y.ndim == 2 and y.shape != (n, k) and (k == 1 or net.loss.task == "classes"))
     y = ranked("y", y, 1 if one_number else 2)
@@ -132,9 +115,9 @@ def _start(net: Network, start: Params, ranked: Any) -> Params:
     if not isinstance(start, tuple) or not all(isinstance(layer, Layer) for layer in start):
         raise TypeError(f"start must be a tuple of Layer(w, b), such as Solution.params; got {type(start).__name__}")
     layers = []
-    for w, b in start:
-        w, b = check.numeric("start.w", w), None if b is None else check.numeric("start.b", b)
-        layers.append(Layer(ranked("start.w", w, 2), None if b is None else ranked("start.b", b, 1)))
+    for layer in start:
+        w = ranked("start.w", check.numeric("start.w", layer.w), 2)
+        layers.append(Layer(w, None if layer.b is None else ranked("start.b", check.numeric("start.b", layer.b), 1)))
     for leaf in jax.tree.leaves(layers):
         check.finite("start", leaf)
     check_params(net, jax.tree.map(lambda leaf: leaf[0], tuple(layers)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,15 +39,18 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """How lanes are run: see `fit_many`."""
+    """How lanes are run: `fit`'s settings, and those of `fit_many`."""
 
-    tol: float
-    max_steps: int
-    solver: str
-    engine: str
-    memory: int
-    devices: Sequence[jax.Device] | None
-    progress: Callable[[Progress], None] | None
+    tol: float = 1e-12
+    max_steps: int = 100
+    solver: str = "auto"
+    schedule: str = "auto"
+    memory: int = 2**30
+    devices: Sequence[jax.Device] | None = None
+    progress: Callable[[Progress], None] | None = None
+
+
+DEFAULTS = Settings()
 
 
 def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
@@ -55,7 +58,7 @@ def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> t
 
     `chains` (c, t) are ids of lanes with one `x`, in rows that lead from large penalties to small.
     """
-    engine = choose(lanes, settings) if settings.engine == "auto" else settings.engine
+    engine = choose(lanes, settings) if settings.schedule == "auto" else settings.schedule
     if chains is None:
         chains = np.arange(lanes.m)[:, None]
     workers = _workers(settings.devices)
@@ -73,7 +76,8 @@ def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> t
         finally:
             free.put(device)
 
-    whole, done = None, np.zeros(lanes.m, bool)
+    whole: Found | None = None
+    done = np.zeros(lanes.m, bool)
     with ThreadPoolExecutor(len(workers)) as pool:
         waiting = [pool.submit(turn, ids) for ids in tasks]
         try:
@@ -81,7 +85,7 @@ def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> t
                 for ids, found in future.result():
                     whole = _put(_blank(lanes.m, found) if whole is None else whole, ids, found)
                     done[ids] = True
-                if settings.progress is not None:
+                if settings.progress is not None and whole is not None:
                     failed = int((whole.status[done] != Status.converged).sum())
                     settings.progress(Progress(int(done.sum()), lanes.m, failed))
         except BaseException:
@@ -160,8 +164,8 @@ def _solve(
 
 
 def _blank(m: int, like: Found) -> Found:
-    arrays = [np.zeros((m, *field.shape[1:]), field.dtype) for field in like[:7]]
-    return Found(*arrays, {}, 0)
+    arrays: list[Any] = [np.zeros((m, *field.shape[1:]), field.dtype) for field in like[:7]]
+    return Found._make([*arrays, {}, 0])
 
 
 def _put(whole: Found, ids: np.ndarray, found: Found) -> Found:

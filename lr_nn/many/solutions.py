@@ -13,7 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.fit import check_arguments, convex, fit, one_thread
-from lr_nn.many import lanes as admission
+from lr_nn.many import lanes
 from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.run import ENGINES, Progress, Settings, run
@@ -21,16 +21,16 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.types import Layer, Params, Solution, Status
 
-MEMORY = 2**30
+COLUMNS = ("status", "steps", "cost", "gradient_norm", "certificate", "message")
 
 
 @dataclass(frozen=True)
 class Solutions(Solution):
-    """Many fits: every field of a Solution with a leading axis m, but for `solver`, and `penalty` as it was given.
+    """Many fits: every field of a Solution with a leading axis m; the strengths of `penalty` may have one of 1.
 
-    `status` is an int8 array, `message` an array of text, `direction` None where no lane is separated, else zero for
-    those that are not. `lane_steps` were computed, those of lanes that had to wait among them; side by side all lanes
-    run as long as the slowest: max(steps) · m.
+    `solver` is the schedule, one for all; `status` an int8 array, `message` an array of text; `direction` None where no
+    lane is separated, else zero for those that are not. `lane_steps` were computed, those of lanes that had to wait
+    among them; side by side all lanes run as long as the slowest: max(steps) · m.
     """
 
     lane_steps: int = 0
@@ -41,16 +41,17 @@ class Solutions(Solution):
 
     def lane(self, i: int) -> Solution:
         """Lane i as `fit` would return it."""
+        own = {name: np.asarray(getattr(self, name))[i] for name in COLUMNS}
         return Solution(
             params=jax.tree.map(lambda leaf: leaf[i], self.params),
-            status=Status(int(self.status[i])),
-            steps=int(self.steps[i]),
-            cost=float(self.cost[i]),
-            gradient_norm=float(self.gradient_norm[i]),
-            certificate=float(self.certificate[i]),
+            status=Status(int(own["status"])),
+            steps=int(own["steps"]),
+            cost=float(own["cost"]),
+            gradient_norm=float(own["gradient_norm"]),
+            certificate=float(own["certificate"]),
             penalty=Penalty(*(np.broadcast_to(s, len(self))[i] for s in self.penalty)),
             solver=self.solver,
-            message=str(self.message[i]),
+            message=str(own["message"]),
             direction=None if self.direction is None else jax.tree.map(lambda leaf: leaf[i], self.direction),
         )
 
@@ -89,7 +90,7 @@ def fit_many(
     solver: str = "auto",
     dtype: DTypeLike | None = None,
     schedule: str = "auto",
-    memory: int = MEMORY,
+    memory: int = Settings.memory,
     devices: Sequence[jax.Device] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Solutions:
@@ -118,21 +119,33 @@ def fit_many(
     3 fits by one_by_one: 3 converged [0.8567 0.5864 0.1846]
     """
     check.on_host("fit_many", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.lane.smooth")
-    check_arguments(net, penalty, solver, tol, dtype, lanes=True)
-    lanes = admission.admit(net, x, y, weight, offset, penalty, start)
-    settings = Settings(
-        tol, check.positive_integer("max_steps", max_steps), solver, schedule, memory, devices, progress
-    )
-    return solve(lanes, settings, dtype=dtype)
+    settings = Settings(tol, max_steps, solver, schedule, memory, devices, progress)
+    return solve(admit(net, x, y, weight, offset, penalty, start, settings), settings, dtype=dtype)
+
+
+def admit(
+    net: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    weight: ArrayLike | None,
+    offset: ArrayLike | None,
+    penalty: Penalty | None,
+    start: Params | None,
+    settings: Settings,
+) -> Lanes:
+    """Everything checked that can be before anything runs."""
+    check_arguments(net, penalty, settings.solver, settings.tol, None, lanes=True)
+    check.positive_integer("max_steps", settings.max_steps)
+    check.positive_integer("memory", settings.memory)
+    if settings.schedule not in ("auto", *ENGINES):
+        raise ValueError(f"schedule must be one of auto, {', '.join(ENGINES)}; got {settings.schedule!r}")
+    return lanes.admit(net, x, y, weight, offset, penalty, start)
 
 
 def solve(
     lanes: Lanes, settings: Settings, chains: np.ndarray | None = None, dtype: DTypeLike | None = None
 ) -> Solutions:
     """Admitted lanes; `chains` of strengths as in `run`."""
-    if settings.engine not in ("auto", *ENGINES):
-        raise ValueError(f"schedule must be one of auto, {', '.join(ENGINES)}; got {settings.engine!r}")
-    check.positive_integer("memory", settings.memory)
     if not convex(lanes.net):
         return _stationary(lanes, settings, dtype)
     with one_thread():
@@ -142,27 +155,23 @@ def solve(
 
 def _solutions(lanes: Lanes, found: Found, engine: str, dtype: np.dtype) -> Solutions:
     m, (d, k) = lanes.m, lanes.net.sizes
-    theta = found.theta.astype(dtype)
+    theta: Any = found.theta.astype(dtype)
     bias = theta[:, d * k :] if lanes.net.bias else None
     direction = None
     if found.directions:
-        layer = Layer(np.zeros((m, d, k), dtype), None if bias is None else np.zeros((m, k), dtype))
+        layer = jax.tree.map(np.zeros_like, Layer(theta[:, : d * k].reshape(m, d, k), bias))
         for i, one in found.directions.items():
             for there, here in zip(jax.tree.leaves(layer), jax.tree.leaves(one)):
                 there[i] = here
         direction = (layer,)
+    columns: dict[str, Any] = {name: getattr(found, name) for name in COLUMNS}
     return Solutions(
         params=(Layer(theta[:, : d * k].reshape(m, d, k), bias),),
-        status=found.status,
-        steps=found.steps,
-        cost=found.cost,
-        gradient_norm=found.gradient_norm,
-        certificate=found.certificate,
-        penalty=lanes.penalty,
+        penalty=lanes.take("penalty", np.arange(m)),
         solver=engine,
-        message=found.message,
         direction=direction,
         lane_steps=found.computed,
+        **columns,
     )
 
 
@@ -170,21 +179,12 @@ def _stationary(lanes: Lanes, settings: Settings, dtype: DTypeLike | None) -> So
     """Networks without a convex cost, by `fit`, one after another."""
     found: list[Solution] = []
     for i in range(lanes.m):
-        own = np.array([i])
-
-        def first(value: Any) -> Any:
-            return None if value is None else value[0]
-
-        start, penalty = lanes.starts(own), lanes.strengths(own)
+        own = {name: lanes.take(name, np.array([i])) for name in ("y", "weight", "offset", "penalty", "start")}
         found.append(
             fit(
                 lanes.net,
                 lanes.x if lanes.shares_x else lanes.x[i],
-                *map(first, (lanes.take("y", own),)),
-                weight=first(lanes.take("weight", own)),
-                offset=first(lanes.take("offset", own)),
-                penalty=Penalty(*map(first, penalty)),
-                start=None if start is None else jax.tree.map(first, start),
+                **jax.tree.map(lambda leaf: leaf[0], own),
                 tol=settings.tol,
                 max_steps=settings.max_steps,
                 solver=settings.solver,
@@ -194,14 +194,12 @@ def _stationary(lanes: Lanes, settings: Settings, dtype: DTypeLike | None) -> So
         if settings.progress is not None:
             failed = sum(each.status != Status.converged for each in found)
             settings.progress(Progress(len(found), lanes.m, failed))
-    columns = {name: np.array([getattr(each, name) for each in found]) for name in ("steps", "cost", "gradient_norm")}
+    columns: dict[str, Any] = {name: np.array([getattr(each, name) for each in found]) for name in COLUMNS}
+    columns["status"] = columns["status"].astype(np.int8)
     return Solutions(
         params=jax.tree.map(lambda *leaves: np.stack(leaves), *(each.params for each in found)),
-        status=np.array([each.status for each in found], np.int8),
-        certificate=np.array([each.certificate for each in found]),
-        penalty=lanes.penalty,
+        penalty=lanes.take("penalty", np.arange(lanes.m)),
         solver=found[0].solver,
-        message=np.array([each.message for each in found], object),
         lane_steps=int(columns["steps"].sum()),
         **columns,
     )

@@ -110,7 +110,7 @@ def rounding(
     c: float, d: int, steps: jax.Array | int, far: jax.Array, slopes: jax.Array, curvature: jax.Array
 ) -> jax.Array:
     """What an η of size `far`, of d products and so many steps, may be wrong by, as an error of the cost."""
-    moved = jnp.finfo(far.dtype).eps / 2 * (d + 8 + 4 * steps) * far
+    moved = jnp.finfo(far.dtype).eps / 2 * (d + 8 + 4 * jnp.asarray(steps, far.dtype)) * far
     return 2 * moved * (slopes + moved * jnp.exp(c * moved) * curvature)
 
 

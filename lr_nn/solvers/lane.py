@@ -7,7 +7,6 @@ is not certified in the end is for a slower solver to judge.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax

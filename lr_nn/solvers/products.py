@@ -163,14 +163,11 @@ def _bound(group: Group, bias: bool, gradient: jax.Array, decrement: jax.Array) 
     return jnp.where(group.l2 > 0, slope**2 / (2 * jnp.where(group.l2 > 0, group.l2, 1)), decrement)
 
 
-def evaluate(
-    loss: Loss, bias: bool, group: Group, theta: jax.Array, exact: bool = False, held: jax.Array | None = None
-) -> Sums:
-    """The cost (of values in float32, unless `exact`) and gradient of every lane, by blocks of rows.
-
-    `held` (c, n), other shares, adds their Σ held ℓ to the cost, in place of all else.
+def evaluate(loss: Loss, bias: bool, group: Group, theta: jax.Array, exact: bool = False) -> Sums:
+    """The cost, of values in float32, and the gradient of every lane, by blocks of rows; if `exact`, the cost of
+    values in float64, and the other sums, else zero.
     """
-    (c, t, q), (n, d) = theta.shape, group.x.shape
+    (c, t, _), (n, d) = theta.shape, group.x.shape
     rows = min(ROWS, n)
     w = theta[..., :d].reshape(c * t, d)
     b = theta[..., -1:].reshape(c * t, 1) if bias else jnp.zeros((c * t, 1))
@@ -199,15 +196,12 @@ def evaluate(
         gradient = by_weight.reshape(c, t, d)
         if bias:
             gradient = jnp.concatenate([gradient, residual.sum(axis=2, keepdims=True)], axis=2)
-        counted = share if held is None else jnp.where(fresh[None, None], part(held), 0)
         curvature = (share * flat(loss.fisher_diagonal, width)).sum(axis=2) if exact else 0 * sums.curvature
         slopes = jnp.abs(residual).sum(axis=2) if exact else 0 * sums.slopes
-        return jax.tree.map(jnp.add, sums, Sums((counted * values).sum(axis=2), gradient, curvature, slopes))
+        return jax.tree.map(jnp.add, sums, Sums((share * values).sum(axis=2), gradient, curvature, slopes))
 
     zero = jnp.zeros((c, t))
     sums = lax.fori_loop(0, -(-n // rows), block, Sums(zero, jnp.zeros_like(theta), zero, zero))
-    if held is not None:
-        return sums
     ridge = group.l2[..., None] * theta.at[..., d:].set(0)
     cost = sums.cost + (ridge * theta).sum(axis=2) / 2
     return sums._replace(cost=cost, gradient=sums.gradient + ridge)
@@ -263,12 +257,6 @@ def report(loss: Loss, bias: bool, group: Group, state: State) -> lane.Report:
         jnp.where(jnp.isnan(bound), jnp.inf, bound),
         state.steps,
     )
-
-
-@partial(jax.jit, static_argnames=("loss", "bias"))
-def scores(loss: Loss, bias: bool, group: Group, theta: jax.Array, held: jax.Array) -> jax.Array:
-    """Σ held ℓ of every lane, (c, t), for the shares `held` (c, n) of other rows."""
-    return evaluate(loss, bias, group, theta, exact=True, held=held).cost
 
 
 def sampled(narrow: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Stack(NamedTuple):
     start: jax.Array
     ceiling: jax.Array
 
-    def pick(self, i: jax.Array) -> Lane:
+    def pick(self, i: Any) -> Lane:
         """Lane i."""
         stacked = self.objective
         x = stacked.x if self.narrow is not None else stacked.x[self.tables[i]]

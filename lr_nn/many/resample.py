@@ -1,0 +1,130 @@
+"""The bootstrap: fits of rows drawn again and again, as weights of lanes that share one `x`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.fit import fit
+from lr_nn.many.run import DEFAULTS, Settings
+from lr_nn.many.solutions import Solutions, admit, solve
+from lr_nn.network import Network
+from lr_nn.penalties import Penalty
+from lr_nn.types import Solution, Status
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Fits of m resamples, and the fit of the rows as they are; what did not end at an optimum is left out below."""
+
+    estimate: Solution
+    solutions: Solutions
+
+    @property
+    def ended(self) -> np.ndarray:
+        """Which resamples have an optimum, (m,)."""
+        return np.isin(self.solutions.status, (Status.converged, Status.rank_deficient))
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """Of those that have: weights, and the bias last, (·, d + 1, k)."""
+        return self.solutions.coefficients[self.ended]
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """The deviation between resamples, (d + 1, k)."""
+        return self.coefficients.std(axis=0, ddof=1)
+
+    @property
+    def bias(self) -> np.ndarray:
+        """The mean over resamples less the estimate, (d + 1, k)."""
+        return self.coefficients.mean(axis=0) - self.estimate.coefficients
+
+    def intervals(self, level: float = 0.95, method: Literal["percentile", "basic"] = "percentile") -> np.ndarray:
+        """Intervals (d + 1, k, 2): quantiles of the resamples, or these mirrored at the estimate.
+
+        Davison & Hinkley (1997), sections 5.2 and 5.3.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1; got {level}")
+        if method not in ("percentile", "basic"):
+            raise ValueError(f"method must be percentile or basic; got {method!r}")
+        tail = (1 - level) / 2
+        low, high = np.quantile(self.coefficients, [tail, 1 - tail], axis=0)
+        if method == "basic":
+            low, high = 2 * self.estimate.coefficients - high, 2 * self.estimate.coefficients - low
+        return np.stack([low, high], axis=-1)
+
+    def to_pandas(self) -> Any:
+        """One row a coefficient: the estimate, its standard error, bias and percentile interval."""
+        import pandas
+
+        estimate, interval = self.estimate.coefficients, self.intervals()
+        index = pandas.MultiIndex.from_product(
+            [range(size) for size in estimate.shape], names=["coefficient", "output"]
+        )
+        columns = {
+            "estimate": estimate,
+            "standard_error": self.standard_errors,
+            "bias": self.bias,
+            "low": interval[..., 0],
+            "high": interval[..., 1],
+        }
+        return pandas.DataFrame({name: value.reshape(-1) for name, value in columns.items()}, index=index)
+
+
+def bootstrap(
+    net: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    method: Literal["rows", "bayesian"] = "rows",
+    groups: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+    penalty: Penalty | None = None,
+    settings: Settings = DEFAULTS,
+) -> Bootstrap:
+    """Fits of `samples` resamples of the rows, each as weights: no row is copied.
+
+    method: `rows` draws as many as there are, with replacement (multinomial weights, Efron 1979); `bayesian` gives them
+    exponential weights (Rubin 1981), which leave no class out. groups (n,): whole groups are drawn, for rows that
+    depend on each other. `weight`, frequencies, multiply. Other arguments as of `fit_many`, whose settings are in
+    `settings`.
+
+    >>> import lr_nn, numpy as np
+    >>> x = np.random.default_rng(0).standard_normal((200, 1))
+    >>> found = lr_nn.bootstrap(lr_nn.linear_regression(1), x, 2 * x[:, 0] + np.cos(7 * x[:, 0]), samples=200)
+    >>> found.standard_errors.round(2).ravel()
+    array([0.05, 0.05])
+    """
+    samples = check.positive_integer("samples", samples)
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2; got {samples}")
+    if method not in ("rows", "bayesian"):
+        raise ValueError(f"method must be rows or bayesian; got {method!r}")
+    estimate = fit(
+        net, x, y, weight=weight, offset=offset, penalty=penalty, tol=settings.tol, max_steps=settings.max_steps
+    )
+    n = np.shape(x)[0]
+    units = np.arange(n) if groups is None else _units(groups, n)
+    count, rng = int(units.max()) + 1, np.random.default_rng(seed)
+    if method == "rows":
+        drawn: np.ndarray = rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(np.int16)
+    else:
+        drawn = rng.exponential(size=(samples, count))
+    weights = drawn[:, units]
+    weights = weights if weight is None else weights * np.asarray(weight)
+    return Bootstrap(estimate, solve(admit(net, x, y, weights, offset, penalty, None, settings), settings))
+
+
+def _units(groups: ArrayLike, n: int) -> np.ndarray:
+    if np.shape(groups) != (n,):
+        raise ValueError(f"groups must name the group of each of the {n} rows; got shape {np.shape(groups)}")
+    return np.unique(np.asarray(groups), return_inverse=True)[1]
