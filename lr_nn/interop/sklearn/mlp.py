@@ -1,0 +1,158 @@
+"""Feed-forward networks trained by Adam in float32: `lr_nn.train` behind each of them."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache, partial
+from numbers import Integral
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+
+from lr_nn import activations, check, losses
+from lr_nn.activations import Activation
+from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor
+from lr_nn.losses import Loss
+from lr_nn.network import Network, forward, init
+from lr_nn.penalties import Penalty
+from lr_nn.training import train
+from lr_nn.types import Batch, Params
+
+
+class MLP(Estimator):
+    """What classifier and regressor share: parameters, training, and η."""
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str | Activation = "relu",
+        *,
+        l2: float = 0.0,
+        l1: float = 0.0,
+        learning_rate: float = 1e-3,
+        batch_size: int | None = 200,
+        epochs: int = 200,
+        patience: int | None = None,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        """Keep the parameters, unseen."""
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.l2 = l2
+        self.l1 = l1
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def _train(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, k: int, loss: Loss) -> Self:
+        widths = [self.hidden_layer_sizes] if isinstance(self.hidden_layer_sizes, Integral) else self.hidden_layer_sizes
+        self.net_ = Network((x.shape[1], *widths, k), _activation(self.activation), loss)
+        random = check_random_state(self.random_state)
+        data, validation = Batch(x, y, weight), None
+        if self.patience is not None:
+            data, validation = self._split(data, random)
+        with jax.enable_x64(x.dtype == np.float64):
+            first, orders = jax.random.split(jax.random.key(random.randint(2**31 - 1)))
+            params = _init(self.net_, first, x.dtype)
+            training = train(
+                self.net_,
+                params,
+                data,
+                optimizer=_adam(),
+                opt_state=_begin(params, self.learning_rate),
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                key=orders,
+                penalty=Penalty(self.l1, self.l2),
+                validation=validation,
+                patience=self.patience,
+            )
+            self.params_ = jax.tree.map(np.asarray, training.params)
+        if training.status == "non_finite":
+            warnings.warn(f"{training.status}: {training.message}", ConvergenceWarning, stacklevel=3)
+        self.history_ = training.history
+        self.n_iter_ = len(training.history["cost"])
+        return self
+
+    def _split(self, data: Batch, random: np.random.RandomState) -> tuple[Batch, Batch]:
+        """Rows to train on and rows to judge by, of every class alike."""
+        stratify = data.y if self.net_.loss.task != "values" else None
+        rows = train_test_split(
+            np.arange(len(data.x)), test_size=self.validation_fraction, random_state=random, stratify=stratify
+        )
+        judged, kept = rows[1], rows[0]
+        return jax.tree.map(lambda a: a[kept], data), jax.tree.map(lambda a: a[judged], data)
+
+    def _eta(self, X: Any) -> np.ndarray:
+        x = self._inputs(X)
+        dtype = self.params_[0].w.dtype
+        with jax.enable_x64(dtype == np.float64):
+            return np.asarray(_linear_predictor(self.net_, self.params_, x.astype(dtype, copy=False)))
+
+
+class MLPClassifier(MLP, Classifier):
+    """A network for classes."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on X (n, d), labels y (n,) of any kind and weights (n,), read as frequencies."""
+        x, labels, weight = self._admit_classes(X, y, sample_weight)
+        if len(self.classes_) == 2:
+            return self._train(x, labels, weight, 1, losses.bernoulli)
+        return self._train(x, labels, weight, len(self.classes_), losses.categorical)
+
+
+class MLPRegressor(MLP, Regressor):
+    """A network for values."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on X (n, d), y (n,) or (n, k) and weights (n,), read as frequencies."""
+        x, y, weight = self._admit(X, y, sample_weight, multi_output=True, y_numeric=True)
+        self._one_column = y.ndim == 1
+        return self._train(x, y, weight, 1 if y.ndim == 1 else y.shape[1], losses.squared_error)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """η: (n,) or (n, k), as y was."""
+        eta = self._eta(X)
+        return eta[:, 0] if self._one_column else eta
+
+
+def _activation(name: str | Activation) -> Activation:
+    if isinstance(name, Activation):
+        return name
+    found = getattr(activations, name, None) if isinstance(name, str) else None
+    if not isinstance(found, Activation):
+        known = sorted(each for each, value in vars(activations).items() if isinstance(value, Activation))
+        raise ValueError(f"activation must be one of {', '.join(known)}, or an lr_nn activation; got {name!r}")
+    return found
+
+
+@cache
+def _adam() -> optax.GradientTransformation:
+    """One optimiser for all learning rates, which are part of its state: so that all run one compiled program."""
+    return optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
+
+
+def _begin(params: Params, learning_rate: ArrayLike) -> Any:
+    """The first state of the optimiser."""
+    state = _adam().init(params)
+    rate = check.positive("learning_rate", learning_rate).astype(params[0].w.dtype)
+    return state._replace(hyperparams=state.hyperparams | {"learning_rate": rate})
+
+
+_init = jax.jit(init, static_argnums=(0, 2))
+
+
+@partial(jax.jit, static_argnums=0)
+def _linear_predictor(net: Network, params: Params, x: jax.Array) -> jax.Array:
+    return forward(net, params, x)[1]
