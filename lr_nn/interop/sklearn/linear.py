@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lr_nn import losses
 from lr_nn.fit import fit
-from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor
+from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, Rows
 from lr_nn.losses import Loss
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
@@ -25,8 +25,9 @@ class Linear(Estimator):
     max_steps: int
     solver: str
 
-    def _solve(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, k: int, loss: Loss, penalty: Penalty):
-        self.net_ = Network((x.shape[1], k), (), loss, bias=self.fit_intercept)
+    def _solve(self, rows: Rows, loss: Loss, k: int, penalty: Penalty) -> None:
+        self.net_ = Network((rows.x.shape[1], k), (), loss, bias=self.fit_intercept)
+        x, y, weight = rows.filled()
         self.solution_ = fit(
             self.net_,
             x,
@@ -60,10 +61,10 @@ class LinearRegressor(Linear, Regressor):
     """The squared error, ½ Σ_j (η_j - y_j)², for one output or several."""
 
     def _regress(self, X: Any, y: Any, sample_weight: Any, l2: float) -> Self:
-        x, y, weight = self._admit(X, y, sample_weight, multi_output=True, y_numeric=True)
-        k = 1 if y.ndim == 1 else y.shape[1]
-        self._solve(x, y, weight, k, losses.squared_error, Penalty(l2=l2))
-        if y.ndim == 1:
+        rows = self._admit(X, y, sample_weight, multi_output=True, y_numeric=True)
+        k = 1 if rows.y.ndim == 1 else rows.y.shape[1]
+        self._solve(rows, losses.squared_error, k, Penalty(l2=l2))
+        if rows.y.ndim == 1:
             self.coef_, self.intercept_ = self.coef_[0], self.intercept_[0]
         return self
 
@@ -151,8 +152,6 @@ class LogisticRegression(Linear, Classifier):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to X (n, d), labels y (n,) of any kind and weights (n,), read as frequencies."""
-        x, labels, weight = self._admit_classes(X, y, sample_weight)
-        two = len(self.classes_) == 2
-        loss, k = (losses.bernoulli, 1) if two else (losses.categorical, len(self.classes_))
-        self._solve(x, labels, weight, k, loss, Penalty(self.l1, self.l2))
+        rows = self._admit_classes(X, y, sample_weight)
+        self._solve(rows, *self._response(), Penalty(self.l1, self.l2))
         return self

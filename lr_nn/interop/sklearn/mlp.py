@@ -8,7 +8,6 @@ from numbers import Integral
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
@@ -18,7 +17,7 @@ from sklearn.utils import check_random_state
 
 from lr_nn import activations, check, losses
 from lr_nn.activations import Activation
-from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor
+from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, Rows
 from lr_nn.losses import Loss
 from lr_nn.network import Network, forward, init
 from lr_nn.penalties import Penalty
@@ -55,24 +54,25 @@ class MLP(Estimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
-    def _train(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, k: int, loss: Loss) -> Self:
+    def _train(self, rows: Rows, loss: Loss, k: int) -> Self:
         widths = [self.hidden_layer_sizes] if isinstance(self.hidden_layer_sizes, Integral) else self.hidden_layer_sizes
-        self.net_ = Network((x.shape[1], *widths, k), _activation(self.activation), loss)
+        self.net_ = Network((rows.x.shape[1], *widths, k), _activation(self.activation), loss)
         random = check_random_state(self.random_state)
-        data, validation = Batch(x, y, weight), None
-        if self.patience is not None:
-            data, validation = self._split(data, random)
-        with jax.enable_x64(x.dtype == np.float64):
+        rows, validation = (rows, None) if self.patience is None else self._split(rows, random)
+        whole = self.batch_size is None or len(rows.x) <= self.batch_size
+        rows = rows.filled() if whole else rows
+        dtype = rows.x.dtype
+        with jax.enable_x64(dtype == np.float64):
             first, orders = jax.random.split(jax.random.key(random.randint(2**31 - 1)))
-            params = _init(self.net_, first, x.dtype)
+            params = _init(self.net_, first, dtype)
             training = train(
                 self.net_,
                 params,
-                data,
+                Batch(*rows),
                 optimizer=_adam(),
                 opt_state=_begin(params, self.learning_rate),
                 epochs=self.epochs,
-                batch_size=self.batch_size,
+                batch_size=None if whole else self.batch_size,
                 key=orders,
                 penalty=Penalty(self.l1, self.l2),
                 validation=validation,
@@ -85,14 +85,13 @@ class MLP(Estimator):
         self.n_iter_ = len(training.history["cost"])
         return self
 
-    def _split(self, data: Batch, random: np.random.RandomState) -> tuple[Batch, Batch]:
+    def _split(self, rows: Rows, random: np.random.RandomState) -> tuple[Rows, Batch]:
         """Rows to train on and rows to judge by, of every class alike."""
-        stratify = data.y if self.net_.loss.task != "values" else None
-        rows = train_test_split(
-            np.arange(len(data.x)), test_size=self.validation_fraction, random_state=random, stratify=stratify
+        stratify = None if self.net_.loss.task == "values" else rows.y
+        kept, judged = train_test_split(
+            np.arange(len(rows.x)), test_size=self.validation_fraction, random_state=random, stratify=stratify
         )
-        judged, kept = rows[1], rows[0]
-        return jax.tree.map(lambda a: a[kept], data), jax.tree.map(lambda a: a[judged], data)
+        return jax.tree.map(lambda a: a[kept], rows), Batch(*jax.tree.map(lambda a: a[judged], rows))
 
     def _eta(self, X: Any) -> np.ndarray:
         x = self._inputs(X)
@@ -106,10 +105,8 @@ class MLPClassifier(MLP, Classifier):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on X (n, d), labels y (n,) of any kind and weights (n,), read as frequencies."""
-        x, labels, weight = self._admit_classes(X, y, sample_weight)
-        if len(self.classes_) == 2:
-            return self._train(x, labels, weight, 1, losses.bernoulli)
-        return self._train(x, labels, weight, len(self.classes_), losses.categorical)
+        rows = self._admit_classes(X, y, sample_weight)
+        return self._train(rows, *self._response())
 
 
 class MLPRegressor(MLP, Regressor):
@@ -117,9 +114,9 @@ class MLPRegressor(MLP, Regressor):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on X (n, d), y (n,) or (n, k) and weights (n,), read as frequencies."""
-        x, y, weight = self._admit(X, y, sample_weight, multi_output=True, y_numeric=True)
-        self._one_column = y.ndim == 1
-        return self._train(x, y, weight, 1 if y.ndim == 1 else y.shape[1], losses.squared_error)
+        rows = self._admit(X, y, sample_weight, multi_output=True, y_numeric=True)
+        self._one_column = rows.y.ndim == 1
+        return self._train(rows, losses.squared_error, 1 if rows.y.ndim == 1 else rows.y.shape[1])
 
     def predict(self, X: Any) -> np.ndarray:
         """η: (n,) or (n, k), as y was."""
