@@ -1,1 +1,1 @@
-"""Parameters to and from other libraries: `lr_nn.interop.flax`. Each needs its own extra."""
+"""To and from other libraries: `lr_nn.interop.flax` and `sklearn`, each with the extra of its name, and `conventions`."""

@@ -25,7 +25,10 @@ class Linear(Estimator):
     max_steps: int
     solver: str
 
-    def _solve(self, rows: Rows, loss: Loss, k: int, penalty: Penalty) -> None:
+    def _penalty(self) -> Penalty:
+        raise NotImplementedError
+
+    def _solve(self, rows: Rows, loss: Loss, k: int) -> None:
         self.net_ = Network((rows.x.shape[1], k), (), loss, bias=self.fit_intercept)
         x, y, weight = rows.filled()
         self.solution_ = fit(
@@ -33,7 +36,7 @@ class Linear(Estimator):
             x,
             y,
             weight=weight,
-            penalty=penalty,
+            penalty=self._penalty(),
             tol=self.tol,
             max_steps=self.max_steps,
             solver=self.solver,
@@ -60,10 +63,11 @@ def _attained(solution: Solution, max_steps: int) -> bool:
 class LinearRegressor(Linear, Regressor):
     """The squared error, ½ Σ_j (η_j - y_j)², for one output or several."""
 
-    def _regress(self, X: Any, y: Any, sample_weight: Any, l2: float) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to X (n, d), y (n,) or (n, k) and weights (n,), read as frequencies."""
         rows = self._admit(X, y, sample_weight, multi_output=True, y_numeric=True)
         k = 1 if rows.y.ndim == 1 else rows.y.shape[1]
-        self._solve(rows, losses.squared_error, k, Penalty(l2=l2))
+        self._solve(rows, losses.squared_error, k)
         if rows.y.ndim == 1:
             self.coef_, self.intercept_ = self.coef_[0], self.intercept_[0]
         return self
@@ -91,9 +95,8 @@ class LinearRegression(LinearRegressor):
         self.max_steps = max_steps
         self.solver = solver
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to X (n, d), y (n,) or (n, k) and weights (n,), read as frequencies."""
-        return self._regress(X, y, sample_weight, l2=0.0)
+    def _penalty(self) -> Penalty:
+        return Penalty()
 
 
 class Ridge(LinearRegressor):
@@ -119,9 +122,8 @@ class Ridge(LinearRegressor):
         self.max_steps = max_steps
         self.solver = solver
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to X (n, d), y (n,) or (n, k) and weights (n,), read as frequencies."""
-        return self._regress(X, y, sample_weight, self.l2)
+    def _penalty(self) -> Penalty:
+        return Penalty(l2=self.l2)
 
 
 class LogisticRegression(Linear, Classifier):
@@ -153,5 +155,8 @@ class LogisticRegression(Linear, Classifier):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to X (n, d), labels y (n,) of any kind and weights (n,), read as frequencies."""
         rows = self._admit_classes(X, y, sample_weight)
-        self._solve(rows, *self._response(), Penalty(self.l1, self.l2))
+        self._solve(rows, *self._response())
         return self
+
+    def _penalty(self) -> Penalty:
+        return Penalty(self.l1, self.l2)

@@ -1,4 +1,4 @@
-"""Feed-forward networks trained by Adam in float32: `lr_nn.train` behind each of them."""
+"""Feed-forward networks trained by Adam: `lr_nn.train` behind each of them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from lr_nn.types import Batch, Params
 
 
 class MLP(Estimator):
-    """What classifier and regressor share: parameters, training, and η."""
+    """A network trained by Adam on J = Σ s_i ℓ_i / Σ s_i + l1 Σ|w| + l2/2 Σ w²."""
 
     def __init__(
         self,
+        *,
         hidden_layer_sizes: Any = (100,),
         activation: str | Activation = "relu",
-        *,
         l2: float = 0.0,
         l1: float = 0.0,
         learning_rate: float = 1e-3,
@@ -42,7 +42,19 @@ class MLP(Estimator):
         validation_fraction: float = 0.1,
         random_state: Any = None,
     ) -> None:
-        """Keep the parameters, unseen."""
+        """Keep the parameters, unseen.
+
+        hidden_layer_sizes: widths of the hidden layers. activation: the name of one of `lr_nn.activations`, or one of
+        your own. batch_size: rows of a mini-batch, None for all. patience: stop after so many epochs without a lower
+        cost on the `validation_fraction` of the rows that is put aside, and keep the parameters of the lowest; None
+        trains for all `epochs` on all rows. random_state: draws the initial weights, the orders of the rows, and the
+        rows put aside.
+
+        As in scikit-learn the work is done in the precision of X: float32 if X is, and float64 otherwise. After `fit`:
+        the network `net_` and its parameters `params_`, for all that this package does with them; `history_`, costs
+        and scores by epoch; `n_iter_`, epochs run. Whether they sufficed is for the costs to show: a
+        ConvergenceWarning comes only where one is not finite.
+        """
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.l2 = l2
@@ -59,8 +71,7 @@ class MLP(Estimator):
         self.net_ = Network((rows.x.shape[1], *widths, k), _activation(self.activation), loss)
         random = check_random_state(self.random_state)
         rows, validation = (rows, None) if self.patience is None else self._split(rows, random)
-        whole = self.batch_size is None or len(rows.x) <= self.batch_size
-        rows = rows.filled() if whole else rows
+        rows, batch_size = self._batches(rows)
         dtype = rows.x.dtype
         with jax.enable_x64(dtype == np.float64):
             first, orders = jax.random.split(jax.random.key(random.randint(2**31 - 1)))
@@ -72,7 +83,7 @@ class MLP(Estimator):
                 optimizer=_adam(),
                 opt_state=_begin(params, self.learning_rate),
                 epochs=self.epochs,
-                batch_size=None if whole else self.batch_size,
+                batch_size=batch_size,
                 key=orders,
                 penalty=Penalty(self.l1, self.l2),
                 validation=validation,
@@ -93,6 +104,12 @@ class MLP(Estimator):
         )
         return jax.tree.map(lambda a: a[kept], rows), Batch(*jax.tree.map(lambda a: a[judged], rows))
 
+    def _batches(self, rows: Rows) -> tuple[Rows, int | None]:
+        """Rows, and how many make a mini-batch: None where one holds them all."""
+        if self.batch_size is None or check.positive_integer("batch_size", self.batch_size) >= len(rows.x):
+            return rows.filled(), None
+        return rows, self.batch_size
+
     def _eta(self, X: Any) -> np.ndarray:
         x = self._inputs(X)
         dtype = self.params_[0].w.dtype
@@ -101,7 +118,7 @@ class MLP(Estimator):
 
 
 class MLPClassifier(MLP, Classifier):
-    """A network for classes."""
+    """Classes by a network: a Bernoulli loss for two, a categorical one for more."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on X (n, d), labels y (n,) of any kind and weights (n,), read as frequencies."""
@@ -110,7 +127,7 @@ class MLPClassifier(MLP, Classifier):
 
 
 class MLPRegressor(MLP, Regressor):
-    """A network for values."""
+    """Values of one output or of several by a network, with the squared error."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on X (n, d), y (n,) or (n, k) and weights (n,), read as frequencies."""
