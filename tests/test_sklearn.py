@@ -104,14 +104,23 @@ def test_filling_up_rows_changes_no_weighted_mean():
     assert large.filled() is large
 
 
-@pytest.mark.parametrize("model", [LogisticRegression(), FEW], ids=["LogisticRegression", "MLPClassifier"])
-def test_folds_of_nearby_lengths_compile_once(caplog, model):
-    x, y = blobs(n=200)
-    for n, compiles in ((70, True), (90, False), (150, True)):
+@pytest.mark.parametrize(
+    ("model", "other"),
+    [(LogisticRegression(), {"l2": 0.1}), (FEW, {"l2": 0.1, "learning_rate": 0.1})],
+    ids=["LogisticRegression", "MLPClassifier"],
+)
+def test_other_folds_strengths_and_rates_compile_nothing(caplog, model, other):
+    x, y = blobs(n=200, d=7)  # a width that no other test has
+
+    def compiles(model, n, weight=None):
         caplog.clear()
         with jax.log_compiles():
-            clone(model).fit(x[:n], y[:n], np.ones(n) if n == 90 else None)
-        assert ("Finished XLA compilation" in caplog.text) == compiles
+            model.fit(x[:n], y[:n], weight)
+        return "Finished XLA compilation" in caplog.text
+
+    assert compiles(clone(model), 70)
+    assert not compiles(clone(model).set_params(**other), 90, np.ones(90))
+    assert compiles(clone(model), 150)
 
 
 def test_a_search_over_strengths_scores_as_scikit_learn_does_at_the_converted_ones():
@@ -218,6 +227,12 @@ def test_a_training_is_that_of_the_package():
     assert model.net_ == net
     for ours, theirs in zip(jax.tree.leaves(model.params_), jax.tree.leaves(by_hand)):
         assert_close(ours, theirs, 64, condition=7)
+
+
+def test_an_activation_of_your_own_is_kept_by_a_clone():
+    slope = lr_nn.activations.leaky_relu(0.3)
+    model = clone(FEW).set_params(activation=slope)
+    assert clone(model).fit(*blobs()).net_.hidden == (slope,)
 
 
 def test_the_work_is_done_in_the_precision_of_x():

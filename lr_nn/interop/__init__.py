@@ -1,1 +1,1 @@
-"""To and from other libraries: `lr_nn.interop.flax` and `sklearn`, each with the extra of its name, and `conventions`."""
+"""To and from other libraries: `lr_nn.interop.flax`, `sklearn` (each needs its own extra) and `conventions`."""

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lr_nn import check, losses
 from lr_nn.losses import Loss
 
-# Tables of so many numbers are filled up to a multiple of so many rows at least.
+# Tables up to so many numbers are filled up, to a multiple of so many rows at least.
 SMALL, STEP = 2**18, 32
 
 
@@ -80,7 +80,7 @@ class Classifier(ClassifierMixin, Estimator):
     """Two classes by one output η, the log-odds of the second; more by one output a class."""
 
     def _admit_classes(self, X: Any, y: Any, sample_weight: Any) -> Rows:
-        """The same, with places in `classes_` for labels."""
+        """The same, with the place of every label in `classes_` for y."""
         rows = self._admit(X, y, sample_weight)
         check_classification_targets(rows.y)
         self.classes_, places = np.unique(rows.y, return_inverse=True)
