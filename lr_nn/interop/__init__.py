@@ -1,1 +1,1 @@
-"""Parameters to and from other libraries: `lr_nn.interop.flax`. Each needs its own extra."""
+"""To and from other libraries: `lr_nn.interop.flax`, `sklearn` (each needs its own extra) and `conventions`."""
