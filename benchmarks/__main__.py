@@ -10,6 +10,7 @@ NAMES = {
     "per_example": "norms, clipping and moments of per-example gradients against vmap(grad)",
     "curvature": "Hessian and Gauss-Newton products, diagonals and factors against autodiff",
     "fit": "one model to a certified gap, against scikit-learn, glum, skglm and optax",
+    "many": "thousands of models in one call, against joblib, LogisticRegressionCV and paths of skglm, glum, celer",
     "readme": "write the table of the README from the committed records",
 }
 

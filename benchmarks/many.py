@@ -1,0 +1,289 @@
+"""Thousands of models in one call: `lr_nn.fit_many` and its kin beside one model a call on all cores.
+
+Every competitor minimises the same costs, and its tolerance is the loosest of a grid at which a referee in float64
+finds every model (of a part of them, where they are many) within the gap, or the gradient, that is asked for.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import numpy as np
+
+import lr_nn
+from benchmarks import harness, many_peers
+from benchmarks.fit_data import census, drawn, largest_l1
+from benchmarks.harness import interleave, relative
+from lr_nn import penalties
+from lr_nn.many import Settings
+
+GAP, PATH_GAP, GRADIENT = 1e-10, 1e-8, 1e-6
+TOLERANCES = tuple(10.0**-k for k in range(3, 14))
+SOLVERS = ("newton-cholesky", "lbfgs", "liblinear")
+# A competitor is tuned on so many of the models.
+TUNED_ON = 200
+OURS, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", "plain vmap of the same solver"
+
+Rows = list[dict[str, Any]]
+
+
+def costs(x: np.ndarray, y: np.ndarray, share: np.ndarray, strengths: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """J of every model (m, d + 1) in float64: x (m, n, d) or (n, d), share (m, n) or (n,)."""
+    w, b = found[:, :-1], found[:, -1:]
+    eta = np.einsum("mnd,md->mn" if x.ndim == 3 else "nd,md->mn", x, w) + b
+    loss = np.logaddexp(0, eta) - y * eta
+    return (share * loss).sum(axis=1) + strengths / 2 * (w * w).sum(axis=1)
+
+
+def loosest(solve: Callable[[float], Any], enough: Callable[[Any], bool]) -> float | None:
+    """The loosest tolerance of the grid at which what is found is enough."""
+    return next((tolerance for tolerance in TOLERANCES if enough(solve(tolerance))), None)
+
+
+def measured(case: str, runs: dict[str, Callable[[], Any]], baseline: str, rounds: int, **facts: Any) -> Rows:
+    """A row for each competitor, times relative to `baseline`, the first call of ours with its compilation apart."""
+    began = time.perf_counter()
+    runs[baseline]()
+    first = time.perf_counter() - began
+    seconds = interleave(runs, rounds)
+    unit = float(np.median(seconds[baseline]))
+    return [
+        {
+            "case": case,
+            "competitor": name,
+            **relative(seconds[name], seconds[baseline]),
+            "ratios": [float(f"{ratio:.4g}") for ratio in seconds[name] / seconds[baseline]],
+            "rounds": rounds,
+            **({"first_call": round(first / unit, 2)} if name == baseline else {}),
+            **facts,
+        }
+        for name in runs
+    ]
+
+
+def groups(difficult: bool, rounds: int, small: bool) -> Rows:
+    """Independent fits of 500 x 20: alike, or with signals of 0.1 to 10 and strengths of 1e-1 to 1e-6."""
+    m, n, d = (40 if small else 2000), 500, 20
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((m, n, d)), rng.standard_normal((m, d)) / d**0.5
+    signal = np.exp(rng.uniform(np.log(0.1), np.log(10), m)) if difficult else np.ones(m)
+    strengths = np.exp(rng.uniform(np.log(1e-6), np.log(1e-1), m)) if difficult else np.full(m, 1e-3)
+    eta = signal[:, None] * np.einsum("mnd,md->mn", x, w)
+    y = (rng.random((m, n)) < 1 / (1 + np.exp(-eta))).astype(float)
+    case = f"{m:,} fits of {n} x {d}" + (", of mixed difficulty" if difficult else "")
+    return _lanes(case, x, y, None, strengths, rounds)
+
+
+def bootstrap(rounds: int, small: bool) -> Rows:
+    """Resamples of scikit-learn's breast-cancer data, ridge."""
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    m = 40 if small else 1000
+    weights = np.random.default_rng(0).multinomial(len(y), np.full(len(y), 1 / len(y)), size=m).astype(float)
+    return _lanes(f"{m:,} bootstrap fits of 569 x 30", x, y.astype(float), weights, np.full(m, 1e-3), rounds)
+
+
+def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.ndarray, rounds: int) -> Rows:
+    net, few = lr_nn.logistic_regression(x.shape[-1]), slice(TUNED_ON)
+    share = np.full(y.shape[-1], 1 / y.shape[-1]) if weights is None else weights / weights.sum(axis=1, keepdims=True)
+    constants = costs(x, y, share, strengths, _constants(y, share, len(strengths), x.shape[-1]))
+
+    def ours(x: Any, gap: float = GAP, schedule: str = "auto") -> np.ndarray:
+        found = lr_nn.fit_many(
+            net, x, y, weight=weights, penalty=penalties.l2(strengths), tol=gap / constants.max(), schedule=schedule
+        )
+        if not (found.certificate <= gap).all():
+            raise SystemExit(f"not certified: {found}")
+        return found.coefficients[:, :, 0]
+
+    with jax.enable_x64(True):
+        placed = jax.device_put(x)
+    best = costs(x, y, share, strengths, ours(x, GAP / 100))
+    part = [each if each is None or each.ndim == rank else each[few] for each, rank in ((x, 2), (y, 1), (weights, 1))]
+    part_share = share if share.ndim == 1 else share[few]
+    runs: dict[str, Callable[[], Any]] = {
+        OURS: partial(ours, placed),
+        FROM_NUMPY: partial(ours, x),
+        VMAP: partial(ours, placed, schedule="side_by_side"),
+    }
+    tolerances = {}
+    for solver in SOLVERS[:2]:
+
+        def enough(found: np.ndarray) -> bool:
+            return bool((costs(part[0], part[1], part_share, strengths[few], found) - best[few] <= GAP).all())
+
+        tolerance = loosest(partial(many_peers.scikit_learn, solver, *part, strengths[few]), enough)
+        if tolerance is not None:
+            tolerances[solver] = tolerance
+            name = f"scikit-learn {solver}, joblib"
+            runs[name] = partial(many_peers.scikit_learn, solver, x, y, weights, strengths, tolerance)
+    return measured(case, runs, OURS, max(3, rounds // 4), lanes=len(strengths), gap=GAP, tolerances=tolerances)
+
+
+def _constants(y: np.ndarray, share: np.ndarray, m: int, d: int) -> np.ndarray:
+    mean = np.broadcast_to((share * y).sum(axis=-1), m)
+    return np.concatenate([np.zeros((m, d)), np.log(mean / (1 - mean))[:, None]], axis=1)
+
+
+def folds(rounds: int, small: bool) -> Rows:
+    """5 folds x 100 penalties on the census data, scored, all gradients within 1e-6."""
+    x, y = census()
+    x, y = (x[:2000], y[:2000]) if small else (x, y)
+    strengths = np.geomspace(1e-1, 1e-6, 10 if small else 100)
+    net, penalty = lr_nn.logistic_regression(x.shape[1]), penalties.l2(strengths)
+    rows = lr_nn.cross_validate(net, x, y, penalty=penalties.l2(strengths[:1]), settings=Settings(tol=1e-3)).rows
+    inside = rows[None] != np.arange(5)[:, None]
+
+    def ours(tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+        settings = Settings(tol=tolerance)
+        found = lr_nn.cross_validate(net, x, y, penalty=penalty, folds=rows, settings=settings)
+        return found.solutions.coefficients[:, :, 0].reshape(5, len(strengths), -1), found.scores
+
+    def enough(found: tuple[np.ndarray, np.ndarray]) -> bool:
+        for fold, mask in zip(found[0], inside):
+            w, b = fold[:, :-1], fold[:, -1]
+            residual = 1 / (1 + np.exp(-(x[mask] @ w.T + b))) - y[mask][:, None]
+            gradient = x[mask].T @ residual / mask.sum() + strengths * w.T
+            if max(np.abs(gradient).max(), np.abs(residual.mean(axis=0)).max()) > GRADIENT:
+                return False
+        return True
+
+    tolerances = {"lr_nn": loosest(ours, enough)}
+    assert tolerances["lr_nn"] is not None, "the gradient asked for was not reached"
+    runs: dict[str, Callable[[], Any]] = {"lr_nn.cross_validate": partial(ours, tolerances["lr_nn"])}
+    for solver in SOLVERS[:2]:
+        solve = partial(many_peers.scikit_learn_folds, solver, x, y, rows, strengths)
+        tolerances[solver] = loosest(solve, enough)
+        if tolerances[solver] is not None:
+            runs[f"LogisticRegressionCV {solver}, {many_peers.CORES} processes"] = partial(solve, tolerances[solver])
+    case = f"adult {len(x):,} x {x.shape[1]}, 5 folds x {len(strengths)} penalties"
+    return measured(case, runs, "lr_nn.cross_validate", max(3, rounds // 7), gradient=GRADIENT, tolerances=tolerances)
+
+
+def paths(rounds: int, small: bool) -> Rows:
+    """L1 paths of 50 penalties, from what leaves nothing to a hundredth of it."""
+    x, y = census()
+    x, y = (x[:2000], y[:2000]) if small else (x, y)
+    n, d = (200, 500) if small else (2_000, 5_000)
+    found = _path(f"adult {len(x):,} x {x.shape[1]}", x, y, True, rounds)
+    wide = drawn(n, d, active=30)
+    return [
+        *found,
+        *_path(f"{n:,} x {d:,}", *wide, True, rounds),
+        *_path(f"{n:,} x {d:,}, no intercept", *wide, False, rounds),
+    ]
+
+
+def _path(case: str, x: np.ndarray, y: np.ndarray, bias: bool, rounds: int) -> Rows:
+    top = largest_l1(x, y) if bias else float(np.abs(x.T @ (y - 0.5)).max() / len(y))
+    strengths = top * np.geomspace(1, 1e-2, 50)
+    net = lr_nn.Network((x.shape[1], 1), (), lr_nn.losses.bernoulli, bias=bias)
+
+    def cost(found: np.ndarray) -> np.ndarray:
+        share = np.full(len(y), 1 / len(y))
+        return costs(x, y, share, 0 * strengths, found) + strengths * np.abs(found[:, :-1]).sum(axis=1)
+
+    def ours(tolerance: float) -> np.ndarray:
+        settings = Settings(tol=tolerance)
+        path = lr_nn.regularization_path(net, x, y, penalty=penalties.l1(strengths), settings=settings)
+        found = path.coefficients[:, :, 0]
+        return found if bias else np.concatenate([found, np.zeros((len(found), 1))], axis=1)
+
+    best = cost(ours(1e-12))
+    tolerance = PATH_GAP / np.log(2)
+    runs: dict[str, Callable[[], Any]] = {"lr_nn.regularization_path": partial(ours, tolerance)}
+    tolerances = {}
+    peers: dict[str, many_peers.Path] = (
+        {"skglm": many_peers.skglm, "glum": many_peers.glum} if bias else {"celer": many_peers.celer}
+    )
+    for name, solve in peers.items():
+        if not find_spec(name):
+            continue
+        tolerances[name] = loosest(partial(solve, x, y, strengths), lambda each: (cost(each) - best <= PATH_GAP).all())
+        if tolerances[name] is not None:
+            runs[f"{name}, its own path" if name != "skglm" else "skglm, warm starts"] = partial(
+                solve, x, y, strengths, tolerances[name]
+            )
+    rounds = max(3, rounds // 7)
+    return measured(case, runs, "lr_nn.regularization_path", rounds, gap=PATH_GAP, tolerances=tolerances)
+
+
+def errors(rounds: int, small: bool) -> Rows:
+    """Standard errors of all models, on top of their fits."""
+    m, n, d = (40 if small else 2000), 500, 20
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((m, n, d))
+    y = (rng.random((m, n)) < 1 / (1 + np.exp(-x.sum(axis=2) / d**0.5))).astype(float)
+    net, penalty = lr_nn.logistic_regression(d), penalties.l2(1e-3)
+    batch = lr_nn.Batch(x, y)
+
+    def fits() -> Any:
+        return lr_nn.fit_many(net, x, y, penalty=penalty, tol=GAP)
+
+    def both() -> np.ndarray:
+        return lr_nn.inference.summary(fits(), net, batch).standard_errors
+
+    runs = {"fits alone": fits, "fits and standard errors": both}
+    return measured(f"{m:,} fits of {n} x {d}", runs, "fits alone", max(5, rounds // 2))
+
+
+LABELS = """
+import resource, sys, time
+import numpy as np
+n, d, m = map(int, sys.argv[1:])
+rng = np.random.default_rng(0)
+x = rng.standard_normal((n, d), dtype=np.float32)
+y = np.empty((m, n), np.uint8)
+for i in range(m):
+    eta = x @ rng.standard_normal(d, dtype=np.float32) / d**0.5 - rng.uniform(0, 4)
+    y[i] = rng.random(n, dtype=np.float32) < 1 / (1 + np.exp(-eta))
+import lr_nn
+began = time.perf_counter()
+found = lr_nn.fit_many(lr_nn.logistic_regression(d), x, y, penalty=lr_nn.penalties.l2(1e-4), tol=1e-10)
+taken = time.perf_counter() - began
+assert (found.status == 0).all(), found
+print(taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, found.steps.mean())
+"""
+
+
+def labels(rounds: int, small: bool) -> Rows:
+    """1,000 labels on one table, in a process of its own: seconds with compilation, and its largest memory."""
+    n, d, m = (2000, 20, 30) if small else (100_000, 200, 1000)
+    told = subprocess.run(
+        [sys.executable, "-c", LABELS, *map(str, (n, d, m))], capture_output=True, text=True, check=True
+    )
+    seconds, memory, steps = map(float, told.stdout.split())
+    return [
+        {
+            "case": f"{m:,} labels on {n:,} x {d}",
+            "competitor": OURS,
+            **relative(np.array([seconds]), np.array([300.0])),
+            "ratios": [round(seconds / 300, 4)],
+            "seconds": round(seconds, 1),
+            "bar_seconds": 300,
+            "gigabytes": round(memory, 2),
+            "bar_gigabytes": 4,
+            "mean_steps": round(steps, 2),
+        }
+    ]
+
+
+SECTIONS: dict[str, harness.Section] = {
+    "independent": (partial(groups, False), "Independent fits, gap of 1e-10; time relative to lr_nn.fit_many"),
+    "mixed": (partial(groups, True), "The same, of very different difficulty"),
+    "bootstrap": (bootstrap, "Bootstrap fits, ridge, gap of 1e-10"),
+    "folds": (folds, "Cross-validation of a path, all gradients within 1e-6; time relative to lr_nn.cross_validate"),
+    "paths": (paths, "L1 paths of 50 penalties, gap of 1e-8; time relative to lr_nn.regularization_path"),
+    "errors": (errors, "Standard errors of all models; time relative to the fits alone"),
+    "labels": (labels, "A thousand labels on one table; time relative to five minutes"),
+}
+main = harness.command("many", SECTIONS)
