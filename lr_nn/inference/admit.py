@@ -1,4 +1,4 @@
-"""Where a solution and its data enter inference: what has no likelihood, did not converge or does not fit is refused."""
+"""Where a solution and its data enter inference: what has no likelihood or does not fit is refused."""
 
 from __future__ import annotations
 

@@ -46,17 +46,15 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
     fine = np.isfinite(scaled).all(axis=(-2, -1), keepdims=True)
     found = np.linalg.inv(np.where(fine, scaled, np.eye(matrix.shape[-1])))
     found = (found + np.swapaxes(found, -1, -2)) / 2
-    fine &= (np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)[..., None, None]
-    return np.where(fine, scale[..., None] * found * scale[..., None, :], np.nan)
+    positive = (np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)[..., None, None]
+    return np.where(fine & positive, scale[..., None] * found * scale[..., None, :], np.nan)
 
 
 def sandwich(fitted: Fitted, bread: np.ndarray, groups: np.ndarray | None, factor: Any) -> np.ndarray:
     """bread M bread times `factor`; M of rows, or of sums over `groups`."""
-    residual = fitted.residual[..., fitted.free]
-    arrays, ranks, kind = [fitted.x, fitted.weight, residual], (2, 1, 2), (fitted.net, None)
-    if groups is not None:
-        arrays, ranks, kind = [*arrays, groups], (*ranks, 1), (fitted.net, int(groups.max()) + 1)
-    meat = over_lanes(_meat, kind, arrays, ranks)
+    clusters = None if groups is None else int(groups.max()) + 1
+    arrays = [fitted.x, fitted.weight, fitted.residual[..., fitted.free]] + ([] if groups is None else [groups])
+    meat = over_lanes(_meat, (fitted.net, clusters), arrays, (2, 1, 2, 1))
     return bread @ meat @ bread * np.asarray(factor)[..., None, None]
 
 

@@ -61,7 +61,7 @@ def variance(fitted: Fitted) -> np.ndarray:
 
 
 def null_log_likelihood(fitted: Fitted) -> np.ndarray:
-    """The log-likelihood of the best constant model, that keeps the offset: a bias for every output, and nothing else."""
+    """The log-likelihood of the best constant model: a bias for every output, and the offset."""
     return log_likelihood(fitted, _constant(fitted))
 
 

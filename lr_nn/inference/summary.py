@@ -152,16 +152,15 @@ class Summary:
 
     @property
     def _correction(self) -> np.ndarray:
-        """The factor that is to make up for few examples or clusters."""
-        n, p = self.n, self.bread.shape[-1] / (self.coefficients.shape[-1] if not self._coupled else 1)
+        """The factor that is to make up for few examples or clusters, p the coefficients of one likelihood."""
+        n, (q, k) = self.n, self.coefficients.shape[-2:]
+        p = q * k if self.fitted.loss.couples_outputs else q
         if self.groups is not None:
             clusters = self.groups.max() + 1
             return clusters / (clusters - 1) * (n - 1) / (n - p)
-        return n / (n - p) if self.covariance_type == "hc1" and self.fitted.loss == losses.squared_error else n / n
-
-    @property
-    def _coupled(self) -> bool:
-        return self.fitted.loss.couples_outputs
+        if self.covariance_type == "hc1" and self.fitted.loss == losses.squared_error:
+            return n / (n - p)
+        return np.ones_like(n)
 
     @cached_property
     def standard_errors(self) -> np.ndarray:
@@ -178,18 +177,18 @@ class Summary:
         """P(|Z| > |z|) of coefficients that are zero, (q, k)."""
         from scipy import stats
 
-        return 2 * stats.t.sf(np.abs(self.z), self._residual_freedom[..., None, None])
+        return 2 * stats.t.sf(np.abs(self.z), self.residual_degrees_of_freedom[..., None, None])
 
     @cached_property
     def intervals(self) -> np.ndarray:
         """Wald intervals, coefficient ± quantile · standard error, (q, k, 2)."""
         from scipy import stats
 
-        quantile = stats.t.ppf((1 + self.level) / 2, self._residual_freedom[..., None, None])
+        quantile = stats.t.ppf((1 + self.level) / 2, self.residual_degrees_of_freedom[..., None, None])
         return self.coefficients[..., None] + np.stack([-quantile, quantile], axis=-1) * self.standard_errors[..., None]
 
     @property
-    def _residual_freedom(self) -> np.ndarray:
+    def residual_degrees_of_freedom(self) -> np.ndarray:
         """n - degrees of freedom of one output for Student's t, ∞ for the normal law."""
         left = self.n - self.degrees_of_freedom / self._freedom.shape[-1]
         return left if self.use_t else np.full_like(left, np.inf)
