@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lr_nn import check, losses
+from lr_nn import check
 from lr_nn.inference import admit, covariance
 from lr_nn.inference.newton import Objective
 from lr_nn.inference.summary import Summary, summary
@@ -63,7 +63,9 @@ def likelihood_ratio_test(larger: Summary, smaller: Summary) -> Test:
     """
     for each in (larger, smaller):
         if each.fitted.jeffreys or np.any(each.fitted.strength > 0):
-            raise ValueError("the likelihood-ratio test is for fits without a penalty; after firth use profile_intervals")
+            raise ValueError(
+                "the likelihood-ratio test is for fits without a penalty; after firth use profile_intervals"
+            )
     if larger.fitted.loss != smaller.fitted.loss:
         raise ValueError(f"nested models have one loss; got {larger.fitted.loss.name} and {smaller.fitted.loss.name}")
     if not np.array_equal(larger.n, smaller.n):
@@ -86,7 +88,9 @@ def score_test(solution: Solution, net: Network, batch: Batch, extra: ArrayLike)
     """
     fitted = admit.single(solution, net, batch)
     if fitted.jeffreys or fitted.strength > 0:
-        raise ValueError("the score test is for fits without a penalty, where the score of the old coefficients is zero")
+        raise ValueError(
+            "the score test is for fits without a penalty, where the score of the old coefficients is zero"
+        )
     columns = np.asarray(check.numeric("extra", extra), np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     n = len(fitted.x)
@@ -102,7 +106,9 @@ def score_test(solution: Solution, net: Network, batch: Batch, extra: ArrayLike)
     point = Objective(fitted.loss, fitted.reference, inputs, *data, np.zeros((theta.size,) * 2), False).at(theta)
     old, new = np.arange(q * k), np.arange(q * k, theta.size)
     across = point.curvature[np.ix_(old, new)]
-    spread = point.curvature[np.ix_(new, new)] - across.T @ covariance.inverse(point.curvature[np.ix_(old, old)]) @ across
+    spread = (
+        point.curvature[np.ix_(new, new)] - across.T @ covariance.inverse(point.curvature[np.ix_(old, old)]) @ across
+    )
     score = point.gradient[new] / np.tile(np.sqrt(summary(solution, net, batch).dispersion), e)
     statistic = score @ covariance.inverse(spread) @ score
     return _test(statistic, np.asarray(float(new.size)), np.asarray(np.inf))

@@ -50,12 +50,16 @@ def influence(solution: Solution, net: Network, batch: Batch, *, reference: int 
     leverage = np.einsum("ijl,ilj->ij", curvature, along)
     step = _one_step(fitted)
     change = step - fitted.coefficients[None]
-    dispersion = found.dispersion
-    scaled = (change / np.sqrt(dispersion)[None, None]).reshape(len(change), -1)
+    scaled = (change / np.sqrt(found.dispersion)[None, None]).reshape(len(change), -1)
     hessian = found.information + fitted.ridge
     cook = np.einsum("na,ab,nb->n", scaled, hessian, scaled) / fitted.coefficients.size
-    whole = np.broadcast_to(dispersion, (fitted.net.sizes[1],)) if len(dispersion) > 1 else dispersion
-    return Influence(leverage.sum(axis=1), cook, _pearson(fitted, along, whole), _deviance(fitted, leverage, whole), step)
+    return Influence(
+        leverage=leverage.sum(axis=1),
+        cooks_distance=cook,
+        pearson_residuals=_pearson(fitted, along, found.dispersion),
+        deviance_residuals=_deviance(fitted, leverage, found.dispersion),
+        one_step=step,
+    )
 
 
 def leave_one_out(solution: Solution, net: Network, batch: Batch, *, reference: int | None = None) -> np.ndarray:
@@ -92,7 +96,9 @@ def _admitted(solution: Solution, net: Network, batch: Batch, reference: int | N
 def fisher_blocks(fitted: Fitted) -> np.ndarray:
     """F_i, (n, k, k)."""
     k = fitted.net.sizes[1]
-    columns = [of_rows(fitted.loss.fisher_multiply, fitted.eta, np.broadcast_to(e, fitted.eta.shape)) for e in np.eye(k)]
+    columns = [
+        of_rows(fitted.loss.fisher_multiply, fitted.eta, np.broadcast_to(e, fitted.eta.shape)) for e in np.eye(k)
+    ]
     return np.stack(columns, axis=-1)
 
 
@@ -131,7 +137,8 @@ def _pearson(fitted: Fitted, along: np.ndarray, dispersion: np.ndarray) -> np.nd
     some = full[:, :, fitted.free]
     spread = np.einsum("njj->nj", full) - np.einsum("nja,nab,njb->nj", some, along, some)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return -fitted.residual / np.sqrt(dispersion[None] * spread)
+        scale = dispersion[None] if fitted.reference is None else 1.0
+        return -fitted.residual / np.sqrt(scale * spread)
 
 
 def _deviance(fitted: Fitted, leverage: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
