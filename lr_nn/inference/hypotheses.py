@@ -32,7 +32,7 @@ class Test:
 
 
 def wald_test(summary: Summary, restriction: ArrayLike, value: ArrayLike = 0.0) -> Test:
-    """Is R θ = value, θ = coefficients.reshape(-1)? (R θ - value)ᵀ (R V Rᵀ)⁻¹ (R θ - value), V the summary's covariance.
+    """Is R θ = value, θ = coefficients.reshape(-1)? By (R θ - value)ᵀ (R V Rᵀ)⁻¹ (R θ - value), V the covariance.
 
     restriction: R (r, p), its rows independent, or one row (p,). value: (r,), or a number for all. Where the summary
     uses Student's t the test is Fisher's F.
