@@ -26,9 +26,14 @@ from lr_nn.network import Network
 
 def information(fitted: Fitted) -> np.ndarray:
     """F of every lane, (p, p), before any dispersion."""
-    offset = fitted.offset
+    offset, (n, d) = fitted.offset, fitted.x.shape[-2:]
     arrays = [fitted.x, fitted.weight, fitted.theta] + ([] if offset is None else [offset])
-    found = over_lanes(_information, (fitted.net, fitted.reference), arrays, (2, 1, 2, 2))
+    static = fitted.net, fitted.reference
+    if fitted.lanes and fitted.x.ndim == 2 and n * d * d <= SQUARES:
+        with jax.enable_x64(True):
+            found = np.asarray(_of_shared_rows(*static, *arrays))
+    else:
+        found = over_lanes(_information, static, arrays, (2, 1, 2, 2))
     if not np.isfinite(found).all() and not np.isnan(fitted.theta).any():
         check.finite("x", fitted.x)
     return found
@@ -43,11 +48,33 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 1 / np.sqrt(diagonal)
         scaled = scale[..., None] * matrix * scale[..., None, :]
-    fine = np.isfinite(scaled).all(axis=(-2, -1), keepdims=True)
-    found = np.linalg.inv(np.where(fine, scaled, np.eye(matrix.shape[-1])))
+    fine = np.isfinite(scaled).all(axis=(-2, -1))[..., None, None]
+    found = _inverses(np.where(fine, scaled, np.eye(matrix.shape[-1])))
     found = (found + np.swapaxes(found, -1, -2)) / 2
     positive = (np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)[..., None, None]
     return np.where(fine & positive, scale[..., None] * found * scale[..., None, :], np.nan)
+
+
+def _inverses(matrices: np.ndarray) -> np.ndarray:
+    """Of many small matrices all at once, else one by one: LAPACK takes longer to be called than to invert them."""
+    if matrices.ndim < 3 or len(matrices) < LANES or matrices.shape[-1] > SMALL:
+        return np.linalg.inv(matrices)
+    with jax.enable_x64(True):
+        return np.asarray(_swept(matrices))
+
+
+@jax.jit
+def _swept(matrices: jax.Array) -> jax.Array:
+    """Inverses by Gauss-Jordan elimination of positive definite matrices, (m, p, p), the lanes in the last axis."""
+    a = jnp.moveaxis(matrices, 0, -1)
+
+    def eliminate(i: jax.Array, a: jax.Array) -> jax.Array:
+        pivot, column = a[i, i], a[:, i]
+        row = a[i] / pivot[None]
+        rest = (a - column[:, None] * row[None]).at[i].set(row).at[:, i].set(-column / pivot[None])
+        return rest.at[i, i].set(1 / pivot)
+
+    return jnp.moveaxis(lax.fori_loop(0, len(a), eliminate, a), -1, 0)
 
 
 def sandwich(fitted: Fitted, bread: np.ndarray, groups: np.ndarray | None, factor: Any) -> np.ndarray:
@@ -79,8 +106,8 @@ def over_lanes(kernel: Callable, static: tuple, arrays: list[np.ndarray], ranks:
         return np.concatenate(list(pool.map(part, edges[:-1], edges[1:])))
 
 
-# Lanes from which another thread is worth its start.
-LANES = 64
+# Lanes from which another thread is worth its start; rows of small matrices; numbers in the products of columns.
+LANES, SMALL, SQUARES = 64, 64, 2**23
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -105,26 +132,51 @@ def _information(
 
 def fisher(loss: Loss, reference: int | None, inputs: jax.Array, weight: jax.Array, eta: jax.Array) -> jax.Array:
     """F from x̃ (n, q), weights and η (n, k): one product of x̃ with itself for every pair of outputs that interact."""
-    free = np.array([j for j in range(eta.shape[1]) if j != reference])
-    q, k = inputs.shape[1], len(free)
-    if loss.couples_outputs:
-        left, right = np.triu_indices(k)
-        seeds = jnp.eye(eta.shape[1], dtype=eta.dtype)[free][:, None]
-        columns = loss.fisher_multiply(eta, jnp.broadcast_to(seeds, (k, *eta.shape)))
-        curvature = columns[left, :, free[right]]
-    else:
-        left = right = np.arange(k)
-        curvature = loss.fisher_diagonal(eta).T
-    curvature = jnp.where(weight > 0, weight, 0)[None] * curvature
 
     def gram(c: jax.Array) -> jax.Array:
         return (inputs * c[:, None]).T @ inputs
 
-    if k == 1:
-        return gram(curvature[0])
-    blocks = lax.map(gram, curvature)
-    total = jnp.zeros((q, k, q, k), eta.dtype)
+    curvature = _curvature(loss, reference, weight, eta)
+    blocks = gram(curvature[0])[None] if len(curvature) == 1 else lax.map(gram, curvature)
+    return _assembled(loss, blocks)
+
+
+def _curvature(loss: Loss, reference: int | None, weight: jax.Array, eta: jax.Array) -> jax.Array:
+    """s_i times the entries of F_i that are not zero and not on the other side of the diagonal, (pairs, n)."""
+    if not loss.couples_outputs:
+        return weight[None] * loss.fisher_diagonal(eta).T
+    free = np.array([j for j in range(eta.shape[1]) if j != reference])
+    left, right = np.triu_indices(len(free))
+    seeds = jnp.eye(eta.shape[1], dtype=eta.dtype)[free][:, None]
+    columns = loss.fisher_multiply(eta, jnp.broadcast_to(seeds, (len(free), *eta.shape)))
+    return weight[None] * columns[left, :, free[right]]
+
+
+def _assembled(loss: Loss, blocks: jax.Array) -> jax.Array:
+    """(p, p) from the blocks (pairs, q, q) of pairs of outputs."""
+    pairs, q, _ = blocks.shape
+    if pairs == 1:
+        return blocks[0]
+    k = round((8 * pairs + 1) ** 0.5 - 1) // 2 if loss.couples_outputs else pairs
+    left, right = np.triu_indices(k) if loss.couples_outputs else (np.arange(k), np.arange(k))
+    total = jnp.zeros((q, k, q, k), blocks.dtype)
     return total.at[:, left, :, right].set(blocks).at[:, right, :, left].set(blocks).reshape(q * k, q * k)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _of_shared_rows(
+    net: Network, reference: int | None, x: jax.Array, weight: jax.Array, theta: jax.Array, offset: Any = None
+) -> jax.Array:
+    """F of lanes that share x: one product of all their curvatures with the products of columns x̃_a x̃_b."""
+    inputs = _design(net, x)
+    (n, q), m = inputs.shape, len(theta)
+    eta = jnp.einsum("na,mak->mnk", inputs, theta)
+    eta = eta if offset is None else eta + (offset[None] if offset.ndim == 2 else offset)
+    weight = weight if weight.ndim == 2 else jnp.broadcast_to(weight[None], (m, n))
+    curvature = jax.vmap(partial(_curvature, net.loss, reference))(weight, eta)
+    squares = (inputs[:, :, None] * inputs[:, None, :]).reshape(n, q * q)
+    blocks = (curvature.reshape(-1, n) @ squares).reshape(m, -1, q, q)
+    return jax.vmap(partial(_assembled, net.loss))(blocks)
 
 
 def _meat(

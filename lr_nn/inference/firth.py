@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -63,7 +64,7 @@ def firth(
     n = float(counts.sum())
     d = net.sizes[0]
     return Solution(
-        params=(Layer(found.theta[:d, None], found.theta[d:] if net.bias else None),),
+        params=jax.tree.map(np.asarray, (Layer(found.theta[:d, None], found.theta[d:] if net.bias else None),)),
         status=status,
         steps=found.steps,
         cost=found.point.value / n,
