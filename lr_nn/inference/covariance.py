@@ -40,32 +40,36 @@ def information(fitted: Fitted) -> np.ndarray:
 
 
 def inverse(matrix: np.ndarray) -> np.ndarray:
-    """Inverses of symmetric positive definite matrices, (..., p, p), scaled to a unit diagonal first.
+    """Inverses of symmetric positive definite matrices, (..., p, p); not numbers where one is singular.
 
-    Not numbers where a matrix is singular in floating point.
+    Many small ones are taken by elimination in blocks: LAPACK takes longer to be called than to invert them.
     """
-    diagonal = np.diagonal(matrix, axis1=-2, axis2=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = 1 / np.sqrt(diagonal)
-        scaled = scale[..., None] * matrix * scale[..., None, :]
-    fine = np.isfinite(scaled).all(axis=(-2, -1))[..., None, None]
-    found = _inverses(np.where(fine, scaled, np.eye(matrix.shape[-1])))
-    found = (found + np.swapaxes(found, -1, -2)) / 2
-    positive = (np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)[..., None, None]
-    return np.where(fine & positive, scale[..., None] * found * scale[..., None, :], np.nan)
+    p = matrix.shape[-1]
+    if matrix.ndim == 2 or p > SMALL:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _scaled(np, np.linalg.inv, matrix)
+    m, rest = len(matrix), -len(matrix) % BLOCK
+    padded = np.concatenate([matrix, np.broadcast_to(np.eye(p), (rest, p, p))]) if rest else matrix
+    return over_lanes(_block, (), [padded.reshape(-1, BLOCK, p, p)], (3,)).reshape(-1, p, p)[:m]
 
 
-def _inverses(matrices: np.ndarray) -> np.ndarray:
-    """Of many small matrices all at once, else one by one: LAPACK takes longer to be called than to invert them."""
-    if matrices.ndim < 3 or len(matrices) < LANES or matrices.shape[-1] > SMALL:
-        return np.linalg.inv(matrices)
-    with jax.enable_x64(True):
-        return np.asarray(_swept(matrices))
+def _block(matrices: jax.Array) -> jax.Array:
+    return _scaled(jnp, _eliminated, matrices)
 
 
-@jax.jit
-def _swept(matrices: jax.Array) -> jax.Array:
-    """Inverses by Gauss-Jordan elimination of positive definite matrices, (m, p, p), the lanes in the last axis."""
+def _scaled(xp: Any, invert: Callable, matrix: Any) -> Any:
+    """Inverses by way of unit diagonals, in NumPy or JAX, symmetric."""
+    scale = 1 / xp.sqrt(xp.diagonal(matrix, axis1=-2, axis2=-1))
+    scaled = scale[..., :, None] * matrix * scale[..., None, :]
+    fine = xp.isfinite(scaled).all(axis=(-2, -1))[..., None, None]
+    found = invert(xp.where(fine, scaled, xp.ones_like(scaled) * xp.eye(matrix.shape[-1])[(None,) * (matrix.ndim - 2)]))
+    found = (found + xp.swapaxes(found, -1, -2)) / 2
+    positive = (xp.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)[..., None, None]
+    return xp.where(fine & positive, scale[..., :, None] * found * scale[..., None, :], xp.nan)
+
+
+def _eliminated(matrices: jax.Array) -> jax.Array:
+    """Inverses of positive definite matrices, (m, p, p), by Gauss-Jordan elimination, the lanes in the last axis."""
     a = jnp.moveaxis(matrices, 0, -1)
 
     def eliminate(i: jax.Array, a: jax.Array) -> jax.Array:
@@ -106,8 +110,8 @@ def over_lanes(kernel: Callable, static: tuple, arrays: list[np.ndarray], ranks:
         return np.concatenate(list(pool.map(part, edges[:-1], edges[1:])))
 
 
-# Lanes from which another thread is worth its start; rows of small matrices; numbers in the products of columns.
-LANES, SMALL, SQUARES = 64, 64, 2**23
+# Lanes that are worth another thread; rows of small matrices, and how many fit the cache; products of columns.
+LANES, SMALL, BLOCK, SQUARES = 8, 64, 32, 2**23
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

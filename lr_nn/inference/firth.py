@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import jax
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -62,9 +63,10 @@ def firth(
         status = Status.max_steps
         advice = f"the last step was {found.decrement:.1e} standard errors long: allow more steps, or raise tol"
     n = float(counts.sum())
-    d = net.sizes[0]
+    theta: Any = found.theta
+    layer = Layer(theta[:-1, None], theta[-1:]) if net.bias else Layer(theta[:, None], None)
     return Solution(
-        params=jax.tree.map(np.asarray, (Layer(found.theta[:d, None], found.theta[d:] if net.bias else None),)),
+        params=(layer,),
         status=status,
         steps=found.steps,
         cost=found.point.value / n,

@@ -59,7 +59,7 @@ def summary(
     >>> net = lr_nn.logistic_regression(1)
     >>> found = summary(lr_nn.fit(net, x, y), net, lr_nn.Batch(x, y))
     >>> print(found.standard_errors.round(6).ravel())
-    [1.057617 1.986985]
+    [1.085192 1.974883]
 
     Raises ValueError or TypeError for networks with hidden layers, losses without a likelihood, an L1 penalty, a
     single fit that did not converge, and data that do not fit. Sources: McCullagh & Nelder (1989); White (1980);
@@ -146,6 +146,8 @@ class Summary:
         if self.covariance_type == "fisher":
             penalised = np.any(self.fitted.strength > 0)
             model = self.bread @ self.information @ self.bread if penalised else self.bread
+            if self.fitted.loss != losses.squared_error:
+                return model
             scale = np.tile(np.sqrt(self.dispersion), self.coefficients.shape[-2])
             return scale[..., :, None] * model * scale[..., None, :]
         return covariances.sandwich(self.fitted, self.bread, self.groups, self._correction)
