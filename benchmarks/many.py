@@ -26,15 +26,16 @@ from lr_nn.many import Settings
 
 GAP, PATH_GAP, GRADIENT = 1e-10, 1e-8, 1e-6
 TOLERANCES = tuple(10.0**-k for k in range(3, 14))
-SOLVERS = ("newton-cholesky", "lbfgs", "liblinear")
+SOLVERS = ("newton-cholesky", "lbfgs")
 # A competitor is tuned on so many of the models.
 TUNED_ON = 200
 OURS, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", "plain vmap of the same solver"
 
 Rows = list[dict[str, Any]]
+Runs = dict[str, Callable[[], Any]]
 
 
-def costs(x: np.ndarray, y: np.ndarray, share: np.ndarray, strengths: np.ndarray, found: np.ndarray) -> np.ndarray:
+def costs(x: Any, y: Any, share: Any, strengths: Any, found: np.ndarray) -> Any:
     """J of every model (m, d + 1) in float64: x (m, n, d) or (n, d), share (m, n) or (n,)."""
     w, b = found[:, :-1], found[:, -1:]
     eta = np.einsum("mnd,md->mn" if x.ndim == 3 else "nd,md->mn", x, w) + b
@@ -47,7 +48,7 @@ def loosest(solve: Callable[[float], Any], enough: Callable[[Any], bool]) -> flo
     return next((tolerance for tolerance in TOLERANCES if enough(solve(tolerance))), None)
 
 
-def measured(case: str, runs: dict[str, Callable[[], Any]], baseline: str, rounds: int, **facts: Any) -> Rows:
+def measured(case: str, runs: Runs, baseline: str, rounds: int, **facts: Any) -> Rows:
     """A row for each competitor, times relative to `baseline`, the first call of ours with its compilation apart."""
     began = time.perf_counter()
     runs[baseline]()
@@ -109,17 +110,17 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
         placed = jax.device_put(x)
     best = costs(x, y, share, strengths, ours(x, GAP / 100))
     part = [each if each is None or each.ndim == rank else each[few] for each, rank in ((x, 2), (y, 1), (weights, 1))]
-    part_share = share if share.ndim == 1 else share[few]
-    runs: dict[str, Callable[[], Any]] = {
+    some = (*part[:2], share if share.ndim == 1 else share[few], strengths[few])
+    runs: Runs = {
         OURS: partial(ours, placed),
         FROM_NUMPY: partial(ours, x),
         VMAP: partial(ours, placed, schedule="side_by_side"),
     }
     tolerances = {}
-    for solver in SOLVERS[:2]:
+    for solver in SOLVERS:
 
         def enough(found: np.ndarray) -> bool:
-            return bool((costs(part[0], part[1], part_share, strengths[few], found) - best[few] <= GAP).all())
+            return bool((costs(*some, found) - best[few] <= GAP).all())
 
         tolerance = loosest(partial(many_peers.scikit_learn, solver, *part, strengths[few]), enough)
         if tolerance is not None:
@@ -157,10 +158,11 @@ def folds(rounds: int, small: bool) -> Rows:
                 return False
         return True
 
-    tolerances = {"lr_nn": loosest(ours, enough)}
-    assert tolerances["lr_nn"] is not None, "the gradient asked for was not reached"
-    runs: dict[str, Callable[[], Any]] = {"lr_nn.cross_validate": partial(ours, tolerances["lr_nn"])}
-    for solver in SOLVERS[:2]:
+    own = loosest(ours, enough)
+    assert own is not None, "the gradient asked for was not reached"
+    tolerances: dict[str, float | None] = {"lr_nn": own}
+    runs: Runs = {"lr_nn.cross_validate": partial(ours, own)}
+    for solver in SOLVERS:
         solve = partial(many_peers.scikit_learn_folds, solver, x, y, rows, strengths)
         tolerances[solver] = loosest(solve, enough)
         if tolerances[solver] is not None:
@@ -200,19 +202,18 @@ def _path(case: str, x: np.ndarray, y: np.ndarray, bias: bool, rounds: int) -> R
 
     best = cost(ours(1e-12))
     tolerance = PATH_GAP / np.log(2)
-    runs: dict[str, Callable[[], Any]] = {"lr_nn.regularization_path": partial(ours, tolerance)}
-    tolerances = {}
+    runs: Runs = {"lr_nn.regularization_path": partial(ours, tolerance)}
+    tolerances: dict[str, float | None] = {}
     peers: dict[str, many_peers.Path] = (
         {"skglm": many_peers.skglm, "glum": many_peers.glum} if bias else {"celer": many_peers.celer}
     )
-    for name, solve in peers.items():
+    for name, peer in peers.items():
         if not find_spec(name):
             continue
-        tolerances[name] = loosest(partial(solve, x, y, strengths), lambda each: (cost(each) - best <= PATH_GAP).all())
+        solve = partial(peer, x, y, strengths)
+        tolerances[name] = loosest(solve, lambda found: bool((cost(found) - best <= PATH_GAP).all()))
         if tolerances[name] is not None:
-            runs[f"{name}, its own path" if name != "skglm" else "skglm, warm starts"] = partial(
-                solve, x, y, strengths, tolerances[name]
-            )
+            runs[f"{name}, warm starts"] = partial(solve, tolerances[name])
     rounds = max(3, rounds // 7)
     return measured(case, runs, "lr_nn.regularization_path", rounds, gap=PATH_GAP, tolerances=tolerances)
 

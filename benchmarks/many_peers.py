@@ -1,4 +1,4 @@
-"""Many models by the libraries people use: one model a call, on all cores by joblib, or by their own paths and folds."""
+"""Many models by the libraries people use: one model a call on all cores, or by their own paths and folds."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def scikit_learn(
 def scikit_learn_folds(
     solver: str, x: np.ndarray, y: np.ndarray, rows: np.ndarray, strengths: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """LogisticRegressionCV: coefficients (f, t, d + 1) and held-out scores (f, t), without a fit of all rows."""
+    """LogisticRegressionCV, from strong to weak: coefficients (f, t, d + 1) and held-out scores (f, t)."""
     from sklearn.linear_model import LogisticRegressionCV
 
     folds = [(np.flatnonzero(rows != f), np.flatnonzero(rows == f)) for f in range(rows.max() + 1)]
@@ -65,7 +65,7 @@ def scikit_learn_folds(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LogisticRegressionCV(
-            Cs=1 / (inside * strengths[::-1]),
+            Cs=1 / (inside * strengths),
             cv=folds,
             solver=solver,
             scoring="neg_log_loss",
@@ -98,9 +98,9 @@ def glum(x: np.ndarray, y: np.ndarray, strengths: np.ndarray, tolerance: float) 
     from glum import GeneralizedLinearRegressor
 
     model = GeneralizedLinearRegressor(
-        family="binomial", alpha=strengths, alpha_search=True, l1_ratio=1.0, gradient_tol=tolerance, max_iter=MOST
+        family="binomial", alpha=list(strengths), alpha_search=True, l1_ratio=1.0, gradient_tol=tolerance, max_iter=MOST
     ).fit(x, y)
-    return np.concatenate([model.coef_path_, model.intercept_path_[:, None]], axis=1)
+    return np.concatenate([model.coef_path_, np.reshape(model.intercept_path_, (-1, 1))], axis=1)
 
 
 def celer(x: np.ndarray, y: np.ndarray, strengths: np.ndarray, tolerance: float) -> np.ndarray:
