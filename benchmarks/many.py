@@ -109,8 +109,9 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
     with jax.enable_x64(True):
         placed = jax.device_put(x)
     best = costs(x, y, share, strengths, ours(x, GAP / 100))
-    part = [each if each is None or each.ndim == rank else each[few] for each, rank in ((x, 2), (y, 1), (weights, 1))]
-    some = (*part[:2], share if share.ndim == 1 else share[few], strengths[few])
+    part: tuple[Any, ...] = (x if x.ndim == 2 else x[few], y if y.ndim == 1 else y[few])
+    some_weights = None if weights is None else weights[few]
+    some = (*part, share if share.ndim == 1 else share[few], strengths[few])
     runs: Runs = {
         OURS: partial(ours, placed),
         FROM_NUMPY: partial(ours, x),
@@ -122,7 +123,8 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
         def enough(found: np.ndarray) -> bool:
             return bool((costs(*some, found) - best[few] <= GAP).all())
 
-        tolerance = loosest(partial(many_peers.scikit_learn, solver, *part, strengths[few]), enough)
+        tried = partial(many_peers.scikit_learn, solver, *part, some_weights, strengths[few])
+        tolerance = loosest(tried, enough)
         if tolerance is not None:
             tolerances[solver] = tolerance
             name = f"scikit-learn {solver}, joblib"
