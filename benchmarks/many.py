@@ -98,11 +98,10 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
     share = np.full(y.shape[-1], 1 / y.shape[-1]) if weights is None else weights / weights.sum(axis=1, keepdims=True)
     constants = costs(x, y, share, strengths, _constants(y, share, len(strengths), x.shape[-1]))
 
-    def ours(x: Any, gap: float = GAP, schedule: str = "auto") -> np.ndarray:
-        found = lr_nn.fit_many(
-            net, x, y, weight=weights, penalty=penalties.l2(strengths), tol=gap / constants.max(), schedule=schedule
-        )
-        if not (found.certificate <= gap).all():
+    def ours(x: Any, gap: float = GAP, **settings: Any) -> np.ndarray:
+        penalty, tol = penalties.l2(strengths), gap / constants.max()
+        found = lr_nn.fit_many(net, x, y, weight=weights, penalty=penalty, tol=tol, **settings)
+        if not np.all(found.certificate <= gap):
             raise SystemExit(f"not certified: {found}")
         return found.coefficients[:, :, 0]
 
@@ -111,19 +110,19 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
     best = costs(x, y, share, strengths, ours(x, GAP / 100))
     part: tuple[Any, ...] = (x if x.ndim == 2 else x[few], y if y.ndim == 1 else y[few])
     some_weights = None if weights is None else weights[few]
-    some = (*part, share if share.ndim == 1 else share[few], strengths[few])
+    some: tuple[Any, ...] = (*part, share if share.ndim == 1 else share[few], strengths[few])
     runs: Runs = {
         OURS: partial(ours, placed),
         FROM_NUMPY: partial(ours, x),
-        VMAP: partial(ours, placed, schedule="side_by_side"),
+        VMAP: partial(ours, placed, schedule="side_by_side", devices=jax.devices()[:1]),
     }
     tolerances = {}
     for solver in SOLVERS:
 
         def enough(found: np.ndarray) -> bool:
-            return bool((costs(*some, found) - best[few] <= GAP).all())
+            return bool((costs(some[0], some[1], some[2], some[3], found) - best[few] <= GAP).all())
 
-        tried = partial(many_peers.scikit_learn, solver, *part, some_weights, strengths[few])
+        tried = partial(many_peers.scikit_learn, solver, part[0], part[1], some_weights, strengths[few])
         tolerance = loosest(tried, enough)
         if tolerance is not None:
             tolerances[solver] = tolerance

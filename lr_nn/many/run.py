@@ -132,7 +132,7 @@ def _tasks(lanes: Lanes, settings: Settings, engine: str, chains: np.ndarray, wo
         )
     most = products.LANES // min(chains.shape[1], products.TOGETHER) if engine == "products" else len(chains)
     most = max(1, min(most, settings.memory // (workers * each), -(-len(chains) // workers)))
-    if engine not in ("products", "queue"):
+    if engine in ("one_by_one", "each"):
         most = min(most, max(1, -(-len(chains) // (TURNS * workers))))
     parts = -(-len(chains) // most)
     size = -(-len(chains) // parts)

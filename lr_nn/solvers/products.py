@@ -101,12 +101,12 @@ def solve(loss: Loss, bias: bool, group: Group, theta: jax.Array, max_steps: jax
         along = -_each(_multiply)(state.memory, state.gradient, state.inverse)
         slope = (along * state.gradient).sum(axis=2)
         new = at(state.theta + state.length[..., None] * along)
-        slack = 16 * jnp.finfo(jnp.float32).eps * (1 + jnp.abs(state.cost))
+        slack = 16 * float(jnp.finfo(jnp.float32).eps) * (1 + jnp.abs(state.cost))
         lower = new.cost <= state.cost + lane.ENOUGH * state.length * slope + slack
         gains = lower & ((along * new.gradient).sum(axis=2) <= -slope) & jnp.isfinite(new.gradient).all(axis=2)
         shrunk = jnp.linalg.norm(new.gradient, axis=2) / jnp.linalg.norm(state.gradient, axis=2)
         on = running(state)
-        gains &= on
+        gains, counted = gains & on, on.astype(state.steps.dtype)
         met = state.met | (gains & (_bound(group, bias, new.gradient, -slope * shrunk**2) <= group.ceiling / 2))
         moved = state.length[..., None] * along
         memory = _each(pairs.remember)(state.memory, moved, new.gradient - state.gradient)
@@ -122,8 +122,8 @@ def solve(loss: Loss, bias: bool, group: Group, theta: jax.Array, max_steps: jax
             memory,
             state.inverse,
             jnp.where(gains, 1, lane.SHORTER * state.length),
-            state.steps + on,
-            jnp.where(gains & (shrunk < 1), 0, state.idle + on),
+            state.steps + counted,
+            jnp.where(gains & (shrunk < 1), 0, state.idle + counted),
             met,
             state.age + 1,
             state.serves,

@@ -117,7 +117,7 @@ def queued(stack: Stack, max_steps: jax.Array, solve: Solve, slots: int) -> Ran:
         )
         on = running(queue)
         empty = (~on).sum()
-        worth = (empty >= REFILL * slots) & (queue.waiting < m)
+        worth = (empty >= max(1, int(REFILL * slots))) & (queue.waiting < m)
         return lax.cond(worth | ~on.any(), leave, lambda queue: queue, queue)
 
     ids = jnp.arange(slots)
