@@ -163,3 +163,18 @@ def positive_integer(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1; got {value}")
     return int(value)
+
+
+def labels(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels of rows, sorted, and the number of each row's, (rows,): none missing."""
+    values = np.asarray(values)
+    if values.shape != (rows,):
+        raise ValueError(f"{name} must have one label a row of x, shape ({rows},); got {values.shape}")
+    if values.dtype.kind in "fcmM" and np.isnan(values).any():
+        raise ValueError(
+            f"{name} has a missing label at row {np.flatnonzero(np.isnan(values))[0]}: name it, or drop it"
+        )
+    try:
+        return np.unique(values, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(f"{name} must be labels of one kind, that can be sorted: {error}") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import jax
@@ -92,9 +94,27 @@ def solved(
     return _solution(found, penalty, name, why, ceiling, problem.x.dtype, max_steps)
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """LAPACK's threads wait busily after a factorisation, and halve the speed of XLA's: a fit keeps them to one."""
-    return _threads().limit(limits=1, user_api="blas")
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """LAPACK's threads wait busily after a factorisation, and halve the speed of XLA's: fits keep them to one.
+
+    The first of those that run at once takes them, and the last gives them back.
+    """
+    with _LOCK:
+        if not _FITS:
+            _FITS.append(_threads().limit(limits=1, user_api="blas"))
+        _FITS.append(None)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _FITS.pop()
+            if len(_FITS) == 1:
+                _FITS.pop().restore_original_limits()
+
+
+_LOCK = Lock()
+_FITS: list[Any] = []
 
 
 @cache

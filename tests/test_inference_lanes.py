@@ -123,7 +123,7 @@ FIT = lr_nn.fit(NET, X, Y)
 REFUSED = {
     "groups missing": ({"covariance": "cluster"}, "needs groups"),
     "groups for nothing": ({"groups": Y}, "covariance='cluster'"),
-    "groups of another length": ({"covariance": "cluster", "groups": Y[:3]}, "one a row of x"),
+    "groups of another length": ({"covariance": "cluster", "groups": Y[:3]}, "one label a row of x"),
     "one group": ({"covariance": "cluster", "groups": 0 * Y}, "at least 2 clusters"),
     "an unknown covariance": ({"covariance": "hc7"}, "fisher, hc0, hc1 or cluster"),
     "a level in percent": ({"level": 95}, "between 0 and 1"),

@@ -181,3 +181,17 @@ def test_where_nothing_is_told_of_a_coefficient_its_interval_is_the_line():
     net = lr_nn.logistic_regression(1)
     (slope,), (bias,) = inference.profile_intervals(lr_nn.fit(net, x, y), net, Batch(x, y))
     assert 0 < slope[0] < 1 and slope[1] == np.inf and (bias == [-np.inf, np.inf]).all()
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+def test_firths_fit_does_not_know_the_unit_of_a_column(unit):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 2))
+    y = (rng.random(40) < 1 / (1 + np.exp(x[:, 1] - x[:, 0]))).astype(int)
+    net, scale = lr_nn.logistic_regression(2), np.array([1.0, unit])
+    plain, scaled = (inference.firth(net, table, y) for table in (x, x * scale))
+    np.testing.assert_allclose(scaled.coefficients[:, 0] * [1, unit, 1], plain.coefficients[:, 0], rtol=1e-6)
+    free = lr_nn.fit(net, x * scale, y)
+    ends = inference.profile_intervals(free, net, lr_nn.Batch(x * scale, y))
+    expected = inference.profile_intervals(lr_nn.fit(net, x, y), net, lr_nn.Batch(x, y))
+    np.testing.assert_allclose(ends[:, 0] * np.array([1, unit, 1])[:, None], expected[:, 0], rtol=1e-5)

@@ -134,8 +134,8 @@ def take(found, lanes):
     return type("Some", (), {name: value[lanes] for name, value in values.items()})
 
 
-def test_a_lane_of_its_own_table_with_nan_is_non_finite_and_alone():
-    net = NETS["logistic"]
+@pytest.mark.parametrize("net", [NETS["logistic"], NETS["linear"]], ids=["logistic", "linear"])
+def test_a_lane_of_its_own_table_with_nan_is_non_finite_and_alone(net):
     x, y = RNG.standard_normal((4, N, D)), targets(net, 4, N)
     x[2, 5, 1] = np.nan
     found = lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2))
@@ -217,6 +217,11 @@ LANES = penalties.l2(np.array([1.0, 0.1]))
         ({"x": [X, X[1:]], "y": [Y, Y[1:]]}, ValueError, "fit_groups"),
         ({"x": [X, X.astype(np.float32)], "y": [Y, Y]}, TypeError, "unequal data types"),
         ({"penalty": LANES, "start": 3}, TypeError, "start"),
+        ({"penalty": penalties.l1(np.ones(2)), "schedule": "products"}, ValueError, "no l1"),
+        ({"penalty": LANES, "schedule": "queue", "solver": "newton"}, ValueError, "schedule='each'"),
+        ({"penalty": LANES, "dtype": int}, TypeError, "dtype"),
+        ({"penalty": LANES, "devices": []}, ValueError, "devices"),
+        ({"penalty": LANES, "progress": 3}, TypeError, "progress"),
         ({"penalty": penalties.l2(np.zeros((0,)))}, ValueError, "no lanes"),
     ],
 )

@@ -45,7 +45,7 @@ def test_folds_are_fits_of_the_other_rows_scored_on_their_own():
     assert found.best == int(found.mean.argmin()) and found.chosen().l2 == STRENGTHS[found.best]
     assert found.mean[found.simplest] <= found.mean[found.best] + found.standard_error[found.best]
     assert STRENGTHS[found.simplest] >= STRENGTHS[found.best]
-    assert found.to_pandas().shape == (3, 7)
+    assert found.to_pandas().shape == (3, 8)
 
 
 def test_products_score_as_one_by_one():
@@ -125,6 +125,30 @@ def test_a_group_is_a_fit_of_its_rows():
     assert list(found.to_pandas()["rows"]) == SIZES[::-1]
 
 
+def test_a_group_knows_nothing_of_another():
+    x, labels = X.copy(), np.repeat(["a", "b"], [40, 50])
+    x[60] = np.nan
+    found = lr_nn.fit_groups(NET, x, Y, labels, penalty=penalties.l2(1e-2))
+    assert [Status(s) for s in found.solutions.status] == [Status.converged, Status.non_finite]
+
+
+def test_groups_of_as_many_rows_as_classes_have_labels():
+    net = lr_nn.softmax_regression(D, 16)
+    x, y, groups = RNG.standard_normal((256, D)), RNG.integers(0, 16, 256), np.repeat(np.arange(16), 16)
+    found = lr_nn.fit_groups(net, x, y, groups, penalty=penalties.l2(0.1))
+    one = lr_nn.fit(net, x[:16], y[:16], penalty=penalties.l2(0.1))
+    assert found.solutions.status[0] == one.status
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_groups_of_one_class_are_separated_whatever_their_size(label):
+    groups = np.repeat(np.arange(9), np.arange(4, 13))
+    n = len(groups)
+    x = RNG.standard_normal((n, D))
+    found = lr_nn.fit_groups(NET, x, np.full(n, label), groups, penalty=penalties.l2(0.1))
+    assert (found.solutions.status == Status.separated).all() and found.solutions.direction is not None
+
+
 def test_groups_without_an_optimum_say_so_and_others_are_fitted():
     found = lr_nn.fit_groups(NET, X, np.arange(N) % 2, LABELS)
     statuses = dict(zip(found.labels, map(Status, found.solutions.status)))
@@ -135,17 +159,17 @@ def test_groups_without_an_optimum_say_so_and_others_are_fitted():
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: lr_nn.fit_groups(NET, X, Y, LABELS[:-1]), "group of each"),
+        (lambda: lr_nn.fit_groups(NET, X, Y, LABELS[:-1]), "one label a row"),
         (lambda: lr_nn.fit_groups(NET, X, Y[:-1], LABELS), "same examples"),
-        (lambda: lr_nn.fit_groups(NET, X, Y, np.where(np.arange(N) == 3, np.nan, 1.0)), "NaN"),
+        (lambda: lr_nn.fit_groups(NET, X, Y, np.where(np.arange(N) == 3, np.nan, 1.0)), "missing label"),
         (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(1.0)), "strengths"),
         (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=1), "between 2"),
         (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=N + 1), "between 2"),
         (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=np.ones(N)), "two folds"),
-        (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=np.ones(3)), "rows"),
+        (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=np.ones(3)), "one label a row"),
         (lambda: lr_nn.bootstrap(NET, X, Y, samples=1), "at least 2"),
         (lambda: lr_nn.bootstrap(NET, X, Y, method="jack"), "bayesian"),
-        (lambda: lr_nn.bootstrap(NET, X, Y, groups=np.ones(3)), "group of each"),
+        (lambda: lr_nn.bootstrap(NET, X, Y, groups=np.ones(3)), "one label a row"),
     ],
 )
 def test_what_cannot_be_is_refused(call, told):

@@ -89,6 +89,12 @@ def sandwich(fitted: Fitted, bread: np.ndarray, groups: np.ndarray | None, facto
     return bread @ meat @ bread * np.asarray(factor)[..., None, None]
 
 
+def clusters(fitted: Fitted, groups: np.ndarray) -> np.ndarray:
+    """How many groups have a row that counts, () or (m,)."""
+    member = np.arange(int(groups.max()) + 1)[:, None] == groups[None]
+    return ((fitted.weight > 0) @ member.T).sum(axis=-1)
+
+
 def over_lanes(kernel: Callable, static: tuple, arrays: list[np.ndarray], ranks: tuple[int, ...]) -> np.ndarray:
     """kernel(*static, *arrays) in float64 for every lane; arrays of more than their rank have lanes, others share.
 

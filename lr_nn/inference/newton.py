@@ -75,13 +75,20 @@ def minimise(
     while steps < max_steps and np.isfinite(point.value) and decrement > tol:
         along = np.zeros_like(theta)
         curvature = point.curvature[np.ix_(moving, moving)]
-        along[moving] = -np.linalg.lstsq(curvature, point.gradient[moving])[0]
+        along[moving] = -_solved(curvature, point.gradient[moving])
         decrement = float(np.sqrt(max(-along @ point.gradient, 0.0)))
         theta, point, moved = _halved(objective, theta, point, along)
         steps += 1
         if not moved:
             break
     return Found(theta, point, decrement, steps)
+
+
+def _solved(curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """H⁺ g, of a Hessian scaled to a unit diagonal: columns may have any unit."""
+    diagonal = np.diagonal(curvature)
+    scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0)
+    return scale * np.linalg.lstsq(scale[:, None] * curvature * scale, scale * gradient)[0]
 
 
 def _halved(objective: Objective, theta: np.ndarray, point: Point, along: np.ndarray) -> tuple[np.ndarray, Point, bool]:
@@ -118,9 +125,10 @@ def _evaluate(
     curvature = fisher(loss, reference, inputs, weight, eta)
     if jeffreys:
         # ∂/∂θ of -½ log |F| is x̃ᵀ h (p - ½), h the leverages: Firth (1993), section 3.1.
-        root = jnp.linalg.cholesky(curvature)
-        half = jax.scipy.linalg.solve_triangular(root, inputs.T, lower=True)
+        scale = jax.lax.rsqrt(jnp.diagonal(curvature))
+        root = jnp.linalg.cholesky(scale[:, None] * curvature * scale[None])
+        half = jax.scipy.linalg.solve_triangular(root, (inputs * scale[None]).T, lower=True)
         leverage = weight * loss.fisher_diagonal(eta)[:, 0] * (half * half).sum(axis=0)
         residual = residual + (leverage * (loss.mean(eta)[:, 0] - 0.5))[:, None]
-        value = value - jnp.log(jnp.diagonal(root)).sum()
+        value = value - jnp.log(jnp.diagonal(root)).sum() + jnp.log(scale).sum()
     return value, (inputs.T @ residual[:, free]).reshape(-1), curvature

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lr_nn import losses
+from lr_nn import check, losses
 from lr_nn.inference import covariance as covariances
 from lr_nn.inference import likelihood, table
 from lr_nn.inference.admit import admit
@@ -158,7 +158,7 @@ class Summary:
         n, (q, k) = self.n, self.coefficients.shape[-2:]
         p = q * k if self.fitted.loss.couples_outputs else q
         if self.groups is not None:
-            clusters = self.groups.max() + 1
+            clusters = covariances.clusters(self.fitted, self.groups)
             return clusters / (clusters - 1) * (n - 1) / (n - p)
         if self.covariance_type == "hc1" and self.fitted.loss == losses.squared_error:
             return n / (n - p)
@@ -172,7 +172,8 @@ class Summary:
     @cached_property
     def z(self) -> np.ndarray:
         """Coefficients over their standard errors, (q, k); Student's t where `use_t`."""
-        return self.coefficients / self.standard_errors
+        with np.errstate(divide="ignore", invalid="ignore"):  # lanes that failed, and data without noise
+            return self.coefficients / self.standard_errors
 
     @cached_property
     def p_values(self) -> np.ndarray:
@@ -268,10 +269,7 @@ def _groups(groups: ArrayLike | None, covariance: str, n: int) -> np.ndarray | N
         )
     if groups is None:
         return None
-    given = np.asarray(groups)
-    if given.shape != (n,):
-        raise ValueError(f"groups must have shape ({n},), one a row of x; got {given.shape}")
-    names, numbers = np.unique(given, return_inverse=True)
+    names, numbers = check.labels("groups", groups, n)
     if len(names) < 2:
         raise ValueError("a clustered covariance needs at least 2 clusters; groups name only one")
     return numbers.astype(np.int64)

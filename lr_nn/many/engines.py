@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -119,6 +120,10 @@ def alone(found: Found, i: Any, one: lane.Lane, max_steps: int, solver: str) -> 
     """Lane i by one of `fit`'s solvers, written into what was found."""
     objective = one.objective
     penalty = Penalty(float(objective.l1), float(objective.l2))
+    if not jnp.isfinite(objective.x).all():
+        found.status[i], found.message[i] = Status.non_finite, "x of this lane is not finite"
+        found.theta[i] = found.cost[i] = found.gradient_norm[i] = found.certificate[i] = np.nan
+        return
     solution = solved(objective, one.start, penalty, float(one.ceiling), max_steps, solver)
     found.theta[i] = np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(solution.params)])
     for name in ("status", "steps", "cost", "gradient_norm", "certificate", "message"):
@@ -139,33 +144,48 @@ def together(
     width = min(t, products.TOGETHER)
     for begin in range(0, t, width):
         some = ids[:, np.minimum(np.arange(begin, begin + width), t - 1)]
-        flat = some.reshape(-1)
-        stack = stacked(lanes, flat, table, tol)
+        flat, chain = some.reshape(-1), np.repeat(np.arange(len(ids)), width)
+        l2 = jnp.asarray(np.broadcast_to(lanes.take("penalty", flat).l2, flat.shape).reshape(some.shape))
         start = jnp.broadcast_to(theta[:, -1:], (*some.shape, theta.shape[2]))
-        start = start if lanes.start is None else stack.start.reshape(start.shape)
-        l2 = jnp.broadcast_to(stack.objective.l2, flat.shape).reshape(some.shape)
+        if lanes.start is not None:
+            start = stacked(lanes, flat, table, tol).start.reshape(start.shape)
         group = group._replace(l2=l2)
         state = products.solve(loss, bias, group, start, jnp.asarray(max_steps))
         report, theta = products.report(loss, bias, group, state), state.theta
         report = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), report)
+
+        pick = partial(_member, heads, chain, l2.reshape(-1), start.reshape(len(flat), -1))
         bound = np.array(report.bound)
         for i in np.flatnonzero(np.asarray(l2).reshape(-1) == 0):
-            bound[i] = _unpenalised(stack.pick(i).objective, report.theta[i])
+            bound[i] = _unpenalised(pick(i).objective, report.theta[i])
         computed = int(state.steps.max()) * some.size
-        yield flat, judged(report._replace(bound=bound), stack.ceiling, computed, max_steps, stack.pick)
+        ceiling = heads.ceiling[chain]
+        yield flat, judged(report._replace(bound=bound), ceiling, computed, max_steps, pick)
+
+
+def _member(heads: schedule.Stack, chain: np.ndarray, l2: jax.Array, start: jax.Array, i: Any) -> lane.Lane:
+    """Lane i of the chains, a problem by itself."""
+    head = heads.pick(chain[i])
+    objective, narrow = (replace(each, l2=l2[i].astype(each.x.dtype)) for each in (head.objective, head.narrow))
+    return lane.Lane(objective, narrow, start[i], head.ceiling)
 
 
 def _group(heads: schedule.Stack, table: Table, t: int) -> products.Group:
     """The chains of these heads, of t lanes each, without their strengths."""
     objective, (n, q) = heads.objective, (len(table.x), heads.start.shape[1])
     sample, numbers = products.sampled(table.narrow, products.rows_of_factor(n, q, t))
-    reach = jnp.sqrt((table.x * table.x).sum(axis=1).max())
     offset = None if objective.offset is None else objective.offset[..., 0]
-    nothing = jnp.zeros((0, 0))
-    ceiling = heads.ceiling[:, None]
+    nothing, ceiling = jnp.zeros((0, 0)), heads.ceiling[:, None]
+    reach = _reach(table.x)
     return products.Group(
         table.x, objective.y[..., 0], objective.share, offset, nothing, ceiling, sample, numbers, reach
     )
+
+
+@jax.jit
+def _reach(x: jax.Array) -> jax.Array:
+    """max ‖x_i‖."""
+    return jnp.sqrt((x * x).sum(axis=1).max())
 
 
 @jax.jit

@@ -11,10 +11,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
+from lr_nn.fit import convex
 from lr_nn.many.run import DEFAULTS, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
-from lr_nn.network import Network
-from lr_nn.penalties import Penalty
+from lr_nn.network import Network, admit_offset
+from lr_nn.penalties import Penalty, check_penalty
 
 # The smallest size that groups are padded to, and numbers of a size that are no reason for a program of its own.
 LEAST, FEW = 16, 2**22
@@ -33,15 +34,14 @@ class Groups:
         """The mean of the response of each row, (n, k), by the model of its group. ValueError for an unknown label."""
         x = np.asarray(check.table("x", x, self.net.sizes[0]), float)
         check.finite("x", x)
-        which = _labels("groups", groups, len(x))
-        at = np.searchsorted(self.labels, which)
-        known = self.labels[np.minimum(at, len(self.labels) - 1)] == which
-        if not known.all():
-            strange = np.unique(which[~known])
+        names, which = check.labels("groups", groups, len(x))
+        strange = np.setdiff1d(names, self.labels)
+        if len(strange):
             raise ValueError(
                 f"{len(strange)} groups have no model: {', '.join(map(repr, strange[:5].tolist()))}; "
                 "predict only groups that were fitted"
             )
+        at = np.searchsorted(self.labels, names)[which]
         (layer,) = self.solutions.params
         eta = np.einsum("nd,ndk->nk", x, layer.w[at]) + (0 if layer.b is None else layer.b[at])
         with jax.enable_x64(True):
@@ -71,8 +71,9 @@ def fit_groups(
 ) -> Groups:
     """One fit for each group of rows, `groups` (n,) their labels: segments, genes, shops.
 
-    Groups may have any size. Other arguments as of `fit`, settings as of `fit_many`. Groups that have no optimum, of
-    one class or of fewer rows than coefficients, say so in their status; a penalty gives them one.
+    Groups may have any size. Other arguments as of `fit`, settings as of `fit_many`. Groups without an
+    optimum, of one class or of too few rows, say so in their status. An L2 penalty gives groups of few rows one; where
+    there is one class the bias has none.
 
     >>> import lr_nn, numpy as np
     >>> x, groups = np.arange(8.0)[:, None], np.array(["a", "a", "a", "b", "b", "b", "b", "b"])
@@ -80,41 +81,35 @@ def fit_groups(
     >>> found.labels, found.solutions.coefficients[:, 0, 0].round(6)
     (array(['a', 'b'], dtype='<U1'), array([ 1., -2.]))
     """
+    check.on_host("fit_groups", (x, y, groups, weight, offset, penalty), "lr_nn.solvers.lane.smooth")
+    if not convex(net):
+        raise ValueError("groups are for networks of one layer; train_many takes groups of deep ones as weights")
     x = np.asarray(check.table("x", x, net.sizes[0]))
-    n = len(x)
-    labels, which, sizes = np.unique(_labels("groups", groups, n), return_inverse=True, return_counts=True)
+    n, k = len(x), net.sizes[-1]
+    labels, which = check.labels("groups", groups, n)
+    sizes = np.bincount(which)
     y = np.asarray(check.numeric("y", y))
     if len(y) != n:
         raise ValueError(f"x has {n} rows but y has {len(y)}; they must be the same examples")
-    weight = np.ones(n) if weight is None else np.asarray(check.weights(weight, n, np.float32), float)
-    offset = None if offset is None else np.asarray(check.numeric("offset", offset)).reshape(n, -1)
+    if net.loss.task == "classes" and y.ndim == 1:  # one-hot, so that groups of k rows are no table of k classes
+        with jax.enable_x64(True):
+            y = np.asarray(net.loss.encode(net.loss.targets(y, n, k), jnp.zeros((n, k))))
+    with jax.enable_x64(True):
+        weight = np.ones(n) if weight is None else np.asarray(check.weights(weight, n, np.float64))
+        offset = None if offset is None else np.asarray(admit_offset(offset, n, k, jnp.zeros(())))
+    if len(empty := np.flatnonzero(np.bincount(which, weight) == 0)):
+        raise ValueError(f"weight is zero for every row of group {labels[empty[0]]!r}; at least one must be positive")
+    check_penalty(penalty)
     order, ends = np.argsort(which, kind="stable"), np.cumsum(sizes)
-    m, found = len(labels), {}
+    found = []
     for size, members in _buckets(sizes, net.sizes[0]):
-        rows = np.minimum((ends - sizes)[members, None] + np.arange(size)[None], n - 1)
-        inside = np.arange(size)[None] < sizes[members, None]
-        rows = order[rows]
-        lanes = admit(
-            net,
-            x[rows],
-            y[rows],
-            weight[rows] * inside,
-            None if offset is None else offset[rows],
-            penalty,
-            None,
-            settings,
-        )
-        found[size] = members, solve(lanes, settings)
-    return Groups(net, labels, sizes, _in_order(m, list(found.values())))
-
-
-def _labels(name: str, groups: ArrayLike, n: int) -> np.ndarray:
-    labels = np.asarray(groups)
-    if labels.shape != (n,):
-        raise ValueError(f"{name} must name the group of each of the {n} rows; got shape {labels.shape}")
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError(f"{name} must not be NaN; got one at row {np.flatnonzero(np.isnan(labels))[0]}")
-    return labels
+        begin, end = (ends - sizes)[members, None], ends[members, None]
+        rows = begin + np.arange(size)[None]
+        inside = rows < end
+        rows = order[np.minimum(rows, end - 1)]  # a group is filled up with its own last row, of weight zero
+        table = (x[rows], y[rows], weight[rows] * inside, None if offset is None else offset[rows])
+        found.append((members, solve(admit(net, *table, penalty, None, settings), settings)))
+    return Groups(net, labels, sizes, _in_order(len(labels), found))
 
 
 def _buckets(sizes: np.ndarray, d: int) -> list[tuple[int, np.ndarray]]:
@@ -141,8 +136,13 @@ def _in_order(m: int, found: list[tuple[np.ndarray, Solutions]]) -> Solutions:
 
     parts = [each for _, each in found]
     columns: dict[str, Any] = {name: put([getattr(each, name) for each in parts]) for name in COLUMNS}
+    directions = None
+    if any(each.direction is not None for each in parts):
+        given = (each.direction or jax.tree.map(np.zeros_like, each.params) for each in parts)
+        directions = jax.tree.map(lambda *leaves: put(list(leaves)), *given)
     return Solutions(
         params=jax.tree.map(lambda *leaves: put(list(leaves)), *(each.params for each in parts)),
+        direction=directions,
         penalty=parts[0].penalty,
         solver=parts[0].solver,
         lane_steps=sum(each.lane_steps for each in parts),

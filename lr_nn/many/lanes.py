@@ -136,7 +136,7 @@ def _look(lanes: Lanes) -> None:
             raise ValueError(f"weight must have {n} entries a lane, one a row of x; got {weight.shape[1]}")
         check.require("weight", weight, check.is_not_negative, "finite and not negative")
     if lanes.weight is not None:
-        empty = np.flatnonzero(np.asarray(lanes.weight.sum(axis=1)) == 0)
+        empty = np.flatnonzero(~np.asarray((lanes.weight > 0).any(axis=1)))
         if len(empty):
             raise ValueError(f"weight is zero for every example of lane {empty[0]}; at least one must be positive")
     for offset in () if lanes.offset is None else _parts(lanes.offset):

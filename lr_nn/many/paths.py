@@ -12,13 +12,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
+from lr_nn.fit import convex
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.run import DEFAULTS, Settings
 from lr_nn.many.solutions import Solutions, admit, solve
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.solvers import problem
-from lr_nn.types import Batch
+from lr_nn.types import Batch, Status
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,21 @@ class CrossValidation:
         return self.scores.std(axis=0, ddof=1) / len(self.scores) ** 0.5
 
     @property
+    def failed(self) -> np.ndarray:
+        """How many folds have no optimum there, (t,)."""
+        ended = np.isin(self.solutions.status, (Status.converged, Status.rank_deficient))
+        return (~ended).reshape(self.scores.shape).sum(axis=0)
+
+    @property
     def best(self) -> int:
-        """The strength whose mean score is the lowest."""
-        return int(np.nanargmin(self.mean))
+        """The strength whose mean score is the lowest, of those where the fewest folds failed."""
+        return int(np.argmin(np.where(self.failed == self.failed.min(), self.mean, np.inf)))
 
     @property
     def simplest(self) -> int:
         """The largest strength whose mean score is within one standard error of the best: Breiman et al. (1984)."""
-        within = np.flatnonzero(self.mean <= self.mean[self.best] + self.standard_error[self.best])
+        near = self.mean <= self.mean[self.best] + self.standard_error[self.best]
+        within = np.flatnonzero(near & (self.failed == self.failed.min()))
         return int(within[np.argmax(self.strengths[within])])
 
     def chosen(self, index: int | None = None) -> Penalty:
@@ -99,6 +107,7 @@ class CrossValidation:
             "l2": self.penalty.l2,
             "mean": self.mean,
             "standard_error": self.standard_error,
+            "failed": self.failed,
         }
         return pandas.DataFrame({**columns, **folds}).rename_axis("strength")
 
@@ -108,10 +117,12 @@ def strength_of(penalty: Penalty) -> np.ndarray:
     return np.asarray(penalty.l1) + np.asarray(penalty.l2)
 
 
-def largest_strength(net: Network, x: ArrayLike, y: ArrayLike, *, weight: ArrayLike | None = None) -> float:
+def largest_strength(
+    net: Network, x: ArrayLike, y: ArrayLike, *, weight: ArrayLike | None = None, offset: ArrayLike | None = None
+) -> float:
     """λ_max = max |∂J/∂w| at the best constant model: from there on an L1 penalty leaves no weight."""
     with jax.enable_x64(True):
-        objective, constant, _ = problem.admit(net, Batch(x, y, weight), Penalty(), np.dtype(np.float64))
+        objective, constant, _ = problem.admit(net, Batch(x, y, weight, offset), Penalty(), np.dtype(np.float64))
         return float(jnp.abs(objective.split(objective.at(constant).gradient).w).max())
 
 
@@ -125,7 +136,8 @@ def regularization_path(
     offset: ArrayLike | None = None,
     settings: Settings = DEFAULTS,
 ) -> Path:
-    """One fit for each of the strengths (t,) of `penalty`, each from where the next larger one ended.
+    """One fit for each of the strengths (t,) of `penalty`; where fits are large, from where that of the next larger
+    strength ended.
 
     Other arguments as of `fit_many`, whose settings are in `settings`.
 
@@ -137,8 +149,7 @@ def regularization_path(
     >>> print(path.coefficients[:, 0, 0].round(3))
     [0.    0.411 0.795]
     """
-    penalty = _along(penalty)
-    lanes = admit(net, x, y, weight, offset, penalty, None, settings)
+    penalty, lanes = _along(net, x, y, weight, offset, penalty, settings)
     chain = np.argsort(-strength_of(penalty), kind="stable")[None]
     return Path(penalty, solve(lanes, settings, chain))
 
@@ -169,8 +180,7 @@ def cross_validate(
     >>> found.scores.shape, round(found.chosen().l2, 6)
     ((5, 4), 0.01)
     """
-    penalty = _along(penalty)
-    lanes = admit(net, x, y, weight, offset, penalty, None, settings)
+    penalty, lanes = _along(net, x, y, weight, offset, penalty, settings)
     rows = _folds(net, lanes, folds, seed)
     f, t = int(rows.max()) + 1, lanes.m
     mask = rows[None] != np.arange(f)[:, None]
@@ -184,25 +194,33 @@ def cross_validate(
     return CrossValidation(penalty, rows, _scores(lanes, rows, weight[0], found), found)
 
 
-def _along(penalty: Penalty) -> Penalty:
-    """Both strengths as (t,)."""
+def _along(
+    net: Network, x: Any, y: Any, weight: Any, offset: Any, penalty: Penalty, settings: Settings
+) -> tuple[Penalty, Lanes]:
+    """Both strengths as (t,), and the lanes, which share all else."""
+    check.on_host("a path", (x, y, weight, offset, penalty), "lr_nn.solvers.lane.smooth")
     if not isinstance(penalty, Penalty) or np.ndim(strength_of(penalty)) != 1:
         raise ValueError(
             "penalty must have strengths of shape (t,), such as lr_nn.penalties.l2(np.geomspace(1, 1e-4, 50)); "
             f"got {penalty!r:.100}"
         )
     l1, l2 = np.broadcast_arrays(np.asarray(penalty.l1, float), np.asarray(penalty.l2, float))
-    return Penalty(l1.copy(), l2.copy())
+    penalty = Penalty(l1.copy(), l2.copy())
+    lanes = admit(net, x, y, weight, offset, penalty, None, settings)
+    if not convex(net):
+        raise ValueError(
+            "paths and folds are for networks of one layer; train_many takes folds of deep ones as weights"
+        )
+    if not lanes.shares_x or any(len(each) > 1 for each in (lanes.y, lanes.weight, lanes.offset) if each is not None):
+        raise ValueError("only the penalty has lanes along a path: x, y, weight and offset are those of one fit")
+    return penalty, lanes
 
 
 def _folds(net: Network, lanes: Lanes, folds: int | ArrayLike, seed: int) -> np.ndarray:
     """The fold of each row, 0 ... f - 1; of labels and classes each fold has its share."""
     n = lanes.n
     if np.ndim(folds) == 1:
-        given = np.asarray(folds)
-        if given.shape != (n,):
-            raise ValueError(f"folds must be a number, or the fold of each of the {n} rows; got shape {given.shape}")
-        names, rows = np.unique(given, return_inverse=True)
+        names, rows = check.labels("folds", folds, n)
         if len(names) < 2:
             raise ValueError(f"folds must name at least two folds; got only {names[0]!r}")
         return rows

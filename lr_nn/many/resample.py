@@ -32,6 +32,8 @@ class Bootstrap:
     @property
     def coefficients(self) -> np.ndarray:
         """Of those that have: weights, and the bias last, (·, d + 1, k)."""
+        if self.ended.sum() < 2:
+            raise ValueError(f"fewer than two resamples have an optimum ({self.solutions}): add a penalty")
         return self.solutions.coefficients[self.ended]
 
     @property
@@ -109,22 +111,18 @@ def bootstrap(
         raise ValueError(f"samples must be at least 2; got {samples}")
     if method not in ("rows", "bayesian"):
         raise ValueError(f"method must be rows or bayesian; got {method!r}")
-    estimate = fit(
-        net, x, y, weight=weight, offset=offset, penalty=penalty, tol=settings.tol, max_steps=settings.max_steps
-    )
+    tol, max_steps = settings.tol, settings.max_steps
+    estimate = fit(net, x, y, weight=weight, offset=offset, penalty=penalty, tol=tol, max_steps=max_steps)
     n = np.shape(x)[0]
-    units = np.arange(n) if groups is None else _units(groups, n)
+    weight = np.ones(n) if weight is None else np.asarray(weight, float)
+    counted = np.flatnonzero(weight > 0)  # rows of weight zero are none that could be drawn
+    units = np.arange(len(counted)) if groups is None else check.labels("groups", groups, n)[1][counted]
+    units = np.unique(units, return_inverse=True)[1]
     count, rng = int(units.max()) + 1, np.random.default_rng(seed)
     if method == "rows":
-        drawn: np.ndarray = rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(np.int16)
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(float)
     else:
         drawn = rng.exponential(size=(samples, count))
-    weights = drawn[:, units]
-    weights = weights if weight is None else weights * np.asarray(weight)
+    weights = np.zeros((samples, n))
+    weights[:, counted] = drawn[:, units] * weight[counted]
     return Bootstrap(estimate, solve(admit(net, x, y, weights, offset, penalty, None, settings), settings))
-
-
-def _units(groups: ArrayLike, n: int) -> np.ndarray:
-    if np.shape(groups) != (n,):
-        raise ValueError(f"groups must name the group of each of the {n} rows; got shape {np.shape(groups)}")
-    return np.unique(np.asarray(groups), return_inverse=True)[1]

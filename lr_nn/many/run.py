@@ -58,7 +58,7 @@ def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> t
 
     `chains` (c, t) are ids of lanes with one `x`, in rows that lead from large penalties to small.
     """
-    engine = choose(lanes, settings) if settings.schedule == "auto" else settings.schedule
+    engine = choose(lanes, settings)
     if chains is None:
         chains = np.arange(lanes.m)[:, None]
     workers = _workers(settings.devices)
@@ -96,21 +96,27 @@ def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> t
 
 
 def choose(lanes: Lanes, settings: Settings) -> str:
-    """An engine by shape."""
+    """An engine by shape; ValueError if the one that was asked for cannot serve."""
     n, d = lanes.x.shape[-2:]
-    is_small = n_parameters(lanes.net) <= FEW and n * d <= NUMBERS
+    products_can = lanes.shares_x and lanes.net.sizes[1] == 1 and not np.any(lanes.penalty.l1)
+    if settings.schedule == "products" and not products_can:
+        raise ValueError("schedule='products' is for one output, one x that all lanes share, and no l1 penalty")
+    if settings.solver != "auto" and settings.schedule not in ("auto", "each"):
+        raise ValueError(f"solver={settings.solver!r} goes with schedule='each'; got {settings.schedule!r}")
+    if settings.schedule != "auto":
+        return settings.schedule
     if settings.solver != "auto":
         return "each"
-    if is_small:
+    if n_parameters(lanes.net) <= FEW and n * d <= NUMBERS:
         return "one_by_one" if jax.default_backend() == "cpu" else "queue"
-    if lanes.shares_x and lanes.net.sizes[1] == 1 and not np.any(lanes.penalty.l1):
-        return "products"
-    return "each"
+    return "products" if products_can else "each"
 
 
 def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
     """A device for each thread: on a CPU, one thread a core."""
     if devices is not None:
+        if not devices:
+            raise ValueError("devices is empty: name at least one, such as jax.devices()[:1], or leave it out")
         return list(devices)
     local = jax.local_devices()
     return [local[0]] * (os.cpu_count() or 1) if local[0].platform == "cpu" else local
@@ -118,21 +124,18 @@ def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
 
 def _tasks(lanes: Lanes, settings: Settings, engine: str, chains: np.ndarray, workers: int) -> Iterator[np.ndarray]:
     """Lanes that are solved at once: chains one under another, all of one shape, so that one program serves."""
-    (n, d), k, p = lanes.x.shape[-2:], lanes.net.sizes[1], n_parameters(lanes.net)
-    if engine == "products":
-        length = min(chains.shape[1], products.TOGETHER)
-        each = 8 * length * (products.ROWS * 8 + p * (p + 30)) + 8 * n * 3
-    else:
-        chains = chains if engine == "each" else chains.reshape(-1, 1)
-        each = 8 * chains.shape[1] * (4 * n * k + 4 * p * p + (0 if lanes.shares_x else 2 * n * d))
-    if settings.memory < workers * each:
+    chains = chains if engine in ("products", "each") else chains.reshape(-1, 1)
+    workers, length = min(workers, len(chains)), min(chains.shape[1], products.TOGETHER)
+    needed = _bytes(lanes, engine, length if engine == "products" else chains.shape[1])
+    if settings.memory < workers * needed:
         raise ValueError(
-            f"a lane needs {each:,} bytes, and {workers} are solved at a time; "
-            f"memory={settings.memory:,} holds none of them: give it at least {workers * each:,}"
+            f"a lane needs {needed:,} bytes, and {workers} are solved at a time; "
+            f"memory={settings.memory:,} does not hold them: give it at least {workers * needed:,}"
         )
-    most = products.LANES // min(chains.shape[1], products.TOGETHER) if engine == "products" else len(chains)
-    most = max(1, min(most, settings.memory // (workers * each), -(-len(chains) // workers)))
-    if engine in ("one_by_one", "each"):
+    most = min(settings.memory // (workers * needed), -(-len(chains) // workers))
+    if engine == "products":
+        most = min(most, max(1, products.LANES // length))
+    elif engine in ("one_by_one", "each"):
         most = min(most, max(1, -(-len(chains) // (TURNS * workers))))
     parts = -(-len(chains) // most)
     size = -(-len(chains) // parts)
@@ -140,13 +143,23 @@ def _tasks(lanes: Lanes, settings: Settings, engine: str, chains: np.ndarray, wo
         yield chains[np.minimum(np.arange(part * size, (part + 1) * size), len(chains) - 1)]
 
 
+def _bytes(lanes: Lanes, engine: str, length: int) -> int:
+    """What a chain of so many lanes takes, roughly, beside a table that all share."""
+    (n, d), k, p = lanes.x.shape[-2:], lanes.net.sizes[1], n_parameters(lanes.net)
+    if engine == "products":
+        return 8 * (6 * n + length * (8 * products.ROWS + p * (p + 30)))
+    lane = (0 if lanes.shares_x else 2 * n * d) + 4 * n * k + 4 * p
+    if engine in ("queue", "side_by_side"):  # a lane's own products with its weights
+        lane += n * (d * k + k * k) + 3 * p * p
+    return 8 * length * lane
+
+
 def _table(lanes: Lanes, device: jax.Device) -> Table:
     """The shared `x` on a device, in float64 and in float32."""
     with jax.enable_x64(True), jax.default_device(device):
         x = np.asarray(lanes.x)
         check.finite("x", x)
-        wide = placed(x, np.dtype(np.float64))
-        return Table(wide, placed(np.asarray(x), np.dtype(np.float32)), np.zeros(1, int))
+        return Table(placed(x, np.dtype(np.float64)), placed(x, np.dtype(np.float32)), np.zeros(1, int))
 
 
 def _solve(

@@ -17,7 +17,7 @@ from lr_nn.many import lanes
 from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.run import ENGINES, Progress, Settings, run
-from lr_nn.network import Network
+from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
 from lr_nn.types import Layer, Params, Solution, Status
 
@@ -99,7 +99,8 @@ def fit_many(
     x (n, d) or (m, n, d); y (n,) or (m, n) of one output and of class labels, (n, k) or (m, n, k) otherwise; weight
     (n,) or (m, n); offset (n,) or (m, n) of one output, (n, k) or (m, n, k); strengths () or (m,); leaves of start as
     those of parameters, or with m first. Folds, bootstraps and targets share one `x`. A strength is an argument: no
-    value of it compiles anew. `tol`, `max_steps`, `solver` and `dtype` are `fit`'s, and so is every certificate.
+    value of it compiles anew. `tol`, `max_steps` and `solver` are `fit`'s, and so is every certificate; `dtype` is
+    that of the coefficients handed back, which were found in float64.
 
     schedule: `one_by_one` (small fits on a CPU: no lane waits for another), `queue` (small fits on an accelerator: a
     lane that has converged leaves its slot to one that waits), `side_by_side` (all run until the slowest has
@@ -120,7 +121,7 @@ def fit_many(
     """
     check.on_host("fit_many", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.lane.smooth")
     settings = Settings(tol, max_steps, solver, schedule, memory, devices, progress)
-    return solve(admit(net, x, y, weight, offset, penalty, start, settings), settings, dtype=dtype)
+    return solve(admit(net, x, y, weight, offset, penalty, start, settings, dtype), settings, dtype=dtype)
 
 
 def admit(
@@ -132,11 +133,14 @@ def admit(
     penalty: Penalty | None,
     start: Params | None,
     settings: Settings,
+    dtype: DTypeLike | None = None,
 ) -> Lanes:
     """Everything checked that can be before anything runs."""
-    check_arguments(net, penalty, settings.solver, settings.tol, None, lanes=True)
+    check_arguments(net, penalty, settings.solver, settings.tol, dtype, lanes=True)
     check.positive_integer("max_steps", settings.max_steps)
     check.positive_integer("memory", settings.memory)
+    if settings.progress is not None and not callable(settings.progress):
+        raise TypeError(f"progress must be a function of one Progress; got {settings.progress!r}")
     if settings.schedule not in ("auto", *ENGINES):
         raise ValueError(f"schedule must be one of auto, {', '.join(ENGINES)}; got {settings.schedule!r}")
     return lanes.admit(net, x, y, weight, offset, penalty, start)
@@ -180,10 +184,14 @@ def _stationary(lanes: Lanes, settings: Settings, dtype: DTypeLike | None) -> So
     found: list[Solution] = []
     for i in range(lanes.m):
         own = {name: lanes.take(name, np.array([i])) for name in ("y", "weight", "offset", "penalty", "start")}
+        x = np.asarray(lanes.x if lanes.shares_x else lanes.x[i])
+        if not lanes.shares_x and not np.isfinite(x).all():
+            found.append(_not_finite(lanes.net))
+            continue
         found.append(
             fit(
                 lanes.net,
-                lanes.x if lanes.shares_x else lanes.x[i],
+                x,
                 **jax.tree.map(lambda leaf: leaf[0], own),
                 tol=settings.tol,
                 max_steps=settings.max_steps,
@@ -199,7 +207,13 @@ def _stationary(lanes: Lanes, settings: Settings, dtype: DTypeLike | None) -> So
     return Solutions(
         params=jax.tree.map(lambda *leaves: np.stack(leaves), *(each.params for each in found)),
         penalty=lanes.take("penalty", np.arange(lanes.m)),
-        solver=found[0].solver,
+        solver=found[-1].solver,
         lane_steps=int(columns["steps"].sum()),
         **columns,
     )
+
+
+def _not_finite(net: Network) -> Solution:
+    nothing = jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan), init(net, jax.random.key(0)))
+    nan = float("nan")
+    return Solution(nothing, Status.non_finite, 0, nan, nan, nan, Penalty(), "", "x of this lane is not finite")

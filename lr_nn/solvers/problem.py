@@ -104,7 +104,8 @@ def constant(net: Network, y: jax.Array, share: jax.Array, offset: jax.Array | N
     """The best constant η, and the costs of it and of η = 0 above the smallest possible: of that one only where
     rounding might decide whether the first is zero.
     """
-    eta = net.loss.constant((share[:, None] * y).sum(axis=0)) if net.bias else jnp.zeros_like(y[0])
+    mean = jnp.clip((share[:, None] * y).sum(axis=0), y.min(axis=0), y.max(axis=0))  # rounding may pass them
+    eta = net.loss.constant(mean) if net.bias else jnp.zeros_like(y[0])
     eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))
     everywhere = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
 
