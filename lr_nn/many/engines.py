@@ -167,7 +167,7 @@ def _member(heads: schedule.Stack, chain: np.ndarray, l2: jax.Array, start: jax.
     """Lane i of the chains, a problem by itself."""
     head = heads.pick(chain[i])
     objective, narrow = (replace(each, l2=l2[i].astype(each.x.dtype)) for each in (head.objective, head.narrow))
-    return lane.Lane(objective, narrow, start[i], head.ceiling)
+    return lane.Lane(objective, narrow, head.columns, start[i], head.ceiling)
 
 
 def _group(heads: schedule.Stack, table: Table, t: int) -> products.Group:

@@ -15,6 +15,7 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from lr_nn.backprop import weighted
+from lr_nn.network import Network
 from lr_nn.solvers import certificate
 from lr_nn.solvers import proximal as sparse
 from lr_nn.solvers.line_search import Point
@@ -26,10 +27,15 @@ ENOUGH, JITTER = 1e-4, 1e-6
 
 
 class Lane(NamedTuple):
-    """One problem: in float64, the same in float32, θ to begin with, and the bound on J - J* that is asked for."""
+    """One problem: in float64, the same in float32, θ to begin with, and the bound on J - J* that is asked for.
+
+    `columns` (q, n), of one output: x in float32 with the constant 1 of the bias last, transposed, for its Hessian is
+    made of them at half the price.
+    """
 
     objective: OneLayer
     narrow: OneLayer
+    columns: jax.Array | None
     start: jax.Array
     ceiling: jax.Array
 
@@ -131,8 +137,13 @@ def at(lane: Lane, theta: jax.Array) -> Point:
 
 
 def factor(lane: Lane, eta: jax.Array) -> jax.Array:
-    """L⁻¹ of the blocks of the Hessian at η, scaled to a unit diagonal: (blocks, q, q)."""
-    return jax.vmap(inverse_factor)(sparse.model(lane.narrow, eta.astype(jnp.float32)))
+    """L⁻¹ of the blocks of the Hessian at η: (blocks, q, q)."""
+    if lane.columns is None:
+        return jax.vmap(inverse_factor)(sparse.model(lane.narrow, eta.astype(jnp.float32)))
+    narrow = lane.narrow
+    weight = narrow.share * narrow.net.loss.fisher_diagonal(eta.astype(jnp.float32))[:, 0]
+    hessian = (lane.columns * weight[None]) @ lane.columns.T + jnp.diag(narrow.ridge())
+    return inverse_factor(hessian)[None]
 
 
 def inverse_factor(hessian: jax.Array) -> jax.Array:
@@ -150,6 +161,14 @@ def direction(lane: Lane, state: State) -> jax.Array:
     blocks = (gradient / size).astype(inverse.dtype).reshape(-1, len(inverse)).T
     solved = jnp.einsum("bji,bj->bi", inverse, jnp.einsum("bij,bj->bi", inverse, blocks))
     return lane.objective.centred(-solved.T.reshape(-1).astype(gradient.dtype) * size)
+
+
+def columns_of(x: jax.Array, net: Network) -> jax.Array | None:
+    """The columns of a lane of one output."""
+    if net.sizes[1] > 1:
+        return None
+    columns = x.astype(jnp.float32).T
+    return jnp.concatenate([columns, jnp.ones((int(net.bias), columns.shape[1]), columns.dtype)])
 
 
 def narrowed(objective: OneLayer) -> OneLayer:

@@ -39,7 +39,8 @@ class Stack(NamedTuple):
         few = replace(stacked, x=stacked.l2)  # in the place of x, which is not indexed as the others
         objective = replace(jax.tree.map(lambda leaf: leaf[i if len(leaf) > 1 else 0], few), x=x)
         narrow = objective if self.narrow is None else replace(objective, x=self.narrow)
-        return Lane(objective, lane.narrowed(narrow), self.start[i], self.ceiling[i])
+        columns = lane.columns_of(narrow.x, objective.net)
+        return Lane(objective, lane.narrowed(narrow), columns, self.start[i], self.ceiling[i])
 
 
 class Ran(NamedTuple):
