@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lr_nn import (
         activations,
         curvature,
+        inference,
         interop,
         losses,
         many,
@@ -66,6 +67,7 @@ _HOMES = {
 _ROOMS = (
     "activations",
     "curvature",
+    "inference",
     "interop",
     "losses",
     "many",

@@ -95,10 +95,8 @@ class Solution:
 
     @property
     def coefficients(self) -> np.ndarray:
-        """Weights and bias of a one-layer model, (d + 1, k), the bias last; (d, k) without one."""
+        """Weights and bias of a one-layer model, (d + 1, k), the bias last; (d, k) without one; lanes come first."""
         (layer,) = self.params
-        return (
-            np.asarray(layer.w)
-            if layer.b is None
-            else np.concatenate([layer.w, np.asarray(layer.b)[..., None, :]], axis=-2)
-        )
+        if layer.b is None:
+            return np.asarray(layer.w)
+        return np.concatenate([layer.w, np.asarray(layer.b)[..., None, :]], axis=-2)

@@ -1,0 +1,123 @@
+"""Tests of hypotheses about coefficients: Wald, likelihood ratio, score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.inference import admit, covariance
+from lr_nn.inference.newton import Objective
+from lr_nn.inference.summary import Summary, summary
+from lr_nn.network import Network
+from lr_nn.types import Batch, Solution
+
+
+@dataclass(frozen=True, eq=False)
+class Test:
+    """A statistic that is χ² with `degrees_of_freedom` if the hypothesis holds, and the probability of a larger one.
+
+    Where `residual_degrees_of_freedom` are finite, statistic / degrees_of_freedom follows Fisher's F of both.
+    Of lanes, arrays (m,).
+    """
+
+    __test__ = False  # no case of pytest's
+
+    statistic: np.ndarray
+    degrees_of_freedom: np.ndarray
+    p_value: np.ndarray
+    residual_degrees_of_freedom: np.ndarray
+
+
+def wald_test(summary: Summary, restriction: ArrayLike, value: ArrayLike = 0.0) -> Test:
+    """Is R θ = value, θ = coefficients.reshape(-1)? By (R θ - value)ᵀ (R V Rᵀ)⁻¹ (R θ - value), V the covariance.
+
+    restriction: R (r, p), its rows independent, or one row (p,). value: (r,), or a number for all. Where the summary
+    uses Student's t the test is Fisher's F.
+
+    Raises ValueError for other shapes and for rows that depend on each other.
+    """
+    p = summary.covariance.shape[-1]
+    rows = np.atleast_2d(np.asarray(check.numeric("restriction", restriction), np.float64))
+    if rows.ndim != 2 or rows.shape[1] != p:
+        raise ValueError(f"restriction must have shape (r, {p}), a column a coefficient; got {np.shape(restriction)}")
+    check.finite("restriction", rows)
+    if np.linalg.matrix_rank(rows) < len(rows):
+        raise ValueError(f"the {len(rows)} rows of restriction depend on each other; leave out those that do")
+    value = np.asarray(check.numeric("value", value), np.float64)
+    if value.shape not in ((), (len(rows),)):
+        raise ValueError(f"value must be a number or have shape ({len(rows)},), one a row; got {value.shape}")
+    gap = np.einsum("rp,...p->...r", rows, summary.coefficients.reshape(*summary.fitted.lanes, p)) - value
+    spread = rows @ summary.covariance @ rows.T
+    statistic = (gap * np.linalg.solve(spread, gap[..., None])[..., 0]).sum(axis=-1)
+    return _test(statistic, np.full_like(statistic, len(rows)), summary.residual_degrees_of_freedom)
+
+
+def likelihood_ratio_test(larger: Summary, smaller: Summary) -> Test:
+    """Is the smaller of two nested models enough? 2 (log-likelihood - that of the smaller), both fits of the same data.
+
+    Of the squared error, n log(RSS of the smaller / RSS). Raises ValueError for models that cannot be nested, and for
+    penalised fits and those by `firth`, whose statistic has no χ² law.
+    """
+    for each in (larger, smaller):
+        if each.fitted.jeffreys or np.any(each.fitted.strength > 0):
+            raise ValueError(
+                "the likelihood-ratio test is for fits without a penalty; after firth use profile_intervals"
+            )
+    if larger.fitted.loss != smaller.fitted.loss:
+        raise ValueError(f"nested models have one loss; got {larger.fitted.loss.name} and {smaller.fitted.loss.name}")
+    if not np.array_equal(larger.n, smaller.n):
+        raise ValueError(f"both models must be fitted to the same examples; got n = {larger.n} and {smaller.n}")
+    freedom = larger.degrees_of_freedom - smaller.degrees_of_freedom
+    if not (freedom > 0).all():
+        raise ValueError("the first model must have more coefficients than the second: larger, then smaller")
+    statistic = 2 * (larger.log_likelihood - smaller.log_likelihood)
+    return _test(statistic, freedom, np.full_like(statistic, np.inf))
+
+
+def score_test(solution: Solution, net: Network, batch: Batch, extra: ArrayLike) -> Test:
+    """Are the coefficients of more columns zero? From the fit without them: gᵀ (F_ee - F_eo F_oo⁻¹ F_oe)⁻¹ g.
+
+    g is the score of the coefficients of `extra` at zero, F the information of all, o the old ones. solution, net,
+    batch: of the smaller model, one fit without a penalty. extra: (n, e), or (n,) for one column. Of the squared error
+    over its dispersion.
+
+    Raises ValueError for penalised fits and for data that do not fit. Source: Rao (1948).
+    """
+    fitted = admit.single(solution, net, batch)
+    if fitted.jeffreys or fitted.strength > 0:
+        raise ValueError(
+            "the score test is for fits without a penalty, where the score of the old coefficients is zero"
+        )
+    columns = np.asarray(check.numeric("extra", extra), np.float64)
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    n = len(fitted.x)
+    check.table("extra", columns, columns.shape[-1])
+    if len(columns) != n:
+        raise ValueError(f"extra must have the {n} rows of x; got {len(columns)}")
+    check.finite("extra", columns)
+    q, k = fitted.coefficients.shape
+    e = columns.shape[1]
+    theta = np.concatenate([fitted.coefficients, np.zeros((e, k))]).reshape(-1)
+    inputs = np.concatenate([fitted.inputs, columns], axis=1)
+    data = fitted.targets, fitted.weight, fitted.offset
+    point = Objective(fitted.loss, fitted.reference, inputs, *data, np.zeros((theta.size,) * 2), False).at(theta)
+    old, new = np.arange(q * k), np.arange(q * k, theta.size)
+    across = point.curvature[np.ix_(old, new)]
+    spread = (
+        point.curvature[np.ix_(new, new)] - across.T @ covariance.inverse(point.curvature[np.ix_(old, old)]) @ across
+    )
+    score = point.gradient[new] / np.tile(np.sqrt(summary(solution, net, batch).dispersion), e)
+    statistic = score @ covariance.inverse(spread) @ score
+    return _test(statistic, np.asarray(float(new.size)), np.asarray(np.inf))
+
+
+def _test(statistic: np.ndarray, freedom: np.ndarray, residual: np.ndarray) -> Test:
+    from scipy import stats
+
+    chi = stats.chi2.sf(statistic, freedom)
+    with np.errstate(invalid="ignore"):
+        fisher = stats.f.sf(statistic / freedom, freedom, residual)
+    return Test(statistic, freedom, np.where(np.isfinite(residual), fisher, chi), residual)

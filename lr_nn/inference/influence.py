@@ -1,0 +1,149 @@
+"""What each example does to the fit: leverage, residuals, Cook's distance, and the fit without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lr_nn import losses
+from lr_nn.inference import admit, covariance
+from lr_nn.inference.fitted import Fitted, of_rows
+from lr_nn.inference.likelihood import unit_deviance
+from lr_nn.inference.newton import minimise, objective
+from lr_nn.inference.summary import summary
+from lr_nn.network import Network
+from lr_nn.types import Batch, Solution
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """What `influence` returns, of n examples and k outputs.
+
+    `leverage` (n,): tr(F_i x̃_iᵀ H⁻¹ x̃_i), which add up to the degrees of freedom. `cooks_distance` (n,):
+    δᵀ H δ / (p φ) with δ the change of the coefficients in one step. `pearson_residuals` (n, k): y - μ over its
+    standard error √(φ (F_i - F_i V_i F_i)), V_i the covariance of η_i over φ. `deviance_residuals` (n, k): signed
+    roots of the deviance over √(φ (1 - h)); of classes those of the row, (n, 1), without a sign and not standardised.
+    `one_step` (n, q, k): the coefficients after one Newton step on the cost without the example.
+    """
+
+    leverage: np.ndarray
+    cooks_distance: np.ndarray
+    pearson_residuals: np.ndarray
+    deviance_residuals: np.ndarray
+    one_step: np.ndarray
+
+
+def influence(solution: Solution, net: Network, batch: Batch, *, reference: int | None = None) -> Influence:
+    """What each example does to a fit by `lr_nn.fit`, one fit at a time; arguments as in `summary`.
+
+    Weights are frequencies: what is taken away is one example of the row, and its weight is lowered by one. Sums over
+    examples are Σ s_i. The cost without it keeps the strength of its penalty, as `lr_nn.fit` without it would.
+
+    Raises ValueError or TypeError as `summary` does, and for fits by `firth`. Sources: Pregibon (1981);
+    Williams (1987); of classes, Lesaffre & Albert (1989).
+    """
+    fitted = _admitted(solution, net, batch, reference)
+    found = summary(solution, net, batch, reference=reference)
+    curvature = fisher_blocks(fitted)[:, fitted.free][:, :, fitted.free]
+    along = _along(fitted, found.bread)
+    leverage = np.einsum("ijl,ilj->ij", curvature, along)
+    step = _one_step(fitted)
+    change = step - fitted.coefficients[None]
+    scaled = (change / np.sqrt(found.dispersion)[None, None]).reshape(len(change), -1)
+    hessian = found.information + fitted.ridge
+    cook = np.einsum("na,ab,nb->n", scaled, hessian, scaled) / fitted.coefficients.size
+    return Influence(
+        leverage=leverage.sum(axis=1),
+        cooks_distance=cook,
+        pearson_residuals=_pearson(fitted, along, found.dispersion),
+        deviance_residuals=_deviance(fitted, leverage, found.dispersion),
+        one_step=step,
+    )
+
+
+def leave_one_out(solution: Solution, net: Network, batch: Batch, *, reference: int | None = None) -> np.ndarray:
+    """The coefficients of the fit without one example of each row, (n, q, k); arguments as in `influence`.
+
+    Exact: of least squares by their formula, else by Newton's method from the one step of `influence`, to 1e-8
+    standard errors. Where the others have no maximum the coefficients are not numbers.
+
+    Raises ValueError or TypeError as `influence` does.
+    """
+    fitted = _admitted(solution, net, batch, reference)
+    starts = _one_step(fitted)
+    if fitted.loss == losses.squared_error:
+        return starts
+    less = replace(objective(fitted), ridge=_ridge_without(fitted))
+    everything = np.ones(fitted.coefficients.size, bool)
+    for i, start in enumerate(starts):
+        weight = fitted.weight.copy()
+        weight[i] = max(weight[i] - 1, 0)
+        one = replace(less, weight=weight)
+        begin = start if np.isfinite(start).all() else fitted.coefficients
+        found = minimise(one, begin.reshape(-1), everything)
+        starts[i] = found.theta.reshape(start.shape) if found.decrement <= 1e-8 else np.nan
+    return starts
+
+
+def _admitted(solution: Solution, net: Network, batch: Batch, reference: int | None) -> Fitted:
+    fitted = admit.single(solution, net, batch, reference)
+    if fitted.jeffreys:
+        raise ValueError("influence is of fits by lr_nn.fit; refit with firth on the rows that are to stay")
+    return fitted
+
+
+def fisher_blocks(fitted: Fitted) -> np.ndarray:
+    """F_i, (n, k, k)."""
+    k = fitted.net.sizes[1]
+    columns = [
+        of_rows(fitted.loss.fisher_multiply, fitted.eta, np.broadcast_to(e, fitted.eta.shape)) for e in np.eye(k)
+    ]
+    return np.stack(columns, axis=-1)
+
+
+def _along(fitted: Fitted, bread: np.ndarray) -> np.ndarray:
+    """V_i = x̃_iᵀ H⁻¹ x̃_i, the covariance of η_i before any dispersion, (n, k, k) of the free outputs."""
+    q, k = fitted.coefficients.shape
+    return np.einsum("na,ajbl,nb->njl", fitted.inputs, bread.reshape(q, k, q, k), fitted.inputs, optimize=True)
+
+
+def _ridge_without(fitted: Fitted) -> np.ndarray:
+    """P for n - 1 examples."""
+    return fitted.ridge * (1 - 1 / fitted.n)
+
+
+def _one_step(fitted: Fitted) -> np.ndarray:
+    """θ + H_i⁻¹ (g_i + what the penalty gives way), H_i = H - x̃_i F_i x̃_iᵀ, by Woodbury's identity, (n, q, k)."""
+    q, k = fitted.coefficients.shape
+    free = fitted.free
+    theta = fitted.coefficients.reshape(-1)
+    bread = covariance.inverse(covariance.information(fitted) + _ridge_without(fitted))
+    slope = np.einsum("na,nj->naj", fitted.inputs, fitted.residual[:, free]).reshape(-1, q * k)
+    slope = slope + (fitted.ridge @ theta / fitted.n)[None]
+    curvature = fisher_blocks(fitted)[:, free][:, :, free]
+    first = (slope @ bread).reshape(-1, q, k)
+    moved = np.einsum("na,naj->nj", fitted.inputs, first)
+    left = np.eye(k)[None] - curvature @ _along(fitted, bread)
+    singular = np.abs(np.linalg.det(left)) < 1e-12
+    left[singular] = np.nan
+    rest = np.linalg.solve(left, (curvature @ moved[..., None]))[..., 0]
+    again = np.einsum("na,nj->naj", fitted.inputs, rest).reshape(-1, q * k) @ bread
+    return fitted.coefficients[None] + first + again.reshape(-1, q, k)
+
+
+def _pearson(fitted: Fitted, along: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
+    full = fisher_blocks(fitted)
+    some = full[:, :, fitted.free]
+    spread = np.einsum("njj->nj", full) - np.einsum("nja,nab,njb->nj", some, along, some)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = dispersion[None] if fitted.reference is None else 1.0
+        return -fitted.residual / np.sqrt(scale * spread)
+
+
+def _deviance(fitted: Fitted, leverage: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
+    roots = np.sqrt(unit_deviance(fitted))
+    if fitted.loss == losses.categorical:
+        return roots
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -np.sign(fitted.residual) * roots / np.sqrt(dispersion[None] * (1 - leverage))

@@ -1,0 +1,95 @@
+"""What the likelihood says of the fit as a whole: log-likelihoods, deviance, Pearson's chi-square, dispersion."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from lr_nn import losses
+from lr_nn.inference.fitted import Fitted, of_rows
+
+
+def log_likelihood(fitted: Fitted, eta: np.ndarray | None = None) -> np.ndarray:
+    """Σ s_i log p(y_i | η_i) at the fitted η, or another; of the squared error at the variances RSS_j / n.
+
+    Of a Poisson with its log y!.
+    """
+    eta = fitted.eta if eta is None else eta
+    if fitted.loss == losses.squared_error:
+        n = fitted.n[..., None]
+        rss = (fitted.weight[..., None] * (eta - fitted.targets) ** 2).sum(axis=-2)
+        with np.errstate(divide="ignore"):
+            return (-n / 2 * (np.log(2 * np.pi * rss / n) + 1)).sum(axis=-1)
+    rows = -of_rows(fitted.loss.value, eta, fitted.targets)
+    if fitted.loss == losses.poisson:
+        from scipy.special import gammaln
+
+        rows = rows - gammaln(fitted.targets + 1).sum(axis=-1)
+    return (fitted.weight * rows).sum(axis=-1)
+
+
+def deviance(fitted: Fitted) -> np.ndarray:
+    """2 Σ s_i (ℓ_i - the ℓ_i of the saturated model); the residual sum of squares of the squared error."""
+    return (fitted.weight[..., None] * unit_deviance(fitted)).sum(axis=(-2, -1))
+
+
+def unit_deviance(fitted: Fitted) -> np.ndarray:
+    """The deviance of each row and output, (n, k); of classes that of the row, (n, 1)."""
+    from scipy.special import entr, rel_entr
+
+    y, mean = fitted.targets, fitted.mean
+    if fitted.loss == losses.squared_error:
+        return (y - mean) ** 2
+    if fitted.loss == losses.poisson:
+        return 2 * (rel_entr(y, mean) - (y - mean))
+    if fitted.loss == losses.categorical:
+        return 2 * of_rows(fitted.loss.value, fitted.eta, y)[..., None]
+    # From η, for the mean may round to 0 or 1.
+    return 2 * np.maximum(np.logaddexp(0, fitted.eta) - y * fitted.eta - entr(y) - entr(1 - y), 0)
+
+
+def pearson_chi2(fitted: Fitted) -> np.ndarray:
+    """Σ s_i (y_i - μ_i)² / V(μ_i), over outputs too; of classes V(μ) = μ."""
+    return (fitted.weight[..., None] * fitted.residual**2 / variance(fitted)).sum(axis=(-2, -1))
+
+
+def variance(fitted: Fitted) -> np.ndarray:
+    """V(μ), (n, k)."""
+    if fitted.loss == losses.categorical:
+        return fitted.mean
+    return of_rows(fitted.loss.fisher_diagonal, fitted.eta)
+
+
+def null_log_likelihood(fitted: Fitted) -> np.ndarray:
+    """The log-likelihood of the best constant model: a bias for every output, and the offset."""
+    return log_likelihood(fitted, _constant(fitted))
+
+
+def _constant(fitted: Fitted) -> np.ndarray:
+    """η of the best constant model, (n, k): by Newton's method where there is an offset."""
+    weight = (fitted.weight / fitted.weight.sum(axis=-1, keepdims=True))[..., None]
+    target = (weight * fitted.targets).sum(axis=-2)
+    shape = (*np.broadcast_shapes(fitted.lanes, target.shape[:-1]), *target.shape[-1:])
+    with np.errstate(divide="ignore"), jax.enable_x64(True):
+        bias = np.clip(np.asarray(fitted.loss.constant(target)), -FARTHEST, FARTHEST)
+    offset = fitted.offset
+    if offset is None:
+        return np.broadcast_to(bias[..., None, :], (*shape[:-1], *fitted.x.shape[-2:-1], shape[-1]))
+    bias = bias - (weight * offset).sum(axis=-2)
+    k = shape[-1]
+    for _ in range(STEPS):
+        eta = bias[..., None, :] + offset
+        gap = target - (weight * of_rows(fitted.loss.mean, eta)).sum(axis=-2)
+        columns = [of_rows(fitted.loss.fisher_multiply, eta, np.broadcast_to(e, eta.shape)) for e in np.eye(k)]
+        curvature = np.stack([(weight * column).sum(axis=-2) for column in columns], axis=-2)
+        if fitted.loss.couples_outputs:
+            curvature = curvature + 1 / k
+        step = np.linalg.solve(curvature, gap[..., None])[..., 0]
+        bias = bias + np.clip(step, -1, 1)
+        if np.abs(step).max() <= NEAR:
+            break
+    return bias[..., None, :] + offset
+
+
+# A constant model of targets that never vary is infinitely far; Newton steps at most, and the length that ends them.
+FARTHEST, STEPS, NEAR = 40.0, 100, 1e-9

@@ -1,0 +1,113 @@
+"""The summary as a table of text, in the layout that statisticians know, and as a pandas DataFrame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lr_nn.inference.summary import Summary
+
+TITLES = {
+    "squared_error": "Least squares",
+    "bernoulli": "Logistic regression",
+    "categorical": "Softmax regression",
+    "poisson": "Poisson regression",
+}
+WIDTH, COLUMN, MOST = 78, 10, 5
+
+
+def text(summary: Summary) -> str:
+    """The table; of many lanes that of the first few."""
+    lanes = summary.fitted.lanes
+    if not lanes:
+        return _one(summary, ())
+    shown = [f"lane {i} of {lanes[0]}\n{_one(summary, (i,))}" for i in range(min(lanes[0], MOST))]
+    return "\n".join(shown + ([f"... and {lanes[0] - MOST} lanes more"] if lanes[0] > MOST else []))
+
+
+def _one(summary: Summary, lane: tuple[int, ...]) -> str:
+    rule = "=" * WIDTH
+    heading = _heading(summary, lane)
+    half = -(-len(heading) // 2)
+    width = WIDTH // 2 - 1
+    pairs = [f"{name + ':':<20}{value:>{width - 20}}" for name, value in heading]
+    pairs += [" " * width] * (2 * half - len(pairs))
+    head = [f"{left}  {right}" for left, right in zip(pairs[:half], pairs[half:])]
+    title = TITLES[summary.fitted.loss.name].center(WIDTH).rstrip()
+    return "\n".join([title, rule, *head, rule, *_body(summary, lane), rule])
+
+
+def _heading(summary: Summary, lane: tuple[int, ...]) -> list[tuple[str, str]]:
+    """What is said of the fit as a whole, a name and a value."""
+
+    def number(values: Any, digits: int = 3) -> str:
+        return f"{float(np.asarray(values)[lane]):.{digits}f}"
+
+    freedom = float(summary.degrees_of_freedom[lane])
+    heading = [
+        ("Observations", f"{float(summary.n[lane]):g}"),
+        ("Parameters", f"{freedom:g}" if freedom == round(freedom) else f"{freedom:.2f}"),
+        ("Covariance", summary.covariance_type),
+        ("Deviance", number(summary.deviance)),
+        ("Pearson chi2", number(summary.pearson_chi2)),
+        ("Log-likelihood", number(summary.log_likelihood)),
+        ("LL of constant", number(summary.null_log_likelihood)),
+        ("McFadden R2", number(summary.mcfadden_r2, 4)),
+        ("AIC", number(summary.aic)),
+        ("BIC", number(summary.bic)),
+    ]
+    if strength := float(summary.fitted.strength[lane]):
+        heading.append(("L2 penalty", f"{strength:g}"))
+    return heading
+
+
+def _body(summary: Summary, lane: tuple[int, ...]) -> list[str]:
+    """A block of rows for every output."""
+    letter = "t" if summary.use_t else "z"
+    low, high = (1 - summary.level) / 2, (1 + summary.level) / 2
+    titles = ("coef", "std err", letter, f"P>|{letter}|", f"[{low:.4g}", f"{high:.4g}]")
+    name_width = WIDTH - len(titles) * COLUMN
+    lines = []
+    for j, output in enumerate(summary.outputs):
+        label = output if len(summary.outputs) > 1 or summary.fitted.reference is not None else ""
+        lines += ["-" * WIDTH] * (j > 0)
+        lines += [f"{label[:name_width]:<{name_width}}" + "".join(f"{t:>{COLUMN}}" for t in titles), "-" * WIDTH]
+        for a, name in enumerate(summary.names):
+            at = (*lane, a, j)
+            numbers = (summary.coefficients[at], summary.standard_errors[at], summary.z[at])
+            row = [f"{v:.4g}" for v in numbers] + [f"{summary.p_values[at]:.3f}"]
+            row += [f"{v:.4g}" for v in summary.intervals[at]]
+            lines.append(f"{name[:name_width]:<{name_width}}" + "".join(f"{v:>{COLUMN}}" for v in row))
+    return lines
+
+
+def frame(summary: Summary) -> Any:
+    """A DataFrame with a row for each coefficient; its index has levels lane and output where there are many."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_pandas needs pandas: pip install pandas, or read the fields as arrays") from error
+    low, high = (1 - summary.level) / 2, (1 + summary.level) / 2
+    letter = "t" if summary.use_t else "z"
+    columns = {
+        "coefficient": summary.coefficients,
+        "standard_error": summary.standard_errors,
+        letter: summary.z,
+        "p_value": summary.p_values,
+        f"{low:.4g}": summary.intervals[..., 0],
+        f"{high:.4g}": summary.intervals[..., 1],
+    }
+    levels: dict[str, Any] = {}
+    if summary.fitted.lanes:
+        levels["lane"] = range(summary.fitted.lanes[0])
+    if len(summary.outputs) > 1 or summary.fitted.reference is not None:
+        levels["output"] = summary.outputs
+    levels["name"] = summary.names
+    if len(levels) == 1:
+        index = pandas.Index(summary.names, name="name")
+    else:
+        index = pandas.MultiIndex.from_product(list(levels.values()), names=list(levels))
+    values = {title: np.swapaxes(array, -1, -2).reshape(-1) for title, array in columns.items()}
+    return pandas.DataFrame(values, index=index)
