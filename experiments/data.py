@@ -61,7 +61,8 @@ class Dataset:
     """Training and test rows.
 
     image_shape: (height, width) or (height, width, 3) of a row seen as a picture, else None. classes: what the
-    labels 0, 1, ... stand for. features: names of the columns. A standardised target is y · scale + mean in `unit`.
+    labels 0, 1, ... stand for. features: names of the columns; references: levels that have none, with which the others
+    are compared. A standardised target is y · scale + mean in `unit`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     image_shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
     mean: float = 0.0
     scale: float = 1.0
     unit: str = ""
@@ -132,10 +134,11 @@ def census(folder: Path) -> Dataset:
     train, test = (_census_rows(find(folder, name)) for name in ("adult.data", "adult.test"))
     numbers = np.array([train[name] for name in CENSUS_NUMBERS], float)
     mean, scale = numbers.mean(axis=1), numbers.std(axis=1)
-    levels = {}
+    levels, references = {}, []
     for name in CENSUS_CATEGORIES:
         values, counts = np.unique(train[name], return_counts=True)
         levels[name] = np.delete(values, counts.argmax())
+        references.append(f"{name}: {values[counts.argmax()]}")
 
     def part(rows: dict[str, tuple[str, ...]]) -> Part:
         numbers = (np.array([rows[name] for name in CENSUS_NUMBERS], float).T - mean) / scale
@@ -144,7 +147,8 @@ def census(folder: Path) -> Dataset:
         return Part(x, (np.array(rows["income"]) == ">50K").astype(np.int32))
 
     features = (*CENSUS_NUMBERS, *(f"{name}: {level}" for name in levels for level in levels[name]))
-    return Dataset("census", part(train), part(test), classes=("≤ 50,000", "> 50,000"), features=features)
+    classes = ("≤ 50,000", "> 50,000")
+    return Dataset("census", part(train), part(test), classes=classes, features=features, references=tuple(references))
 
 
 def _census_rows(path: Path) -> dict[str, tuple[str, ...]]:
