@@ -6,21 +6,21 @@ intervals, calibration and ROC curve on the published test file, and the bootstr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from experiments import runner
-from experiments.report import Figure, Section, Table
+from experiments import judging, runner
+from experiments.report import Figure, Section
 
 if TYPE_CHECKING:
     import numpy as np
 
     from experiments.data import Dataset
     from lr_nn.inference import Summary
-    from lr_nn.types import Solution
+    from lr_nn.penalties import Penalty
 
-FEW = 10
-SHOWN = 20
+FEW, SHOWN = 10, 20
 
 
 @dataclass(frozen=True)
@@ -39,31 +39,27 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Fit, judge on the test file, draw again, and tell."""
-    if options.resamples < 2 or options.resampled_rows < 500 or (options.rows or 500) < 500 or not options.prior > 0:
-        raise runner.UserError(
-            "--resamples must be at least 2, --rows and --resampled-rows at least 500, and --prior positive"
-        )
+    if options.resamples < 2 or min(options.resampled_rows, options.rows or 500) < 500 or not options.prior > 0:
+        raise runner.UserError("--rows and --resampled-rows must be at least 500, --resamples 2, and --prior positive")
 
     import numpy as np
 
     import lr_nn
     from experiments import data
 
-    source = data.census(data.directory(options.data_dir, "census"))
-    source = drawn(source, options.rows, options.seed)
+    source = drawn(data.census(data.directory(options.data_dir, "census")), options.rows, options.seed)
     free = lr_nn.fit(lr_nn.logistic_regression(len(source.features)), *source.train)
-    along = [] if free.direction is None else np.flatnonzero(free.direction[0].w)
-    ending = {"status": str(free.status), "along": [source.features[i] for i in along]}
-    run.record(kind="unpenalised", steps=free.steps, **ending)
+    along = np.array(source.features)[free.direction[0].w[:, 0] != 0].tolist() if free.direction else []
+    run.record(kind="unpenalised", status=str(free.status), along=along, steps=free.steps)
     summary = fitted(source, options.prior)
-    for i, name in enumerate(summary.names):
-        numbers = {"coefficient": summary.coefficients, "standard_error": summary.standard_errors, "z": summary.z}
-        run.record(kind="coefficient", name=name, **{key: float(value[i, 0]) for key, value in numbers.items()})
-    judged = held_out(summary, source)
+    for name, row in zip(summary.names, summary.to_pandas().to_dict("records")):
+        run.record(kind="coefficient", name=name, **row)
+    beta, (x, y) = summary.coefficients[:, 0], source.test
+    judged = judging.held_out(1 / (1 + np.exp(-(x @ beta[:-1] + beta[-1]))), y)
     run.record(kind="test", **judged)
     errors = resampled(drawn(source, options.resampled_rows, options.seed), options)
     run.record(kind="bootstrap", **errors)
-    tell(run, source, ending, summary, judged, errors)
+    tell(run, source, str(free.status), along, summary, judged, errors)
 
 
 def drawn(source: Dataset, rows: int | None, seed: int) -> Dataset:
@@ -78,43 +74,21 @@ def drawn(source: Dataset, rows: int | None, seed: int) -> Dataset:
     return replace(source, train=train, test=test, features=features)
 
 
-def penalty_of(source: Dataset, prior: float) -> Any:
-    """The Gaussian prior as a penalty of the mean loss."""
-    import lr_nn
-
-    return lr_nn.penalties.l2(1 / (len(source.train.x) * prior**2))
-
-
 def fitted(source: Dataset, prior: float) -> Summary:
-    """The fit under the prior, and inference about its coefficients."""
+    """The fit under the prior, and inference about its named coefficients."""
     import lr_nn
     from lr_nn import inference
 
     net = lr_nn.logistic_regression(len(source.features))
-    solution: Solution = lr_nn.fit(net, *source.train, penalty=penalty_of(source, prior))
+    solution = lr_nn.fit(net, *source.train, penalty=penalty(source, prior))
     return inference.summary(solution, net, lr_nn.Batch(*source.train), names=source.features)
 
 
-def held_out(summary: Summary, source: Dataset) -> dict[str, Any]:
-    """Calibration by tenths of the test rows, with Wilson's intervals; ROC curve and its area; accuracy."""
-    import numpy as np
-    from scipy.stats import binomtest
-    from sklearn.metrics import roc_auc_score, roc_curve
+def penalty(source: Dataset, prior: float) -> Penalty:
+    """The Gaussian prior as a penalty of the mean loss."""
+    import lr_nn
 
-    (x, y), beta = source.test, summary.coefficients[:, 0]
-    p = 1 / (1 + np.exp(-(x @ beta[:-1] + beta[-1])))
-    tenths = np.array_split(np.argsort(p), 10)
-    tests = [binomtest(int(y[rows].sum()), len(rows)).proportion_ci(method="wilson") for rows in tenths]
-    false_positive, true_positive, _ = roc_curve(y, p)
-    return {
-        "predicted": [float(p[rows].mean()) for rows in tenths],
-        "measured": [float(y[rows].mean()) for rows in tenths],
-        "intervals": [[float(test.low), float(test.high)] for test in tests],
-        "auc": float(roc_auc_score(y, p)),
-        "accuracy": float(((p > 0.5) == y).mean()),
-        "majority": float(max(y.mean(), 1 - y.mean())),
-        "roc": np.interp(np.linspace(0, 1, 201), false_positive, true_positive).tolist(),
-    }
+    return lr_nn.penalties.l2(1 / (len(source.train.x) * prior**2))
 
 
 def resampled(source: Dataset, options: Options) -> dict[str, Any]:
@@ -124,36 +98,28 @@ def resampled(source: Dataset, options: Options) -> dict[str, Any]:
     import lr_nn
     from lr_nn import many
 
+    (x, y), net = source.train, lr_nn.logistic_regression(len(source.features))
     # The columns are badly conditioned: whole Hessians for every lane are faster than a factor that lanes share.
     settings = many.Settings(schedule="one_by_one")
-    net, penalty = lr_nn.logistic_regression(len(source.features)), penalty_of(source, options.prior)
-    samples = {"samples": options.resamples, "seed": options.seed}
-    bootstrap = lr_nn.bootstrap(net, *source.train, **samples, penalty=penalty, settings=settings)
-    x, y = source.train
+    drawing = {"samples": options.resamples, "seed": options.seed, "settings": settings}
+    found = lr_nn.bootstrap(net, x, y, penalty=penalty(source, options.prior), **drawing)
     people = np.where(np.isin(x, (0, 1)).all(axis=0), np.minimum(y @ x, (1 - y) @ x), len(x))
     return {
         "rows": len(x),
         "names": list(source.features),
         "wald": fitted(source, options.prior).standard_errors[:-1, 0].tolist(),
-        "bootstrap": bootstrap.standard_errors[:-1, 0].tolist(),
+        "bootstrap": found.standard_errors[:-1, 0].tolist(),
         "people": people.astype(int).tolist(),
-        "ended": int(bootstrap.ended.sum()),
     }
 
 
 def tell(
-    run: runner.Run,
-    source: Dataset,
-    ending: dict[str, Any],
-    summary: Summary,
-    judged: dict[str, Any],
-    errors: dict[str, Any],
+    run: runner.Run, source: Dataset, status: str, along: list[str], summary: Summary, judged: Any, errors: Any
 ) -> None:
     """The finding, the tables and the figures."""
     import numpy as np
 
-    gap = max(abs(p - m) for p, m in zip(judged["predicted"], judged["measured"]))
-    ratio, people = np.array(errors["bootstrap"]) / errors["wald"], np.array(errors["people"])
+    people, ratio = np.array(errors["people"]), np.divide(errors["bootstrap"], errors["wald"])
     groups = {
         f"at least {FEW} people of each income": people >= FEW,
         f"1 to {FEW - 1} of the rarer income": (people > 0) & (people < FEW),
@@ -162,117 +128,68 @@ def tell(
     groups = {name: those for name, those in groups.items() if those.any()}
     medians = ", ".join(f"{np.median(ratio[those]):.2f} ({name})" for name, those in groups.items())
     order = np.argsort(-abs(summary.z[:-1, 0]))
-    strongest = order[:2]
-    first, second = (
-        f"{said(summary.names[i])} multiplies the odds by {summary.odds_ratios[i, 0]:.2f} "
-        f"({' to '.join(f'{end:.3g}' for end in summary.odds_ratio_intervals[i, 0])})"
-        for i in strongest
-    )
+    ratios, ends = summary.odds_ratios[:, 0], summary.odds_ratio_intervals[:, 0]
+    odds = [f"{said(summary.names[i])}, by {ratios[i]:.3g} ({ends[i, 0]:.3g} to {ends[i, 1]:.3g})" for i in order[:3]]
     finding = (
-        f"Without a penalty the fit ends as {ending['status']}"
-        + (f", along {', '.join(ending['along'])}" if ending["along"] else "")
-        + f"; under the prior {first} and {second}. "
+        f"Without a penalty the fit ends as {status}"
+        + (f", along {', '.join(along)}" if along else "")
+        + f"; with a Gaussian prior the surest of the features multiply the odds: {odds[0]}, {odds[1]}, {odds[2]}. "
         f"On {len(source.test.y):,} people held out the area under the ROC curve is {judged['auc']:.3f}, the accuracy "
-        f"{judged['accuracy']:.1%} ({judged['majority']:.1%} without features), and in tenths of them the predicted "
-        f"share is off by at most {100 * gap:.1f} points. "
+        f"{judged['accuracy']:.1%} ({judged['majority']:.1%} without features), and the share predicted for a tenth of "
+        f"them is off by at most {100 * judged['largest_gap']:.1f} points. "
         f"The bootstrap's standard errors are at the median {medians} times Wald's."
     )
-    rows = [
-        (
-            summary.names[i],
-            f"{summary.coefficients[i, 0]:.3f}",
-            f"{summary.standard_errors[i, 0]:.3f}",
-            f"{summary.z[i, 0]:.1f}",
-            f"{summary.odds_ratios[i, 0]:.3g}",
-            *(f"{end:.3g}" for end in summary.odds_ratio_intervals[i, 0]),
-        )
-        for i in (*order, -1)
-    ]
-    columns = ("feature", "coef", "std\nerr", "z", "odds\nratio", "95 %\nfrom", "\nto")
-    notes = (
-        "numbers: for one standard deviation; levels: against " + ", ".join(source.references),
-        "sampling intervals of the penalised estimate, without the bias of its shrinkage",
-    )
-    table = Table(f"The {SHOWN} of the largest |z|", columns, rows[:SHOWN], notes)
-    whole = Table(f"All {len(rows)} coefficients", columns, rows, notes)
-    agreed = Table(
-        "The bootstrap's standard error over Wald's",
-        ("levels with", "coefficients", "least", "median", "largest"),
-        [
-            (name, f"{those.sum()}", *(f"{np.quantile(ratio[those], share):.2f}" for share in (0, 0.5, 1)))
-            for name, those in groups.items()
-        ],
-        (f"{errors['ended']} resamples of {errors['rows']:,} rows",),
-    )
-    pictures = draw(run, summary, order, judged, errors, groups)
+    notes = (judging.NOTE, "numbers: for one standard deviation; levels: against " + ", ".join(source.references))
+    table = judging.coefficients(summary, order[:SHOWN], f"The {SHOWN} of the largest |z|", notes)
+    whole = judging.coefficients(summary, [*order, -1], "In the order of |z|", notes)
     run.record(kind="finding", text=finding)
-    for each in (table, agreed):
-        run.print(each)
+    run.print(table)
     run.console.print(finding)
+    pairs = np.array([errors["wald"], errors["bootstrap"]])
+    pictures = tuple(draw(run, summary, order[:SHOWN], judged, {name: pairs[:, of] for name, of in groups.items()}))
     sections = [
         Section("Odds", tables=(table,), figures=pictures[:1]),
         Section("On people held out", figures=pictures[1:3]),
-        Section("Two standard errors", tables=(agreed,), figures=pictures[3:]),
-        Section("The coefficients", tables=(whole,)),
+        Section("Two standard errors", figures=pictures[3:]),
+        Section("All coefficients", tables=(whole,)),
     ]
     run.report("Who earns more than 50,000 dollars?", finding, sections)
 
 
-def draw(
-    run: runner.Run,
-    summary: Summary,
-    order: np.ndarray,
-    judged: dict[str, Any],
-    errors: dict[str, Any],
-    groups: dict[str, np.ndarray],
-) -> tuple[Figure, ...]:
+def draw(run: runner.Run, summary: Summary, shown: np.ndarray, judged: dict[str, Any], pairs: Any) -> Iterator[Figure]:
     """Odds ratios, calibration, ROC curve, standard errors."""
     import numpy as np
 
     from experiments import fit_figures
 
-    some, percent = order[:SHOWN], [f"{100 * share:.0f}" for share in judged["measured"]]
-    ratios, intervals = summary.odds_ratios[some, 0], summary.odds_ratio_intervals[some, 0]
-    names = [said(summary.names[i]) for i in some]
-    lowest, highest = names[int(ratios.argmin())], names[int(ratios.argmax())]
-    wald, bootstrap = np.array(errors["wald"]), np.array(errors["bootstrap"])
-    return (
-        run.figure(
-            "odds",
-            fit_figures.forest(names, ratios, intervals, "odds ratio and its 95 % interval"),
-            alt=f"The odds ratios of {len(some)} features with intervals, from {ratios.min():.2g} for {lowest} to "
-            f"{ratios.max():.2g} for {highest}.",
-            caption=f"The {len(some)} coefficients furthest from zero in standard errors. Right of 1 the odds of a "
-            "high income grow. Numbers: for one standard deviation; levels: against the most frequent one.",
-            wide=True,
-        ),
-        run.figure(
-            "calibration",
-            fit_figures.calibration(*(np.array(judged[name]) for name in ("predicted", "measured", "intervals"))),
-            alt=f"Measured against predicted shares of ten groups; measured are {', '.join(percent)} per cent.",
-            caption="A tenth of the people held out a point, in the order of their predicted probability, with the "
-            "95 % interval of the measured share. On the line prediction and measurement are equal.",
-        ),
-        run.figure(
-            "roc",
-            fit_figures.roc(np.linspace(0, 1, len(judged["roc"])), np.array(judged["roc"]), judged["auc"]),
-            alt=f"The ROC curve on the people held out; the area below it is {judged['auc']:.3f}.",
-            caption="What share of the high incomes is found, against the share of the low ones that is taken for "
-            "them, over all thresholds. The diagonal is a guess.",
-        ),
-        run.figure(
-            "errors",
-            fit_figures.agreement(
-                {name: (wald[those], bootstrap[those]) for name, those in groups.items()},
-                "standard error by Wald",
-                "standard error by the bootstrap",
-            ),
-            alt="Standard errors by the bootstrap against those of Wald: on the line where many people decide, far "
-            "below it for levels whose people all have one income.",
-            caption=f"A point a coefficient, on {errors['rows']:,} rows. A level whose people all have one income has "
-            "it in every resample: the bootstrap sees no doubt where Wald, at the shape of the likelihood, sees much.",
-            wide=True,
-        ),
+    names, ratios = [said(summary.names[i]) for i in shown], summary.odds_ratios[shown, 0]
+    yield run.figure(
+        "odds",
+        fit_figures.forest(names, ratios, summary.odds_ratio_intervals[shown, 0], "odds ratio and its 95 % interval"),
+        alt=f"{len(names)} odds ratios with intervals, from {ratios.min():.2g}, {names[ratios.argmin()]}, to "
+        f"{ratios.max():.2g}, {names[ratios.argmax()]}.",
+        caption=f"The {len(names)} of the largest |z|. Right of 1 the odds of a high income grow.",
+        wide=True,
+    )
+    yield run.figure(
+        "calibration",
+        fit_figures.calibration(*(np.array(judged[name]) for name in ("predicted", "measured", "intervals"))),
+        alt="Ten points on the diagonal, measured at " + ", ".join(f"{m:.0%}" for m in judged["measured"]) + ".",
+        caption="A point is a tenth of the people held out, with the 95 % interval of its share of high incomes.",
+    )
+    yield run.figure(
+        "roc",
+        fit_figures.roc(np.linspace(0, 1, len(judged["roc"])), np.array(judged["roc"]), judged["auc"]),
+        alt=f"A ROC curve that encloses an area of {judged['auc']:.3f}.",
+        caption="High incomes that are found, against low ones taken for them, over all thresholds.",
+    )
+    yield run.figure(
+        "errors",
+        fit_figures.agreement(pairs, "standard error by Wald", "standard error by the bootstrap"),
+        alt="Pairs of standard errors: near the diagonal, but far below it for levels whose people have one income.",
+        caption="A point is a coefficient. A level whose people all have one income has it in every resample: the "
+        "bootstrap sees no doubt where the shape of the likelihood leaves much.",
+        wide=True,
     )
 
 

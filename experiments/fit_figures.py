@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments.figures import COLOURS, FAINT, HALF, INK, STYLES, WIDE, styled
 
@@ -32,9 +33,7 @@ def forest(names: Sequence[str], ratios: np.ndarray, intervals: np.ndarray, x: s
         axes.plot(ratios[i], at, MARKERS[side], color=COLOURS[side], markersize=6)
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _plain(axes.xaxis)
     axes.set_yticks(range(len(ratios)), [names[i] for i in np.argsort(ratios)])
     axes.set_ylim(-0.7, len(ratios) - 0.3)
     axes.set_xlabel(x)
@@ -71,20 +70,17 @@ def roc(false_positive: np.ndarray, true_positive: np.ndarray, area: float) -> F
 
 
 @styled
-def agreement(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], x: str, y: str) -> Figure:
-    """Named groups of positive pairs on logarithmic axes, with the line on which both agree."""
+def agreement(groups: Mapping[str, np.ndarray], x: str, y: str) -> Figure:
+    """Named groups of positive pairs (2, m) on logarithmic axes, with the line on which both agree."""
     figure = Figure(figsize=(WIDE, 5.2))
     axes = figure.subplots()
-    values = np.concatenate([each for pair in groups.values() for each in pair])
+    values = np.concatenate(list(groups.values()), axis=1)
     ends = [values.min(), values.max()]
     axes.plot(ends, ends, color=INK, linewidth=0.8, label="equal")
     for (name, (across, up)), colour, marker in zip(groups.items(), COLOURS, MARKERS):
         axes.plot(across, up, marker, color=colour, markersize=6, alpha=0.75, markeredgewidth=0, label=name)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.axes.set(xscale="log", yscale="log")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter(NullFormatter())
+    axes.set(xscale="log", yscale="log")
+    _plain(axes.xaxis, axes.yaxis)
     axes.set_xlabel(x)
     axes.set_title(y)
     axes.legend(loc="upper left")
@@ -100,7 +96,10 @@ def path(
     error: np.ndarray,
     choices: Choices,
 ) -> Figure:
-    """Weights (t, d) along t strengths, some of them named, beside the score with a band of one standard error."""
+    """Weights (t, d) along t strengths, some of them named, beside the score with a band of one standard error.
+
+    Weights and scores far above those of the choices leave the picture.
+    """
     figure = Figure(figsize=(WIDE, 4.8))
     left, right = figure.subplots(1, 2)
     for j in set(range(weights.shape[1])) - set(named):
@@ -108,22 +107,19 @@ def path(
     for (j, name), colour, style in zip(named.items(), COLOURS, STYLES):
         left.plot(strengths, weights[:, j], style, color=colour, label=name)
     right.fill_between(strengths, score - error, score + error, color=COLOURS[0], alpha=0.18, linewidth=0)
-    right.plot(strengths, score, color=COLOURS[0], label="mean, ± one standard error")
+    right.plot(strengths, score, color=COLOURS[0], label="mean ± 1 s.e.")
     for axes in (left, right):
-        axes.axvline(choices.best, color=INK, linewidth=1, label="lowest mean" if axes is right else None)
-        axes.axvline(
-            choices.simplest,
-            color=INK,
-            linewidth=1,
-            linestyle="--",
-            label="strongest within one standard error" if axes is right else None,
-        )
+        labels = ("lowest mean", "strongest within 1 s.e.") if axes is right else (None, None)
+        for at, style, label in zip(choices, STYLES, labels):
+            axes.axvline(at, color=INK, linewidth=1, linestyle=style, label=label)
         axes.set_xscale("log")
         axes.set_xlabel("strength λ")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), fontsize=10)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1.06), ncols=2, fontsize=10, columnspacing=1)
+    limit = 2.2 * abs(weights[strengths == choices.best]).max()
+    left.set_ylim(max(-limit, 1.1 * weights.min()), min(limit, 1.1 * weights.max()))
     left.set_title("weights")
     right.set_title("held-out loss")
-    right.set_ylim(0, 1.1 * min(score.max() + error.max(), 4 * score.min()))
+    right.set_ylim(0, 1.1 * min((score + error).max(), 4 * score.min()))
     return figure
 
 
@@ -138,12 +134,8 @@ def choices(groups: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], bar
             if size == chosen:
                 axes.plot(size, score, "o", markersize=15, markerfacecolor="none", markeredgecolor=INK)
     axes.axhline(bar, color=INK, linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axis.set_minor_formatter(NullFormatter())
+    axes.set(xscale="log", yscale="log")
+    _plain(axes.xaxis, axes.yaxis)
     axes.set_xlabel(x)
     axes.set_title("held-out error (%)")
     figure.legend(loc="outside upper left", ncols=len(groups))
@@ -164,3 +156,11 @@ def strips(values: Mapping[str, np.ndarray], title: str) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_title(title)
     return figure
+
+
+def _plain(*logarithmic: Axis) -> None:
+    """Ticks at 1, 2, 5, 10, ..., in plain numbers."""
+    for axis in logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_minor_locator(NullLocator())
