@@ -101,8 +101,8 @@ def resampled(source: Dataset, options: Options) -> dict[str, Any]:
     (x, y), net = source.train, lr_nn.logistic_regression(len(source.features))
     # The columns are badly conditioned: whole Hessians for every lane are faster than a factor that lanes share.
     settings = many.Settings(schedule="one_by_one")
-    drawing = {"samples": options.resamples, "seed": options.seed, "settings": settings}
-    found = lr_nn.bootstrap(net, x, y, penalty=penalty(source, options.prior), **drawing)
+    prior = penalty(source, options.prior)
+    found = lr_nn.bootstrap(net, x, y, samples=options.resamples, seed=options.seed, penalty=prior, settings=settings)
     people = np.where(np.isin(x, (0, 1)).all(axis=0), np.minimum(y @ x, (1 - y) @ x), len(x))
     return {
         "rows": len(x),

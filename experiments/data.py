@@ -231,10 +231,10 @@ def directory(option: Path | None, dataset: str) -> Path:
     folder = option or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     how = (
         f"pass --data-dir FOLDER or set the environment variable {VARIABLE}; "
-        "the default data (--data digits) come with scikit-learn and need no folder"
+        "the data of scikit-learn, such as the ladder's --data digits, need no folder"
     )
     if folder is None:
-        raise UserError(f"--data {dataset} reads files from a data directory, and none is set: {how}")
+        raise UserError(f"the {dataset} data are read from a data directory, and none is set: {how}")
     if not folder.is_dir():
         raise UserError(f"the data directory {folder} does not exist: {how}")
     return folder

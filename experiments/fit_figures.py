@@ -124,8 +124,8 @@ def path(
 
 
 @styled
-def choices(groups: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], bar: float, chosen: int, x: str) -> Figure:
-    """Named groups of (sizes, scores, standard errors), the bar of the best, and a ring around the chosen size."""
+def choices(groups: Mapping[str, np.ndarray], bar: float, chosen: int, x: str) -> Figure:
+    """Named groups (3, m) of sizes, scores and standard errors, a bar for the scores, a ring around the chosen size."""
     figure = Figure(figsize=(HALF, 4.8))
     axes = figure.subplots()
     for (name, (sizes, scores, errors)), colour, style, marker in zip(groups.items(), COLOURS, STYLES, MARKERS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from experiments.report import Table
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NOTE = "intervals of the penalised estimate, without the bias of its shrinkage"
 
 
-def coefficients(summary: Summary, which: Sequence[int], title: str, notes: tuple[str, ...]) -> Table:
+def coefficients(summary: Summary, which: Iterable[int], title: str, notes: tuple[str, ...]) -> Table:
     """Some coefficients of one output with their tests, and their odds ratios with intervals."""
     rows = []
     for i in which:

@@ -50,7 +50,7 @@ def main(options: Options, run: runner.Run) -> None:
     found: dict[str, tuple[Path, CrossValidation]] = {}
     top = lr_nn.many.largest_strength(net, x, y)
     for name, penalty, ends in (("L1", lr_nn.penalties.l1, (1, 1e-3)), ("L2", lr_nn.penalties.l2, (10, 1e-4))):
-        along = penalty(np.geomspace(*(top * end for end in ends), options.strengths))
+        along = penalty(top * np.geomspace(*ends, options.strengths))
         path = lr_nn.regularization_path(net, x, y, penalty=along)
         folds = lr_nn.cross_validate(net, x, y, penalty=along, folds=options.folds, seed=options.seed)
         run.record(kind="path", penalty=name, strengths=path.strengths, coefficients=path.coefficients[:, :, 0])
