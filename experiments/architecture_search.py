@@ -1,4 +1,4 @@
-"""How many layers, and how wide? Cross-validation chooses, all folds in one call.
+"""How many layers, and how wide? Cross-validation chooses, all folds at once.
 
 Networks of a grid of depths and widths learn scikit-learn's digits. Of every architecture `lr_nn.train_many` trains all
 folds and seeds at once: they share the rows, and a fold is a weight of zeros on those that it leaves out. The fewest
