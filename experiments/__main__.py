@@ -16,10 +16,13 @@ from experiments import runner
 
 # Name on the command line -> module. What it asks is the first line of the module's docstring.
 EXPERIMENTS = {
+    "architecture_search": "experiments.architecture_search",
+    "census": "experiments.census",
     "hard_examples": "experiments.hard_examples",
     "ladder": "experiments.ladder",
     "noise_scale": "experiments.noise_scale",
     "outliers": "experiments.outliers",
+    "paths": "experiments.paths",
     "private_training": "experiments.private_training",
     "regularization": "experiments.regularization",
     "solvers": "experiments.solvers",
