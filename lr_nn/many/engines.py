@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,11 +25,10 @@ SLOTS = 512
 
 
 class Table(NamedTuple):
-    """`x` where lanes are solved: (n, d), and in float32 too; or (·, n, d), and which of them is whose."""
+    """`x` where lanes are solved: (n, d), and in float32 too; or that of each lane, (m, n, d)."""
 
     x: jax.Array
     narrow: Any
-    owner: Any
 
 
 class Found(NamedTuple):
@@ -63,7 +62,7 @@ def stacked(lanes: Lanes, ids: np.ndarray, table: Table, tol: float) -> schedule
     theta = np.concatenate([np.broadcast_to(leaf, (len(ids), leaf.shape[1])) for leaf in leaves], axis=1)
     ceiling = np.broadcast_to(tol * achievable(np.asarray(excess), np.asarray(far)), len(ids))
     objective = OneLayer(table.x, y, share, offset, l2, l1, net)
-    owner = jnp.asarray(table.owner)
+    owner = jnp.arange(len(ids))
     return schedule.Stack(objective, table.narrow, owner, jnp.asarray(theta), jnp.asarray(ceiling))
 
 
@@ -85,20 +84,18 @@ def small(stack: schedule.Stack, max_steps: int, order: str) -> Found:
     """Lanes that are small, by `solvers.lane`, in one of the orders of `solvers.schedule`."""
     solve = lane.proximal if (np.asarray(stack.objective.l1) > 0).any() else lane.smooth
     ran = schedule.ORDERS[order](stack, jnp.asarray(max_steps), solve, SLOTS)
-    return judged(ran.report, stack.ceiling, int(ran.computed), max_steps, stack.pick)
+    return judged(stack, ran.report, int(ran.computed), max_steps)
 
 
-def judged(
-    report: lane.Report, ceiling: jax.Array, computed: int, max_steps: int, pick: Callable[[Any], lane.Lane]
-) -> Found:
+def judged(stack: schedule.Stack, report: lane.Report, computed: int, max_steps: int) -> Found:
     """The report in NumPy; lanes without a certificate go through `fit`'s solvers, which say what is the matter."""
     theta, cost, gradient_norm, bound, steps = (np.array(each) for each in report)
-    good = bound <= np.asarray(ceiling)
+    good = bound <= np.asarray(stack.ceiling)
     status = np.where(good, Status.converged, Status.max_steps).astype(np.int8)
     message = np.full(len(theta), "", object)
     found = Found(theta, status, steps, cost, gradient_norm, bound, message, {}, computed)
     for i in np.flatnonzero(~good):
-        alone(found, i, pick(i), max_steps, "auto")
+        alone(found, i, stack, stack.start[i], max_steps, "auto")
     return found
 
 
@@ -109,22 +106,20 @@ def each(stack: schedule.Stack, max_steps: int, solver: str, chained: bool) -> F
     cost, gradient_norm, bound = (np.full(m, np.inf) for _ in range(3))
     found = Found(np.zeros((m, p)), status, steps, cost, gradient_norm, bound, np.full(m, "", object), {}, 0)
     for i in range(m):
-        one = stack.pick(i)
-        if chained and i > 0 and status[i - 1] == Status.converged:
-            one = one._replace(start=jnp.asarray(found.theta[i - 1]))
-        alone(found, i, one, max_steps, solver)
+        after = chained and i > 0 and status[i - 1] == Status.converged
+        alone(found, i, stack, jnp.asarray(found.theta[i - 1]) if after else stack.start[i], max_steps, solver)
     return found._replace(computed=int(steps.sum()))
 
 
-def alone(found: Found, i: Any, one: lane.Lane, max_steps: int, solver: str) -> None:
-    """Lane i by one of `fit`'s solvers, written into what was found."""
-    objective = one.objective
+def alone(found: Found, i: Any, stack: schedule.Stack, start: jax.Array, max_steps: int, solver: str) -> None:
+    """Lane i from θ by one of `fit`'s solvers, written into what was found."""
+    objective = stack.problem(i)
     penalty = Penalty(float(objective.l1), float(objective.l2))
-    if not jnp.isfinite(objective.x).all():
+    if stack.narrow is None and not jnp.isfinite(objective.x).all():
         found.status[i], found.message[i] = Status.non_finite, "x of this lane is not finite"
         found.theta[i] = found.cost[i] = found.gradient_norm[i] = found.certificate[i] = np.nan
         return
-    solution = solved(objective, one.start, penalty, float(one.ceiling), max_steps, solver)
+    solution = solved(objective, start, penalty, float(stack.ceiling[i]), max_steps, solver)
     found.theta[i] = np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(solution.params)])
     for name in ("status", "steps", "cost", "gradient_norm", "certificate", "message"):
         getattr(found, name)[i] = getattr(solution, name)
@@ -154,20 +149,12 @@ def together(
         report, theta = products.report(loss, bias, group, state), state.theta
         report = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), report)
 
-        pick = partial(_member, heads, chain, l2.reshape(-1), start.reshape(len(flat), -1))
+        objective, start = replace(heads.objective, l2=l2.reshape(-1)), start.reshape(len(flat), -1)
+        stack = schedule.Stack(objective, heads.narrow, jnp.asarray(chain), start, heads.ceiling[chain])
         bound = np.array(report.bound)
         for i in np.flatnonzero(np.asarray(l2).reshape(-1) == 0):
-            bound[i] = _unpenalised(pick(i).objective, report.theta[i])
-        computed = int(state.steps.max()) * some.size
-        ceiling = heads.ceiling[chain]
-        yield flat, judged(report._replace(bound=bound), ceiling, computed, max_steps, pick)
-
-
-def _member(heads: schedule.Stack, chain: np.ndarray, l2: jax.Array, start: jax.Array, i: Any) -> lane.Lane:
-    """Lane i of the chains, a problem by itself."""
-    head = heads.pick(chain[i])
-    objective, narrow = (replace(each, l2=l2[i].astype(each.x.dtype)) for each in (head.objective, head.narrow))
-    return lane.Lane(objective, narrow, head.columns, start[i], head.ceiling)
+            bound[i] = _unpenalised(stack.problem(i), report.theta[i])
+        yield flat, judged(stack, report._replace(bound=bound), int(state.steps.max()) * some.size, max_steps)
 
 
 def _group(heads: schedule.Stack, table: Table, t: int) -> products.Group:

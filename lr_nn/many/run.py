@@ -159,7 +159,7 @@ def _table(lanes: Lanes, device: jax.Device) -> Table:
     with jax.enable_x64(True), jax.default_device(device):
         x = np.asarray(lanes.x)
         check.finite("x", x)
-        return Table(placed(x, np.dtype(np.float64)), placed(x, np.dtype(np.float32)), np.zeros(1, int))
+        return Table(placed(x, np.dtype(np.float64)), placed(x, np.dtype(np.float32)))
 
 
 def _solve(
@@ -167,7 +167,7 @@ def _solve(
 ) -> Iterator[tuple[np.ndarray, Found]]:
     flat, tol, most = ids.reshape(-1), settings.tol, settings.max_steps
     if table is None:
-        table = Table(jnp.asarray(lanes.take("x", flat), float), None, np.arange(len(flat)))
+        table = Table(jnp.asarray(lanes.take("x", flat), float), None)
     if engine == "products":
         yield from engines.together(lanes, ids, table, tol, most)
     elif engine == "each":

@@ -20,27 +20,42 @@ REFILL = 0.25
 
 
 class Stack(NamedTuple):
-    """Lanes in one set of arrays. Those of the objective have a leading axis, of the lanes or, where shared, of 1.
+    """m lanes in one set of arrays, where what several share stands once.
 
-    Its `x` is (n, d), shared and given in float32 as `narrow`, or (·, n, d), and `tables` (m,) says which is whose.
-    `start` (m, p), `ceiling` (m,).
+    `objective` has leaves with a leading axis: strengths one for each lane, or one for all; `y`, `share`, `offset` and
+    `x` one for each owner, or one for all; and lane i is that of `owner[i]`. An `x` without such an axis, (n, d), is
+    given in float32 as `narrow`, too. `start` (m, p), `ceiling` (m,).
     """
 
     objective: OneLayer
     narrow: jax.Array | None
-    tables: jax.Array
+    owner: jax.Array
     start: jax.Array
     ceiling: jax.Array
 
     def pick(self, i: Any) -> Lane:
         """Lane i."""
-        stacked = self.objective
-        x = stacked.x if self.narrow is not None else stacked.x[self.tables[i]]
-        few = replace(stacked, x=stacked.l2)  # in the place of x, which is not indexed as the others
-        objective = replace(jax.tree.map(lambda leaf: leaf[i if len(leaf) > 1 else 0], few), x=x)
+        objective = self.problem(i)
         narrow = objective if self.narrow is None else replace(objective, x=self.narrow)
         columns = lane.columns_of(narrow.x, objective.net)
         return Lane(objective, lane.narrowed(narrow), columns, self.start[i], self.ceiling[i])
+
+    def problem(self, i: Any) -> OneLayer:
+        """The cost of lane i, for a solver that needs no more."""
+        whole, owner = self.objective, self.owner[i]
+
+        def of(leaf: jax.Array | None, j: Any) -> Any:
+            return None if leaf is None else leaf[j if len(leaf) > 1 else 0]
+
+        return replace(
+            whole,
+            x=of(whole.x, owner) if self.narrow is None else whole.x,
+            y=of(whole.y, owner),
+            share=of(whole.share, owner),
+            offset=of(whole.offset, owner),
+            l2=of(whole.l2, i),
+            l1=of(whole.l1, i),
+        )
 
 
 class Ran(NamedTuple):
