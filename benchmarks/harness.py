@@ -28,6 +28,8 @@ PACKAGES = (
     "opacus",
     "glum",
     "skglm",
+    "celer",
+    "joblib",
 )
 
 

@@ -76,6 +76,7 @@ def test_a_queue_takes_the_steps_of_each_lane_and_few_more(monkeypatch):
     assert (queued.steps == alone.steps).all() and (beside.steps == alone.steps).all()
     assert alone.steps.sum() <= alone.lane_steps <= 1.2 * alone.steps.sum()
     assert queued.steps.sum() <= queued.lane_steps < 0.8 * beside.lane_steps
+    assert queued.saved_steps == beside.lane_steps - queued.lane_steps > 0 == beside.saved_steps
     np.testing.assert_allclose(queued.coefficients, alone.coefficients, rtol=1e-6, atol=1e-9)
 
 
@@ -177,6 +178,8 @@ def test_progress_is_told_and_its_errors_reach_the_caller():
     told = []
     lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2), progress=told.append)
     assert [each.done for each in told] == sorted(each.done for each in told) and told[-1] == (M, M, 0)
+    with lr_nn.training.bar("fits") as progress:
+        lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2), progress=progress)
 
     def stop(_):
         raise KeyboardInterrupt

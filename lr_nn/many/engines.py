@@ -96,7 +96,7 @@ def judged(stack: schedule.Stack, report: lane.Report, computed: int, max_steps:
     found = Found(theta, status, steps, cost, gradient_norm, bound, message, {}, computed)
     for i in np.flatnonzero(~good):
         alone(found, i, stack, stack.start[i], max_steps, "auto")
-    return found
+    return found._replace(computed=computed + int(found.steps[~good].sum()))
 
 
 def each(stack: schedule.Stack, max_steps: int, solver: str, chained: bool) -> Found:

@@ -36,6 +36,16 @@ class Progress(NamedTuple):
     lanes: int
     failed: int
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Lanes done, and of how many."""
+        return self.done, self.lanes
+
+    @property
+    def told(self) -> str:
+        """How many did not converge."""
+        return f"{self.failed:,} did not converge" if self.failed else ""
+
 
 @dataclass(frozen=True)
 class Settings:

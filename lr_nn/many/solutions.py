@@ -39,6 +39,11 @@ class Solutions(Solution):
         """The number of lanes."""
         return len(np.asarray(self.status))
 
+    @property
+    def saved_steps(self) -> int:
+        """Lane steps that all lanes side by side would have taken, and these did not."""
+        return int(np.max(self.steps)) * len(self) - self.lane_steps
+
     def lane(self, i: int) -> Solution:
         """Lane i as `fit` would return it."""
         own = {name: np.asarray(getattr(self, name))[i] for name in COLUMNS}
