@@ -93,8 +93,9 @@ def admit_rows(net: Network, batch: Batch, lanes: tuple[int, ...] = ()) -> tuple
     weight = np.ones(n) if batch.weight is None else _axes("weight", batch.weight, 1, lanes)
     if weight.shape[-1] != n:
         raise ValueError(f"weight must have shape ({n},), one a row of x; got {weight.shape}")
-    for lane in weight.reshape(-1, n):
-        check.weights(lane, n, np.float32)
+    check.require("weight", weight.reshape(-1), check.is_not_negative, "finite and not negative")
+    if not (weight > 0).any(axis=-1).all():
+        raise ValueError("weight is zero for every example of a fit; at least one must be positive")
     offset = batch.offset
     if offset is not None:
         offset = check.numeric("offset", offset)

@@ -23,8 +23,8 @@ from lr_nn.solvers.problem import placed
 from lr_nn.types import Status
 
 ENGINES = (*schedule.ORDERS, "products", "each")
-# Lanes are small up to so many parameters, and so many numbers, which stay in the cache of a core.
-FEW, NUMBERS = 100, 2**18
+# Lanes are small up to so many parameters, and so many numbers.
+FEW, NUMBERS = 100, 2**20
 # Each worker has so many turns, if there are lanes enough: progress is seen, and nobody waits long for the last.
 TURNS = 8
 
