@@ -90,8 +90,6 @@ CLAIMS: dict[str, tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = {
         ("1,000 bootstrap fits, 569 × 30", "bootstrap", BOOTSTRAP, FROM_NUMPY, JOBLIB),
         ("5 folds × 100 penalties, adult", "folds", FOLDS, "lr_nn.cross_validate", ()),
         ("L1 path of 50, adult 32,561 × 108", "paths", "adult 32,561 x 108", PATH, ()),
-        ("L1 path of 50, 2,000 × 5,000", "wide_paths", "2,000 x 5,000", PATH, ()),
-        ("the same, no intercept", "no_intercept", "2,000 x 5,000, no intercept", PATH, ()),
     ),
 }
 
