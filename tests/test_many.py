@@ -66,9 +66,10 @@ def test_schedules_find_the_same(schedule, l2):
 def test_a_queue_takes_the_steps_of_each_lane_and_few_more(monkeypatch):
     monkeypatch.setattr(many.engines, "SLOTS", 4)
     net, m = NETS["logistic"], 40
-    x = RNG.standard_normal((m, N, D)) * np.geomspace(0.1, 30, m)[:, None, None]
-    y = (RNG.random((m, N)) < 1 / (1 + np.exp(-x[:, :, 0]))).astype(float)
-    penalty = penalties.l2(np.geomspace(1e-1, 1e-5, m))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((m, N, D)) * np.geomspace(0.1, 10, m)[:, None, None]
+    y = (rng.random((m, N)) < 1 / (1 + np.exp(-x[:, :, 0]))).astype(float)
+    penalty = penalties.l2(np.geomspace(1e-1, 1e-4, m))
     alone = lr_nn.fit_many(net, x, y, penalty=penalty)
     queued = lr_nn.fit_many(net, x, y, penalty=penalty, schedule="queue")
     beside = lr_nn.fit_many(net, x, y, penalty=penalty, schedule="side_by_side", devices=jax.devices()[:1])
