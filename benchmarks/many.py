@@ -8,84 +8,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import jax
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 import lr_nn
-from benchmarks import harness, many_peers
-from benchmarks.fit_data import census, drawn, largest_l1
-from benchmarks.harness import interleave, relative
+from benchmarks import harness, many_paths, many_peers
+from benchmarks.fit_data import census
+from benchmarks.harness import relative
+from benchmarks.many_measure import Rows, Runs, costs, loosest, measured
 from lr_nn import penalties
 from lr_nn.many import Settings
 
-GAP, PATH_GAP, GRADIENT = 1e-10, 1e-8, 1e-6
-TOLERANCES = tuple(10.0**-k for k in range(3, 14))
+GAP, GRADIENT = 1e-10, 1e-6
 SOLVERS = ("newton-cholesky", "lbfgs")
 # A competitor is tuned on so many of the models.
 TUNED_ON = 200
 OURS, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", "plain vmap of the same solver, one call"
-
-Rows = list[dict[str, Any]]
-Runs = dict[str, Callable[[], Any]]
-
-
-def costs(x: Any, y: Any, share: Any, strengths: Any, found: np.ndarray) -> Any:
-    """J of every model (m, d + 1) in float64: x (m, n, d) or (n, d), share (m, n) or (n,)."""
-    w, b = found[:, :-1], found[:, -1:]
-    eta = np.einsum("mnd,md->mn" if x.ndim == 3 else "nd,md->mn", x, w) + b
-    loss = np.logaddexp(0, eta) - y * eta
-    return (share * loss).sum(axis=1) + strengths / 2 * (w * w).sum(axis=1)
-
-
-def loosest(solve: Callable[[float], Any], enough: Callable[[Any], bool], first: float = 1e-3) -> float | None:
-    """The loosest tolerance of the grid, from `first` on, at which what is found is enough."""
-    grid = (tolerance for tolerance in TOLERANCES if tolerance <= 1.1 * first)
-    return next((tolerance for tolerance in grid if enough(solve(tolerance))), None)
-
-
-def measured(case: str, runs: Runs, baseline: str, rounds: int, **facts: Any) -> Rows:
-    """A row for each competitor, times relative to `baseline`; the first call of that with its compilation apart."""
-    jax.clear_caches()
-    began = time.perf_counter()
-    runs[baseline]()
-    first = time.perf_counter() - began
-    seconds = interleave(runs, rounds)
-    unit = float(np.median(seconds[baseline]))
-    return [
-        {
-            "case": case,
-            "competitor": name,
-            **relative(seconds[name], seconds[baseline]),
-            "ratios": [float(f"{ratio:.4g}") for ratio in seconds[name] / seconds[baseline]],
-            "rounds": rounds,
-            **({"first_call": round(first / unit, 2)} if name == baseline else {}),
-            **facts,
-        }
-        for name in runs
-    ]
-
-
-def fastest(solve: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
-    """The better of one thread and two."""
-
-    def limited(threads: int) -> Any:
-        with threadpool_limits(threads):
-            return solve()
-
-    seconds = {}
-    for threads in (1, 2):
-        began = time.perf_counter()
-        limited(threads)
-        seconds[threads] = time.perf_counter() - began
-    best = min(seconds, key=lambda threads: seconds[threads])
-    return partial(limited, best), best
 
 
 def groups(difficult: bool, rounds: int, small: bool) -> Rows:
@@ -193,59 +134,6 @@ def folds(rounds: int, small: bool) -> Rows:
     return measured(case, runs, "lr_nn.cross_validate", max(3, rounds // 7), gradient=GRADIENT, tolerances=tolerances)
 
 
-def paths(rounds: int, small: bool) -> Rows:
-    """L1 paths of 50 penalties on the census data, from what leaves nothing to a hundredth of it."""
-    x, y = census()
-    x, y = (x[:2000], y[:2000]) if small else (x, y)
-    return _path(f"adult {len(x):,} x {x.shape[1]}", x, y, True, rounds, {"skglm": 1e-5, "glum": 1e-4})
-
-
-def wide_paths(bias: bool, rounds: int, small: bool) -> Rows:
-    """The same on more columns than rows; celer has no intercept."""
-    n, d = (200, 500) if small else (2_000, 5_000)
-    case = f"{n:,} x {d:,}" + ("" if bias else ", no intercept")
-    return _path(case, *drawn(n, d, active=30), bias, rounds, {"skglm": 1e-6, "glum": 1e-4, "celer": 1e-5})
-
-
-def _path(case: str, x: np.ndarray, y: np.ndarray, bias: bool, rounds: int, first: dict[str, float]) -> Rows:
-    top = largest_l1(x, y) if bias else float(np.abs(x.T @ (y - 0.5)).max() / len(y))
-    strengths = top * np.geomspace(1, 1e-2, 50)
-    net = lr_nn.Network((x.shape[1], 1), (), lr_nn.losses.bernoulli, bias=bias)
-
-    def cost(found: np.ndarray) -> np.ndarray:
-        share = np.full(len(y), 1 / len(y))
-        return costs(x, y, share, 0 * strengths, found) + strengths * np.abs(found[:, :-1]).sum(axis=1)
-
-    def ours(tolerance: float) -> np.ndarray:
-        settings = Settings(tol=tolerance)
-        path = lr_nn.regularization_path(net, x, y, penalty=penalties.l1(strengths), settings=settings)
-        found = path.coefficients[:, :, 0]
-        return found if bias else np.concatenate([found, np.zeros((len(found), 1))], axis=1)
-
-    best = cost(ours(1e-12))
-    tolerance = PATH_GAP / np.log(2)
-    assert (cost(ours(tolerance)) - best <= PATH_GAP).all(), "ours misses the gap"
-    runs: Runs = {"lr_nn.regularization_path": partial(ours, tolerance)}
-    tolerances: dict[str, float | None] = {}
-    peers: dict[str, many_peers.Path] = (
-        {"skglm": many_peers.skglm, "glum": many_peers.glum} if bias else {"celer": many_peers.celer}
-    )
-    for name, peer in peers.items():
-        if not find_spec(name):
-            continue
-
-        def enough(found: np.ndarray) -> bool:
-            return bool((cost(found) - best <= PATH_GAP).all())
-
-        tolerance = loosest(partial(peer, x, y, strengths), enough, first[name])  # looser ones are known to fail
-        tolerances[name] = tolerance
-        if tolerance is not None:
-            solve, threads = fastest(partial(peer, x, y, strengths, tolerance))
-            runs[f"{name}, warm starts, {threads} thread{'s' * (threads > 1)}"] = solve
-    rounds = max(3, rounds // 7)
-    return measured(case, runs, "lr_nn.regularization_path", rounds, gap=PATH_GAP, tolerances=tolerances)
-
-
 def errors(rounds: int, small: bool) -> Rows:
     """Standard errors of all models, on top of their fits."""
     m, n, d = (40 if small else 2000), 500, 20
@@ -312,9 +200,9 @@ SECTIONS: dict[str, harness.Section] = {
     "mixed": (partial(groups, True), "The same, of very different difficulty"),
     "bootstrap": (bootstrap, "Bootstrap fits, ridge, gap of 1e-10"),
     "folds": (folds, "Cross-validation, all gradients within 1e-6"),
-    "paths": (paths, "L1 paths of 50 penalties, gap of 1e-8"),
-    "wide_paths": (partial(wide_paths, True), "L1 paths, more columns than rows"),
-    "no_intercept": (partial(wide_paths, False), "L1 paths without an intercept"),
+    "paths": (many_paths.paths, "L1 paths of 50 penalties, gap of 1e-8"),
+    "wide_paths": (partial(many_paths.wide_paths, True), "L1 paths, more columns than rows"),
+    "no_intercept": (partial(many_paths.wide_paths, False), "L1 paths without an intercept"),
     "errors": (errors, "Standard errors of all models; time relative to the fits alone"),
     "labels": (labels, "A thousand labels on one table; time relative to five minutes"),
 }

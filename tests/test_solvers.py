@@ -182,7 +182,7 @@ def test_coordinate_descent_ends_where_the_subgradient_of_the_model_vanishes(flo
     objective, theta = problem(name, l1=0.05)
     point = objective.at(theta)
     narrow = jax.tree.map(lambda a: a.astype(jnp.float32), objective)
-    blocks = proximal.model(narrow, theta)
+    blocks = proximal.model(narrow, narrow.eta(theta.astype(jnp.float32)))
     target = proximal.descend(objective, blocks, point, jnp.asarray(1e-14))
     shape = (-1, len(blocks))
     change = np.asarray(target - theta).reshape(shape).T
