@@ -63,21 +63,23 @@ def test_schedules_find_the_same(schedule, l2):
     np.testing.assert_allclose(other.coefficients, plain.coefficients, atol=2e-5)
 
 
-def test_a_queue_takes_the_steps_of_each_lane_and_few_more(monkeypatch):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_queue_takes_the_steps_of_each_lane_and_few_more(monkeypatch, seed):
     monkeypatch.setattr(many.engines, "SLOTS", 4)
     net, m = NETS["logistic"], 40
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((m, N, D)) * np.geomspace(0.1, 10, m)[:, None, None]
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((m, N, D)) * np.geomspace(0.1, 30, m)[:, None, None]
     y = (rng.random((m, N)) < 1 / (1 + np.exp(-x[:, :, 0]))).astype(float)
-    penalty = penalties.l2(np.geomspace(1e-1, 1e-4, m))
+    penalty = penalties.l2(np.geomspace(1e-1, 1e-5, m))
     alone = lr_nn.fit_many(net, x, y, penalty=penalty)
     queued = lr_nn.fit_many(net, x, y, penalty=penalty, schedule="queue")
     beside = lr_nn.fit_many(net, x, y, penalty=penalty, schedule="side_by_side", devices=jax.devices()[:1])
-    assert beside.lane_steps == beside.steps.max() * m
+    # Lanes that their engine leaves to another solver, as with the second seed, add the steps of that.
+    assert beside.steps.max() * m <= beside.lane_steps <= 1.1 * beside.steps.max() * m
     assert (queued.steps == alone.steps).all() and (beside.steps == alone.steps).all()
     assert alone.steps.sum() <= alone.lane_steps <= 1.2 * alone.steps.sum()
     assert queued.steps.sum() <= queued.lane_steps < 0.8 * beside.lane_steps
-    assert queued.saved_steps == beside.lane_steps - queued.lane_steps > 0 == beside.saved_steps
+    assert queued.saved_steps == queued.steps.max() * m - queued.lane_steps > 0 >= beside.saved_steps
     np.testing.assert_allclose(queued.coefficients, alone.coefficients, rtol=1e-6, atol=1e-9)
 
 

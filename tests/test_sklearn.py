@@ -1,5 +1,6 @@
 """The estimators are scikit-learn's in every habit, and their optima are those of its own."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -293,3 +294,14 @@ def test_without_scikit_learn_the_extra_is_named():
     code = "import sys; sys.modules['sklearn'] = None; import lr_nn.interop.sklearn"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 'pip install "lr-nn[sklearn]"' in done.stderr
+
+
+def test_the_checks_that_scipy_must_be_set_up_for_pass_in_a_process_where_it_is():
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "array_api", __file__],
+        env={**os.environ, "SCIPY_ARRAY_API": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "5 passed" in told.stdout and "skipped" not in told.stdout, told.stdout[-2000:]
