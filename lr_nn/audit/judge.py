@@ -29,7 +29,9 @@ def errors(leaf: np.ndarray, reference: np.ndarray, dtype: Any) -> Errors:
     return Errors(float(whole), float(np.median(each)), float(ulps.max()), float(np.median(ulps)))
 
 
-def ratio(leaf: np.ndarray, reference: np.ndarray, expected: np.ndarray, dtype: Any, unit: float, length: int) -> float:
+def ratio(
+    leaf: np.ndarray, reference: np.ndarray, expected: np.ndarray | float, dtype: Any, unit: float, length: int
+) -> float:
     """The largest error of an entry over its rounding bound.
 
     The bound is 4 (1 + √length) times (what is expected of the entry's roundings + unit times the leaf's scale), the
@@ -52,7 +54,8 @@ def judge(
 ) -> tuple[Verdict, str, float]:
     """The verdict, its reason, and the ratio of the error to its bound.
 
-    `over(whose)` is that ratio with the roundings of "autodiff" or of the gradient "by hand"; `suspect` says that the
+    `over(whose)` is that ratio with the roundings of the leaf's "scale" alone, with those that "autodiff" must expect, or
+    the gradient "by hand"; `suspect` says that the
     values refuted `jax.grad` of this leaf at some point.
     """
     if not math.isfinite(testimony.value):
@@ -63,7 +66,9 @@ def judge(
         if np.isfinite(twin).all():
             return Verdict.wrong, "NaN or infinity, where jax.grad is finite", math.inf
         return Verdict.undefined, "not finite in this type, as jax.grad", math.nan
-    here = over("autodiff")
+    # Monte-Carlo arithmetic is asked only where the scale of the leaf does not explain the error.
+    here = over("scale")
+    here = here if here <= 1 else over("autodiff")
     return *(_agrees(testimony) if here <= 1 else _differs(leaf, reference, over, testimony, suspect)), here
 
 

@@ -119,7 +119,9 @@ class Referee:
             reference, vindicated = self.leaves(self.autodiff, wide), self.leaves(self.hand, wide)
 
         @cache
-        def expected(whose: str) -> list[np.ndarray]:
+        def expected(whose: str) -> list[Any]:
+            if whose == "scale":
+                return [0.0] * len(reference)
             with jax.enable_x64(True):
                 return self.roundings[whose](unit, wide.params, wide.arrays)
 
