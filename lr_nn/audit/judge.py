@@ -54,9 +54,8 @@ def judge(
 ) -> tuple[Verdict, str, float]:
     """The verdict, its reason, and the ratio of the error to its bound.
 
-    `over(whose)` is that ratio with the roundings of the leaf's "scale" alone, with those that "autodiff" must expect, or
-    the gradient "by hand"; `suspect` says that the
-    values refuted `jax.grad` of this leaf at some point.
+    `over(whose)` is that ratio with the roundings of the leaf's "scale" alone, or with those that "autodiff" must
+    expect, or the gradient "by hand"; `suspect` says that the values refuted `jax.grad` of this leaf at some point.
     """
     if not math.isfinite(testimony.value):
         return Verdict.undefined, "the value is not finite here", math.nan

@@ -81,7 +81,7 @@ class Subject:
     def point(self, name: str, params: Any, args: tuple[Any, ...] | None = None) -> Point:
         """A point at the audit's own arguments or at others of the same structure."""
         leaves, tree = (self.leaves, self.tree) if args is None else jax.tree.flatten(args)
-        if tree != self.tree or jax.tree.structure(params) != self.structure:
+        if (tree, jax.tree.structure(params)) != (self.tree, self.structure):
             raise ValueError(f"point {name!r} must be (params, *args) of the structure that the audit was called with")
         return Point(name, params, tuple(leaf for leaf in leaves if is_array(leaf)))
 
