@@ -45,7 +45,8 @@ class Recorder:
 
     def input(self, name: str, value: Any, dtype: Any, active: bool) -> int:
         """A node for an argument; `active` if it is one to differentiate by."""
-        index = self._node("input", name, (), np.array(value, dtype=dtype))
+        with np.errstate(over="ignore"):
+            index = self._node("input", name, (), np.array(value, dtype=dtype))
         self.inputs.append(index)
         if active and is_float(dtype):
             self.active.add(index)
