@@ -1,0 +1,1 @@
+"""The computation graph of a JAX function, opened."""
