@@ -55,7 +55,9 @@ def opened(browser, path, **context):
         seen = Opened(page)
         address = Path(path).as_uri()
         page.on("request", lambda request: seen.requests.append(request.url) if request.url != address else None)
-        page.on("console", lambda said: seen.complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on(
+            "console", lambda said: seen.complaints.append(said.text) if said.type in ("error", "warning") else None
+        )
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         page.goto(address)
         yield seen

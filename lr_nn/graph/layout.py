@@ -56,16 +56,22 @@ def layout(operands: Sequence[Sequence[int]]) -> Layout:
 
 
 def layers(operands: Sequence[Sequence[int]]) -> list[int]:
-    """The layer of each node: the longest path to it; one with no more operands than uses then moves up to its uses."""
-    uses: list[list[int]] = [[] for _ in operands]
+    """The layer of each node: the longest path to it; what makes no line longer by it then moves up to its uses.
+
+    That is a node with no more operands than uses, and a tree that is used in one place alone.
+    """
+    uses: list[set[int]] = [set() for _ in operands]
     layer: list[int] = []
     for target, sources in enumerate(operands):
         layer.append(1 + max((layer[source] for source in sources), default=-1))
         for source in sources:
-            uses[source].append(target)
+            uses[source].add(target)
+    is_tree: list[bool] = []
+    for sources in operands:
+        is_tree.append(all(is_tree[source] and len(uses[source]) == 1 for source in sources))
     for node in reversed(range(len(operands))):
-        if len(operands[node]) <= len(uses[node]):
-            layer[node] = min((layer[use] for use in uses[node]), default=layer[node] + 1) - 1
+        if uses[node] and (is_tree[node] or len(set(operands[node])) <= len(uses[node])):
+            layer[node] = min(layer[use] for use in uses[node]) - 1
     return layer
 
 

@@ -7,14 +7,15 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from lr_nn.graph.layout import BOX, Layout, layout
-from lr_nn.graph.story import Story, adjoint_name, forward_worked, tell
+from lr_nn.graph.story import Story, forward_worked, tell
 from lr_nn.graph.summary import brief, finite, shape, summary
+from lr_nn.graph.wording import bar
 
 if TYPE_CHECKING:
     from lr_nn.graph import Graph, Node
 
 LIMIT = 1000
-NAME, OPERATION = 15, 22
+NAME, LINE = 13, 19
 SCRIPTS = ("drawing.js", "panel.js", "sweep.js")
 
 
@@ -73,7 +74,8 @@ def _about(graph: Graph) -> str:
     kinds = [kind(graph, node) for node in graph.nodes]
     given = kinds.count("input")
     ends = ", ".join(f"{node.name} = {brief(node.value)}" for node in (graph.nodes[i] for i in graph.outputs[:3]))
-    return f"{len(kinds) - given - kinds.count('constant'):,} operations on {given:,} inputs; result {ends}"
+    computed = len(kinds) - given - kinds.count("constant")
+    return f"{_counted(computed, 'operation')} on {_counted(given, 'input')}; result {ends}"
 
 
 def _warning(graph: Graph) -> dict[str, Any] | None:
@@ -81,30 +83,37 @@ def _warning(graph: Graph) -> dict[str, Any] | None:
     node = graph.non_finite
     if node is None:
         return None
-    where = f", called at {node.source}" if node.source else ""
+    where = f" ({node.source})" if node.source else ""
     what = "value" if not finite(node.value).all() else "adjoint"
     return {
         "node": node.index,
         "what": what,
-        "text": f"{node.name} ({node.op}{where}) is the first whose {what} is not finite, from finite operands.",
+        "text": f"{node.equation or node.name}{where}: the first {what} that is not finite, from finite operands.",
     }
 
 
 def _drawn(node: Node, kind: str, corner: tuple[float, float]) -> dict[str, Any]:
     """The box of a node, before any sweep."""
-    operands = f" of {len(node.operands)} operands" if node.operands else ""
+    operands = f" of {_counted(len(node.operands), 'operand')}" if node.operands else ""
+    sized = f" {shape(node.value)}" if node.value.ndim else ""
     return {
         "index": node.index,
         "kind": kind,
         "corner": corner,
         "name": _shortened(node.name, NAME),
-        "operation": _shortened(f"{node.op} {shape(node.value) if node.value.ndim else ''}", OPERATION),
+        "operation": f"{_shortened(node.op, LINE - len(sized))}{sized}",
         "label": f"{node.name}, {kind}{operands}",
     }
 
 
 def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """At most so many letters, of which the last tell more than those in the middle."""
+    most = max(most, 5)
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[len(text) - most + most // 2 :]}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _lines(story: Story, placed: Layout) -> list[dict[str, Any]]:
@@ -140,7 +149,7 @@ def _data(graph: Graph, story: Story) -> dict[str, Any]:
 def _described(graph: Graph, node: Node) -> dict[str, Any]:
     return {
         "name": node.name,
-        "bar": adjoint_name(node),
+        "bar": bar(node.name),
         "op": node.op,
         "kind": kind(graph, node),
         "equation": node.equation,

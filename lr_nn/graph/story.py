@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lr_nn.graph.summary import brief, number
+from lr_nn.graph.wording import MACRON, bar
 
 if TYPE_CHECKING:
     from lr_nn.graph import Graph, Node
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # What may stand right behind a name in an equation without being part of it.
 SUPERSCRIPTS = "²³ᵀ"
+
+
+Gains = dict[tuple[int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,11 @@ def tell(graph: Graph) -> Story:
     forward = _forward(graph)
     if all(node.adjoint is None for node in graph.nodes):
         return Story(forward, tuple(Edge(i, node.index) for node in graph.nodes for i in node.operands))
-    passing = [node for node in reversed(graph.nodes) if node.adjoint is not None and any(node.adjoint_equations)]
-    edges = _edges(graph, passing, len(forward) + 1)
+    gains = _gains(graph)
+    senders = {index for index, _ in gains}
+    passing = [node for node in reversed(graph.nodes) if node.index in senders]
+    edges = _edges(graph, passing, gains, len(forward) + 1)
     return Story((*forward, _seed(graph), *_backward(graph, passing, edges), _end(graph)), edges)
-
-
-def adjoint_name(node: Node) -> str:
-    """`v̄7`, `x̄`, `params[0].w̄`: the bar stands over the letter that numbers follow, or at the end."""
-    return re.sub(r"^(v)(?=\d+$)|(?<=.)$", "\\1\u0304", node.name, count=1)
 
 
 def worked(equation: str, numbers: Mapping[str, str], result: str) -> str:
@@ -86,10 +87,11 @@ def worked(equation: str, numbers: Mapping[str, str], result: str) -> str:
     """
     _, _, right = equation.partition("= ")
     names = "|".join(re.escape(name) for name in sorted(numbers, key=len, reverse=True))
-    named = re.compile(rf"(?<![\w.\]])(?:{names})(?![^\W{SUPERSCRIPTS}]|\u0304)")
+    named = re.compile(rf"(?<![\w.\]])(?:{names})(?![^\W{SUPERSCRIPTS}]|{MACRON})")
     if not names or not all(numbers[name] for name in named.findall(right)):
         return ""
     filled = named.sub(lambda found: _bracketed(numbers[found.group()]), right)
+    filled = re.sub(r"\((\([^()]*\))\)", r"\1", filled)
     return "" if filled == result else f"{filled} = {result}"
 
 
@@ -105,7 +107,7 @@ def _single(array: np.ndarray | None) -> str:
 def _numbers(graph: Graph, node: Node) -> dict[str, str]:
     """The numbers that the equations of `node` may name: operands, result, adjoints."""
     near = [graph.nodes[i] for i in node.operands] + [node]
-    return {n.name: _single(n.value) for n in near} | {adjoint_name(n): _single(n.adjoint) for n in near}
+    return {n.name: _single(n.value) for n in near} | {bar(n.name): _single(n.adjoint) for n in near}
 
 
 def forward_worked(graph: Graph, node: Node) -> str:
@@ -133,41 +135,70 @@ def _forward(graph: Graph) -> tuple[Step, ...]:
     )
 
 
-def _edges(graph: Graph, passing: list[Node], first: int) -> tuple[Edge, ...]:
+def _edges(graph: Graph, passing: list[Node], gains: Gains, first: int) -> tuple[Edge, ...]:
     """Every edge, with what it carries when its node passes its adjoint on; branches add up in the order they come."""
-    branches = Counter(i for node in passing for i in _reached(graph, node).values())
-    totals: dict[int, np.ndarray] = {}
+    places = [(node.index, place) for node in passing for place in range(len(node.operands))]
+    carrying = {key: graph.nodes[key[0]].operands[key[1]] for key in places if key in gains}
+    branches = Counter(carrying.values())
+    step = {node.index: number for number, node in enumerate(passing, start=first)}
+    totals = _seeds(graph, gains)
     arrived: Counter[int] = Counter()
     edges = {(node.index, place): Edge(i, node.index) for node in graph.nodes for place, i in enumerate(node.operands)}
-    for step, node in enumerate(passing, start=first):
-        numbers = _numbers(graph, node)
-        for place, i in _reached(graph, node).items():
-            contribution, equation = np.asarray(node.contributions[place]), node.adjoint_equations[place]
-            totals[i] = totals[i] + contribution if i in totals else contribution
-            arrived[i] += 1
-            edges[node.index, place] = Edge(
-                source=i,
-                target=node.index,
-                equation=equation,
-                worked=worked(equation, numbers, number(contribution)) if contribution.ndim == 0 else "",
-                contribution=contribution,
-                total=totals[i],
-                branch=arrived[i],
-                branches=branches[i],
-                step=step,
-            )
+    for key, i in carrying.items():
+        node, gain = graph.nodes[key[0]], gains[key]
+        with np.errstate(all="ignore"):
+            totals[i] = totals[i] + gain if i in totals else gain
+        arrived[i] += 1
+        equation = node.adjoint_equations[key[1]]
+        edges[key] = Edge(
+            source=i,
+            target=node.index,
+            equation=equation,
+            worked=worked(equation, _numbers(graph, node), number(gain)) if gain.ndim == 0 else "",
+            contribution=gain,
+            total=totals[i],
+            branch=arrived[i],
+            branches=branches[i],
+            step=step[node.index],
+        )
     return tuple(edges.values())
 
 
-def _reached(graph: Graph, node: Node) -> dict[int, int]:
-    """The operands that receive an adjoint from `node`, by their place."""
-    pairs = enumerate(zip(node.operands, node.adjoint_equations))
-    return {place: i for place, (i, equation) in pairs if equation and graph.nodes[i].adjoint is not None}
+def _seeds(graph: Graph, gains: Gains) -> dict[int, np.ndarray]:
+    """What each result has before any branch comes: its adjoint without all that it gains."""
+    seeds = {i: graph.nodes[i].adjoint for i in graph.outputs if graph.nodes[i].adjoint is not None}
+    for (index, place), gain in gains.items():
+        i = graph.nodes[index].operands[place]
+        if i in seeds:
+            with np.errstate(all="ignore"):
+                seeds[i] = seeds[i] - gain
+    return seeds
+
+
+def _gains(graph: Graph) -> Gains:
+    """What each operand gains from each node, by the index of the node and the place of the operand.
+
+    The results of one operation are nodes of their own; each passes on its own part.
+    """
+    gains: Gains = {}
+    for operation in graph.tape.operations:
+        operands = [graph.nodes[i].value for i in operation.operands]
+        for turn, index in enumerate(operation.results):
+            adjoint = None if index is None else graph.nodes[index].adjoint
+            if index is None or adjoint is None:
+                continue
+            given = [adjoint if k == turn else np.zeros_like(value) for k, value in enumerate(operation.values)]
+            amounts = operation.rule.pull(given, operation.values, operands, operation.params)
+            for place, (carried, amount) in enumerate(zip(operation.carries, amounts)):
+                if carried and amount is not None:
+                    gains[index, place] = amount
+    return gains
 
 
 def _seed(graph: Graph) -> Step:
-    ends = [node for node in (graph.nodes[i] for i in graph.outputs) if node.adjoint is not None]
-    says = "; ".join(f"{adjoint_name(node)} starts as {brief(node.adjoint)}" for node in ends)
+    results = (graph.nodes[i] for i in dict.fromkeys(graph.outputs))
+    ends = [node for node in results if node.adjoint is not None]
+    says = "; ".join(f"{bar(node.name)} starts as {brief(node.adjoint)}" for node in ends)
     return Step("seed", "Backward starts", f"The backward sweep starts: {says}.", tuple(node.index for node in ends))
 
 
@@ -177,12 +208,12 @@ def _backward(graph: Graph, passing: list[Node], edges: tuple[Edge, ...]) -> tup
         carrying = [number for number, edge in enumerate(edges) if edge.target == node.index and edge.step is not None]
         title = f"Backward {turn} of {len(passing)}"
         passes = "; ".join(f"{edges[k].equation}, a contribution of {brief(edges[k].contribution)}" for k in carrying)
-        says = f"{title}: {node.op} passes {adjoint_name(node)} = {brief(node.adjoint)} on. {passes}."
+        says = f"{title}: {node.op} passes {bar(node.name)} = {brief(node.adjoint)} on. {passes}."
         steps.append(Step("backward", title, says, (node.index,), tuple(carrying)))
     return tuple(steps)
 
 
 def _end(graph: Graph) -> Step:
     reached = [node for node in graph.nodes if node.op == "input" and node.adjoint is not None]
-    says = "; ".join(f"{adjoint_name(node)} = {brief(node.adjoint)}" for node in reached)
+    says = "; ".join(f"{bar(node.name)} = {brief(node.adjoint)}" for node in reached)
     return Step("end", "The gradient", f"The gradient: {says}.", tuple(node.index for node in reached))

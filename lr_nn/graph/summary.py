@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+WIDTH = 18
 ROWS, COLUMNS = 6, 5
 HEAT = (16, 24)
 LEVELS = "abcdefghijklmnopqrs"
@@ -44,15 +45,20 @@ def brief(array: np.ndarray) -> str:
     if array.size == 0:
         return "empty"
     listed = f"[{', '.join(number(entry, 3) for entry in array)}]" if array.ndim == 1 and array.size <= 3 else ""
-    if 0 < len(listed) <= 18:
+    if 0 < len(listed) <= WIDTH:
         return listed
-    low, _, high = _extremes(array, 3)
+    ranges = (_range(array, digits) for digits in (3, 2, 1))
+    return next((text for text in ranges if len(text) <= WIDTH), _range(array, 1))
+
+
+def _range(array: np.ndarray, digits: int) -> str:
+    low, _, high = _extremes(array, digits)
     return f"all {low}" if low == high else f"{low} … {high}"
 
 
 def shape(array: np.ndarray) -> str:
-    """`scalar`, `3` or `4 × 3`."""
-    return _times(array) if array.ndim else "scalar"
+    """`scalar`, `(3)` or `(4 × 3)`."""
+    return f"({_times(array)})" if array.ndim else "scalar"
 
 
 def number(entry: Any, digits: int = 4) -> str:

@@ -22,6 +22,7 @@ svg.removeAttribute("viewBox"); // which shows the whole graph where this script
 // The window
 
 const READABLE = 0.8;
+const [ABOVE, BELOW] = [56, 40]; // where the zoom buttons and the legend are
 const view = { x: 0, y: 0, scale: 1 };
 
 function draw(glide = false) {
@@ -32,8 +33,8 @@ function draw(glide = false) {
 function fitted() {
   const { width, height } = svg.getBoundingClientRect();
   const [wide, high] = [Number(scene.dataset.width), Number(scene.dataset.height)];
-  const scale = Math.min(width / wide, (height - 60) / high, 1.25);
-  return { scale, x: (width - wide * scale) / 2, y: (height - high * scale) / 2 };
+  const scale = Math.min(width / wide, (height - ABOVE - BELOW) / high, 1.25);
+  return { scale, x: (width - wide * scale) / 2, y: (height + ABOVE - BELOW - high * scale) / 2 };
 }
 
 function fit() {
@@ -72,9 +73,9 @@ function reveal(index) {
   const margin = 12;
   const inside =
     x >= margin &&
-    y >= margin &&
+    y >= ABOVE &&
     x + BOX.width * view.scale <= svg.clientWidth - margin &&
-    y + BOX.height * view.scale <= svg.clientHeight - 3 * margin;
+    y + BOX.height * view.scale <= svg.clientHeight - BELOW;
   if (!inside) {
     centre(index);
     draw(true);

@@ -30,10 +30,11 @@ function numbers(array, label) {
   const [least, mean, largest] = array.extremes;
   return [
     paragraph(`${array.shape} ${array.dtype}`, "facts"),
-    paragraph(`min ${least}   mean ${mean}   max ${largest}`, "facts"),
+    paragraph(`min ${least}, mean ${mean}, max ${largest}`, "facts"),
     array.bad ? paragraph(`${array.bad} not finite`, "alarm") : null,
     entries(array, label),
     array.heat ? heatMap(array, label) : null,
+    array.heat ? paragraph("blue below zero, orange above", "muted facts") : null,
   ].filter(Boolean);
 }
 
@@ -71,6 +72,13 @@ const named = (index) => data.nodes[index];
 const equals = (name, array) => (array.rows ? `${name}: ${array.shape}, ${array.brief}` : `${name} = ${array.brief}`);
 const adjointOf = (node) => equals(node.bar, node.adjoint);
 
+const results = data.steps.find((step) => step.phase === "seed")?.nodes ?? [];
+
+// ∂v6/∂a where there is one result
+function derivative(node) {
+  return results.length === 1 ? `∂${named(results[0]).name}/∂${node.name}` : node.bar;
+}
+
 const telling = {
   start: (step) => [
     paragraph("Inputs and constants are given. The forward sweep goes from left to right and computes each operation from its operands."),
@@ -79,7 +87,15 @@ const telling = {
   ],
   forward: ({ nodes: [index] }) => {
     const node = named(index);
-    return [equation(node.equation), inNumbers(node.worked), subheading(`${node.name}, by ${node.op}`), ...numbers(node.value, "value")];
+    const operands = [...new Set(node.incoming.map((edge) => named(edge.source)))];
+    return [
+      equation(node.equation),
+      inNumbers(node.worked),
+      operands.length ? subheading("from") : null,
+      operands.length ? list(operands.map((operand) => equals(operand.name, operand.value))) : null,
+      subheading(`${node.op} gives`),
+      list([equals(node.name, node.value)]),
+    ];
   },
   seed: (step) => [
     ...step.nodes.map((index) => equation(adjointOf(named(index)))),
@@ -96,7 +112,7 @@ const telling = {
   end: (step) => [
     paragraph("Every input has its adjoint: one sweep gave them all."),
     subheading("Gradient"),
-    list(step.nodes.map((index) => adjointOf(named(index))), 200),
+    list(step.nodes.map((index) => equals(derivative(named(index)), named(index).adjoint)), 200),
   ],
 };
 
@@ -154,7 +170,7 @@ function tellNode(index, why, choose, state) {
       ...numbers(node.value, "value"),
       ...(node.adjoint
         ? [
-            subheading(state.complete ? `Adjoint ${node.bar}` : `Adjoint ${node.bar} (not yet complete at this step)`),
+            subheading(`Adjoint ${[...new Set([node.bar, derivative(node)])].join(" = ")}${state.complete ? "" : " (not yet complete at this step)"}`),
             ...numbers(node.adjoint, "adjoint"),
             branches.length > 1 ? paragraph(`the sum of ${branches.length} branches:`, "muted") : null,
             branches.length > 1 ? list(branches.map((edge) => `${edge.contribution.brief} from ${named(edge.target).name}`)) : null,

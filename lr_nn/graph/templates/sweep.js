@@ -16,7 +16,8 @@ data.steps.forEach((step, number) => {
 for (const node of data.nodes) {
   node.arrivals = node.outgoing.filter((edge) => edge.step !== null).sort((a, b) => a.branch - b.branch);
   const when = [...node.arrivals.map((edge) => edge.step), ...(node.seeded < Infinity ? [node.seeded] : [])];
-  node.complete = when.length ? Math.max(...when) : Infinity;
+  // An input that nothing depends on has an adjoint of zero from the start of the backward sweep.
+  node.complete = when.length ? Math.max(...when) : node.adjoint ? forwardSteps + 1 : Infinity;
 }
 
 let now = 0;
@@ -56,7 +57,7 @@ function paintNode(node) {
 }
 
 // A range of entries is no single number that the node equals.
-const shortly = (sign, array) => `${sign === "=" && array.brief.includes("…") ? "" : `${sign} `}${array.brief}`;
+const shortly = (sign, array) => `${sign === "=" && array.rows && !array.brief.startsWith("[") ? "" : `${sign} `}${array.brief}`;
 
 function write(box, part, text) {
   const found = box.querySelector(part);
