@@ -48,9 +48,13 @@ class Opened:
 
 @contextmanager
 def opened(browser, path, **context):
-    """The file at `path` in a context of its own (viewport, color_scheme, reduced_motion ...), offline."""
+    """The file at `path` in a context of its own (viewport, color_scheme, reduced_motion ...), offline.
+
+    Fails in the end if the page asked for anything besides itself, or wrote an error or a warning to the console.
+    """
     surroundings = browser.new_context(offline=True, **context)
     try:
+        surroundings.set_default_timeout(15_000)
         page = surroundings.new_page()
         seen = Opened(page)
         address = Path(path).as_uri()
@@ -61,5 +65,8 @@ def opened(browser, path, **context):
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         page.goto(address)
         yield seen
+        page.wait_for_timeout(50)
     finally:
         surroundings.close()
+    assert not seen.requests, f"the page asked for {seen.requests}"
+    assert not seen.complaints, f"the page complained: {seen.complaints}"

@@ -119,7 +119,7 @@ def _counted(number: int, thing: str) -> str:
 def _lines(story: Story, placed: Layout) -> list[dict[str, Any]]:
     """The line of each edge, and where its contribution is written."""
     return [
-        {"path": path, "x": x - 12, "y": y - 6, "label": "" if edge.contribution is None else brief(edge.contribution)}
+        {"path": path, "x": x - 12, "y": y - 6, "label": edge.amount}
         for edge, path, (x, y) in zip(story.edges, placed.paths, placed.ends)
     ]
 

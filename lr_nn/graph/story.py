@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,11 @@ class Edge:
     branches: int = 0
     step: int | None = None
 
+    @property
+    def amount(self) -> str:
+        """The contribution in short, "" without one."""
+        return "" if self.contribution is None else brief(self.contribution)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -76,7 +81,7 @@ def tell(graph: Graph) -> Story:
     senders = {index for index, _ in gains}
     passing = [node for node in reversed(graph.nodes) if node.index in senders]
     edges = _edges(graph, passing, gains, len(forward) + 1)
-    return Story((*forward, _seed(graph), *_backward(graph, passing, edges), _end(graph)), edges)
+    return Story((*forward, _seed(graph), *_backward(passing, edges), _end(graph)), edges)
 
 
 def worked(equation: str, numbers: Mapping[str, str], result: str) -> str:
@@ -166,7 +171,7 @@ def _edges(graph: Graph, passing: list[Node], gains: Gains, first: int) -> tuple
 
 def _seeds(graph: Graph, gains: Gains) -> dict[int, np.ndarray]:
     """What each result has before any branch comes: its adjoint without all that it gains."""
-    seeds = {i: graph.nodes[i].adjoint for i in graph.outputs if graph.nodes[i].adjoint is not None}
+    seeds = {node.index: adjoint for node, adjoint in _with_adjoint(graph.nodes[i] for i in graph.outputs)}
     for (index, place), gain in gains.items():
         i = graph.nodes[index].operands[place]
         if i in seeds:
@@ -196,24 +201,33 @@ def _gains(graph: Graph) -> Gains:
 
 
 def _seed(graph: Graph) -> Step:
-    results = (graph.nodes[i] for i in dict.fromkeys(graph.outputs))
-    ends = [node for node in results if node.adjoint is not None]
-    says = "; ".join(f"{bar(node.name)} starts as {brief(node.adjoint)}" for node in ends)
-    return Step("seed", "Backward starts", f"The backward sweep starts: {says}.", tuple(node.index for node in ends))
+    results = _with_adjoint(graph.nodes[i] for i in dict.fromkeys(graph.outputs))
+    says = "; ".join(f"{bar(node.name)} starts as {brief(adjoint)}" for node, adjoint in results)
+    return Step("seed", "Backward starts", f"The backward sweep starts: {says}.", tuple(n.index for n, _ in results))
 
 
-def _backward(graph: Graph, passing: list[Node], edges: tuple[Edge, ...]) -> tuple[Step, ...]:
-    steps = []
-    for turn, node in enumerate(passing, start=1):
-        carrying = [number for number, edge in enumerate(edges) if edge.target == node.index and edge.step is not None]
-        title = f"Backward {turn} of {len(passing)}"
-        passes = "; ".join(f"{edges[k].equation}, a contribution of {brief(edges[k].contribution)}" for k in carrying)
-        says = f"{title}: {node.op} passes {bar(node.name)} = {brief(node.adjoint)} on. {passes}."
-        steps.append(Step("backward", title, says, (node.index,), tuple(carrying)))
-    return tuple(steps)
+def _backward(passing: list[Node], edges: tuple[Edge, ...]) -> tuple[Step, ...]:
+    carrying: dict[int, list[int]] = {}
+    for k, edge in enumerate(edges):
+        if edge.contribution is not None:
+            carrying.setdefault(edge.target, []).append(k)
+    return tuple(
+        _backward_step(node, adjoint, edges, carrying[node.index], f"Backward {turn} of {len(passing)}")
+        for turn, (node, adjoint) in enumerate(_with_adjoint(passing), start=1)
+    )
+
+
+def _backward_step(node: Node, adjoint: np.ndarray, edges: tuple[Edge, ...], carrying: list[int], title: str) -> Step:
+    passes = " ".join(f"{edges[k].equation}, a contribution of {edges[k].amount}." for k in carrying)
+    says = f"{title}: {node.op} passes {bar(node.name)} = {brief(adjoint)} on. {passes}"
+    return Step("backward", title, says, (node.index,), tuple(carrying))
 
 
 def _end(graph: Graph) -> Step:
-    reached = [node for node in graph.nodes if node.op == "input" and node.adjoint is not None]
-    says = "; ".join(f"{bar(node.name)} = {brief(node.adjoint)}" for node in reached)
-    return Step("end", "The gradient", f"The gradient: {says}.", tuple(node.index for node in reached))
+    reached = _with_adjoint(node for node in graph.nodes if node.op == "input")
+    says = "; ".join(f"{bar(node.name)} = {brief(adjoint)}" for node, adjoint in reached)
+    return Step("end", "The gradient", f"The gradient: {says}.", tuple(node.index for node, _ in reached))
+
+
+def _with_adjoint(nodes: Iterable[Node]) -> list[tuple[Node, np.ndarray]]:
+    return [(node, node.adjoint) for node in nodes if node.adjoint is not None]

@@ -52,8 +52,13 @@ def brief(array: np.ndarray) -> str:
 
 
 def _range(array: np.ndarray, digits: int) -> str:
-    low, _, high = _extremes(array, digits)
-    return f"all {low}" if low == high else f"{low} … {high}"
+    entries = array.astype(np.float64).ravel()
+    known = entries[~np.isnan(entries)]
+    if not known.size:
+        return "all nan"
+    low, high = (number(entry, digits) for entry in (known.min(), known.max()))
+    nan = ", nan" if known.size < entries.size else ""
+    return f"all {low}" if low == high and not nan else f"{low} … {high}{nan}"
 
 
 def shape(array: np.ndarray) -> str:
@@ -76,11 +81,11 @@ def _times(array: np.ndarray) -> str:
     return " × ".join(f"{length:,}" for length in array.shape)
 
 
-def _extremes(array: np.ndarray, digits: int = 4) -> list[str]:
+def _extremes(array: np.ndarray) -> list[str]:
     """Least, mean and largest entry; NaN where one is NaN."""
     entries = array.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        return [number(figure, digits) for figure in (entries.min(), entries.mean(), entries.max())]
+        return [number(figure) for figure in (entries.min(), entries.mean(), entries.max())]
 
 
 def _heat(table: np.ndarray) -> list[str]:

@@ -24,6 +24,12 @@ svg.removeAttribute("viewBox"); // which shows the whole graph where this script
 const READABLE = 0.8;
 const [ABOVE, BELOW] = [56, 40]; // where the zoom buttons and the legend are
 const view = { x: 0, y: 0, scale: 1 };
+const size = { width: 0, height: 0 }; // kept, since asking for it lays out the whole drawing
+
+function measure() {
+  size.width = svg.clientWidth;
+  size.height = svg.clientHeight;
+}
 
 function draw(glide = false) {
   scene.classList.toggle("gliding", glide);
@@ -31,7 +37,7 @@ function draw(glide = false) {
 }
 
 function fitted() {
-  const { width, height } = svg.getBoundingClientRect();
+  const { width, height } = size;
   const [wide, high] = [Number(scene.dataset.width), Number(scene.dataset.height)];
   const scale = Math.min(width / wide, (height - ABOVE - BELOW) / high, 1.25);
   return { scale, x: (width - wide * scale) / 2, y: (height + ABOVE - BELOW - high * scale) / 2 };
@@ -42,7 +48,7 @@ function fit() {
   draw(true);
 }
 
-function zoom(factor, x = svg.clientWidth / 2, y = svg.clientHeight / 2, glide = false) {
+function zoom(factor, x = size.width / 2, y = size.height / 2, glide = false) {
   const scale = Math.min(3, Math.max(view.scale * factor, Math.min(0.02, fitted().scale)));
   view.x = x - ((x - view.x) * scale) / view.scale;
   view.y = y - ((y - view.y) * scale) / view.scale;
@@ -52,6 +58,7 @@ function zoom(factor, x = svg.clientWidth / 2, y = svg.clientHeight / 2, glide =
 
 // Opens on the whole graph if that can be read, else on its beginning.
 function begin(index) {
+  measure();
   Object.assign(view, fitted());
   if (view.scale < READABLE) {
     view.scale = READABLE;
@@ -62,8 +69,8 @@ function begin(index) {
 
 function centre(index) {
   const [left, top] = corners[index];
-  view.x = svg.clientWidth / 2 - (left + BOX.width / 2) * view.scale;
-  view.y = svg.clientHeight / 2 - (top + BOX.height / 2) * view.scale;
+  view.x = size.width / 2 - (left + BOX.width / 2) * view.scale;
+  view.y = size.height / 2 - (top + BOX.height / 2) * view.scale;
 }
 
 // Moves the window only if the node is not in it.
@@ -74,8 +81,8 @@ function reveal(index) {
   const inside =
     x >= margin &&
     y >= ABOVE &&
-    x + BOX.width * view.scale <= svg.clientWidth - margin &&
-    y + BOX.height * view.scale <= svg.clientHeight - BELOW;
+    x + BOX.width * view.scale <= size.width - margin &&
+    y + BOX.height * view.scale <= size.height - BELOW;
   if (!inside) {
     centre(index);
     draw(true);

@@ -82,6 +82,7 @@ function derivative(node) {
 const telling = {
   start: (step) => [
     paragraph("Inputs and constants are given. The forward sweep goes from left to right and computes each operation from its operands."),
+    data.steps.at(-1).phase === "end" ? null : paragraph("The backward sweep is not in this file: call graph.backward() before graph.html()."),
     subheading("Given"),
     list(step.nodes.map((index) => equals(named(index).name, named(index).value))),
   ],

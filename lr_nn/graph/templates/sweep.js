@@ -3,6 +3,7 @@
 const last = data.steps.length - 1;
 const forwardSteps = data.steps.filter((step) => step.phase === "forward").length;
 const FEW = 60;
+const MOVING = ["forward", "seed", "backward"];
 
 // When each value is known, and when each adjoint is complete.
 for (const node of data.nodes) Object.assign(node, { known: 0, sent: Infinity, seeded: Infinity });
@@ -43,37 +44,45 @@ function markOf(node, isCurrent, phase) {
   return now >= node.known ? "✓" : "";
 }
 
+// Of 400 boxes a step changes two or three: only these are written to.
+const parts = boxes.map((box) => [box, ...[".mark", ".value", ".adjoint"].map((part) => box.querySelector(part))]);
+const painted = new Map();
+
+function paint(element, property, content) {
+  if (!painted.has(element)) painted.set(element, {});
+  if (painted.get(element)[property] === content) return;
+  painted.get(element)[property] = content;
+  element[property] = content;
+}
+
+const classes = (states) => Object.keys(states).filter((state) => states[state]);
+
 function paintNode(node) {
   const step = data.steps[now];
-  const box = boxes[node.index];
-  const isCurrent = step.nodes.includes(node.index) && (step.phase === "forward" || step.phase === "seed" || step.phase === "backward");
-  const receiving = step.edges.some((edge) => data.edges[edge].source === node.index);
+  const [box, mark, value, adjoint] = parts[node.index];
   const known = now >= node.known;
-  const states = { known, current: isCurrent, receiving, bad: known && !node.finite };
-  for (const [state, holds] of Object.entries(states)) box.classList.toggle(state, holds);
-  write(box, ".mark", markOf(node, isCurrent, step.phase));
-  write(box, ".value", known ? shortly("=", node.value) : "");
-  write(box, ".adjoint", node.adjoint ? adjointText(node) : "");
+  const current = MOVING.includes(step.phase) && step.nodes.includes(node.index);
+  const receiving = step.edges.some((edge) => data.edges[edge].source === node.index);
+  const states = { known, current, receiving, bad: known && !node.finite };
+  paint(box.classList, "value", ["node", node.kind, ...classes(states)].join(" "));
+  paint(mark, "textContent", markOf(node, current, step.phase));
+  paint(value, "textContent", known ? shortly("=", node.value) : "");
+  paint(adjoint, "textContent", node.adjoint ? adjointText(node) : "");
 }
 
 // A range of entries is no single number that the node equals.
-const shortly = (sign, array) => `${sign === "=" && array.rows && !array.brief.startsWith("[") ? "" : `${sign} `}${array.brief}`;
-
-function write(box, part, text) {
-  const found = box.querySelector(part);
-  if (found.textContent !== text) found.textContent = text;
+function shortly(sign, array) {
+  return sign === "=" && array.rows && !array.brief.startsWith("[") ? array.brief : `${sign} ${array.brief}`;
 }
 
 function paintEdge(edge) {
   const step = data.steps[now];
-  const carries = edge.step === now;
-  const line = lines[edge.index].classList;
-  line.toggle("forward", step.phase === "forward" && step.nodes[0] === edge.target);
-  line.toggle("backward", carries);
-  line.toggle("carried", edge.step !== null && edge.step < now);
-  const label = labels[edge.index].classList;
-  label.toggle("now", carries);
-  label.toggle("shown", carries || (edge.step !== null && edge.step < now && data.edges.length <= FEW));
+  const forward = step.phase === "forward" && step.nodes[0] === edge.target;
+  const backward = edge.step === now;
+  const carried = edge.step !== null && edge.step < now;
+  const shown = backward || (carried && data.edges.length <= FEW);
+  paint(lines[edge.index].classList, "value", ["edge", ...classes({ forward, backward, carried })].join(" "));
+  paint(labels[edge.index].classList, "value", ["label", ...classes({ shown, now: backward })].join(" "));
 }
 
 function show(number, follow = true) {
@@ -227,4 +236,4 @@ document.addEventListener("keydown", (event) => {
 
 if (data.nodes.length) begin(currentNode());
 show(0, false);
-new ResizeObserver(() => draw()).observe(svg);
+new ResizeObserver(measure).observe(svg);
