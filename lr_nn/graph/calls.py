@@ -52,6 +52,15 @@ def of(eqn: JaxprEqn) -> Call | None:
     return Call(kind, eqn.params.get("name") or program.jaxpr.debug_info.func_name, program)
 
 
+def of_this_platform(eqn: JaxprEqn) -> ClosedJaxpr | None:
+    """The branch for a CPU of a `cond` by which functions of JAX tell platforms apart; it begins with their index."""
+    platforms = eqn.params.get("branches_platforms")
+    if platforms is None:
+        return None
+    chosen = [k for k, names in enumerate(platforms) if names is None or "cpu" in names]
+    return eqn.params["branches"][chosen[0]]
+
+
 def kept(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Rule:
     """The rule of a call kept as one node, whose operands are `active` or not; `record` carries out a program."""
 

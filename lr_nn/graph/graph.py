@@ -17,15 +17,14 @@ from lr_nn.graph.sweep import sweep
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Graph:
-    """The directed acyclic graph of a function at its arguments, as `trace` makes it.
+    """The directed acyclic graph of a function at its arguments, as `trace` makes it; `print` shows it as a table.
 
-    `print` shows it as a table.
+    tape: what was carried out. arguments, results: the tree structures of each argument and of what was returned.
     """
 
     tape: Tape
     arguments: tuple[Any, ...]
     results: Any
-    """The tree structures of each argument and of what the function returned."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:

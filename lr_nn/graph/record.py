@@ -107,6 +107,9 @@ class Recorder:
 
     def _equation(self, eqn: JaxprEqn, operands: list[int | Constant], source: str) -> list[int | Constant]:
         refusals.check(eqn, source)
+        branch = calls.of_this_platform(eqn)
+        if branch is not None:
+            return self.run(branch, operands[1:], source)
         call = calls.of(eqn)
         name = call.name if call else eqn.primitive.name
         rule = self.rules.get(name)

@@ -36,7 +36,7 @@ def missing(eqn: JaxprEqn, source: str) -> NotImplementedError:
     """The error for an operation without a rule, with the line that would add one."""
     name = eqn.primitive.name
     if name in CONTROL_FLOW:
-        return NotImplementedError(f"control flow, here {name!r}{_at(source)}, has no rule: {CONTROL_FLOW[name]}")
+        return NotImplementedError(f"the control flow {name!r}{_at(source)} has no rule: {CONTROL_FLOW[name]}")
     operands = ", ".join("xyzuvw"[: len(eqn.invars)]) if len(eqn.invars) <= 6 else "*operands"
     params = ", ".join(sorted(eqn.params))
     behind = f" Parameters that it may name behind `*`: {params}." if params else ""
@@ -50,4 +50,4 @@ def missing(eqn: JaxprEqn, source: str) -> NotImplementedError:
 
 
 def _at(source: str) -> str:
-    return f", called at {source}," if source else ""
+    return f" ({source})" if source else ""

@@ -24,7 +24,7 @@ def table(graph: Graph) -> str:
     """One row a node: name, operation, shape, value, adjoint and equation, no line longer than 120 characters."""
     rows = [HEADS, *map(_row, graph.nodes)]
     widths = [min(limit, max(_length(row[k]) for row in rows)) for k, limit in enumerate(WIDEST)]
-    widths.append(WIDTH - sum(widths) - len(GAP) * (len(widths) + 1))
+    widths.append(WIDTH - 1 - sum(widths) - len(GAP) * (len(widths) + 1))
     marks = ["", *("→" if node.index in graph.outputs else "" for node in graph.nodes)]
     head, *lines = [_line(mark, row, widths) for mark, row in zip(marks, rows)]
     lines = [head, "─" * WIDTH, *lines]

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn import check
 from lr_nn.graph.graph import Graph
 from lr_nn.graph.record import Recorder
 from lr_nn.graph.rules import Rule
@@ -46,7 +45,8 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
     """
     if not callable(fn):
         raise TypeError(f"fn must be a function; got {fn!r:.100}")
-    check.on_host("graph.trace", args, "jax.grad")
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        raise TypeError("graph.trace runs on the host and cannot be traced; call it outside jit, grad and vmap")
     kinds = _kinds(opened)
     table = _table(rules)
     paths = _admit(fn, args)
@@ -103,10 +103,10 @@ def _admit_leaf(name: str, leaf: Any) -> None:
     if not isinstance(leaf, (float, complex, np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"argument {name!r} must be an array of real numbers; got {leaf!r:.60}: fix it by a lambda")
     dtype = jnp.result_type(leaf) if isinstance(leaf, (float, complex)) else leaf.dtype
-    if dtype.kind == "c":
-        raise TypeError(f"argument {name!r} is complex, and a graph is of real numbers: pass its parts as two arrays")
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise TypeError(f"argument {name!r} is a random key: draw the numbers outside, and pass them")
+    if dtype.kind == "c":
+        raise TypeError(f"argument {name!r} is complex, and a graph is of real numbers: pass its parts as two arrays")
     if dtype.kind not in "biuf" and not is_float(dtype):
         raise TypeError(f"argument {name!r} must be an array of real numbers; got dtype {dtype}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from lr_nn.graph.node import Node
@@ -13,6 +14,7 @@ MACRON = "\u0304"
 LAST_LETTER = re.compile(r"([^\W\d_])(?=[\W\d_]*$)")
 
 
+@lru_cache
 def bar(name: str) -> str:
     """The name of an adjoint: v4 and v̄4, params[0].w and params[0].w̄.
 

@@ -25,10 +25,10 @@ class Windows(NamedTuple):
     batching: Sequence[int]
     index_batching: Sequence[int]
 
-    def positions(self, shape, index, sizes, mode) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    def positions(self, shape, index, sizes, moved) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """For every entry of the array of windows: its coordinates in the operand, and whether it is inside.
 
-        A window that is not wholly inside is moved there where `mode` clips, else it is outside.
+        A window that is not wholly inside is outside, or, if it is to be `moved`, at the edge.
         """
         batch = index.shape[:-1]
         rank = len(batch) + len(self.offset)
@@ -37,8 +37,7 @@ class Windows(NamedTuple):
         start = index.astype(np.int64)
         inside = ((start >= 0) & (start <= room)).all(axis=-1)
         start = np.clip(start, 0, np.maximum(room, 0))
-        if _clips(mode):
-            inside = np.ones_like(inside)
+        inside = inside | moved
 
         def along(array, axes):
             """An array with the given axes among those of the array of windows."""
@@ -64,19 +63,24 @@ class Windows(NamedTuple):
 
 
 def _clips(mode: Any) -> bool:
+    return mode is not None and mode.name == "CLIP"
+
+
+def _reads(mode: Any) -> bool:
+    """Is a window that is not inside read where it is moved to? A broken promise is, but passes nothing back."""
     return mode is not None and mode.name in ("CLIP", "PROMISE_IN_BOUNDS")
 
 
-def _read(x, index, dimension_numbers, slice_sizes, mode):
+def _read(x, index, dimension_numbers, slice_sizes, moved):
     d = dimension_numbers
     windows = Windows(
         d.offset_dims, d.collapsed_slice_dims, d.start_index_map, d.operand_batching_dims, d.start_indices_batching_dims
     )
-    return windows.positions(x.shape, index, slice_sizes, mode)
+    return windows.positions(x.shape, index, slice_sizes, moved)
 
 
 def _gather(x, index, *, dimension_numbers, slice_sizes, mode, fill_value):
-    where, inside = _read(x, index, dimension_numbers, slice_sizes, mode)
+    where, inside = _read(x, index, dimension_numbers, slice_sizes, _reads(mode))
     if fill_value is None:
         fill_value = np.nan if is_float(x.dtype) else True if x.dtype.kind == "b" else np.iinfo(x.dtype).min
         fill_value = np.iinfo(x.dtype).max if x.dtype.kind == "u" else fill_value
@@ -86,7 +90,7 @@ def _gather(x, index, *, dimension_numbers, slice_sizes, mode, fill_value):
 
 
 def _gathered(g, v, x, index, *, dimension_numbers, slice_sizes, mode):
-    where, inside = _read(x, index, dimension_numbers, slice_sizes, mode)
+    where, inside = _read(x, index, dimension_numbers, slice_sizes, _clips(mode))
     back = np.zeros(x.shape, g.dtype)
     np.add.at(back, tuple(c[inside] for c in where), g[inside])
     return back, None
@@ -106,9 +110,7 @@ def _written(x, index, updates, dimension_numbers, mode):
     windowed = [axis for axis in range(x.ndim) if axis not in (*windows.collapsed, *windows.batching)]
     for axis, place in zip(windowed, windows.offset):
         sizes[axis] = updates.shape[place]
-    # Outside, a write is dropped unless it is to be clipped.
-    drops = mode is None or mode.name != "CLIP"
-    where, inside = windows.positions(x.shape, index, sizes, None if drops else mode)
+    where, inside = windows.positions(x.shape, index, sizes, _clips(mode))
     return tuple(c[inside] for c in where), inside
 
 
