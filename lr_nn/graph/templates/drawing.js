@@ -22,6 +22,7 @@ svg.removeAttribute("viewBox"); // which shows the whole graph where this script
 // The window
 
 const READABLE = 0.8;
+const LEGIBLE = 0.25; // below, text is left out of the drawing
 const [ABOVE, BELOW] = [56, 40]; // where the zoom buttons and the legend are
 const view = { x: 0, y: 0, scale: 1 };
 const size = { width: 0, height: 0 }; // kept, since asking for it lays out the whole drawing
@@ -33,6 +34,7 @@ function measure() {
 
 function draw(glide = false) {
   scene.classList.toggle("gliding", glide);
+  scene.classList.toggle("far", view.scale < LEGIBLE);
   scene.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
 }
 

@@ -88,7 +88,9 @@ function paintEdge(edge) {
 function show(number, follow = true) {
   now = Math.max(0, Math.min(last, number));
   const step = data.steps[now];
-  scene.setAttribute("class", step.phase === "start" || step.phase === "forward" ? "forward" : "backward");
+  const forward = step.phase === "start" || step.phase === "forward";
+  scene.classList.toggle("forward", forward);
+  scene.classList.toggle("backward", !forward);
   data.nodes.forEach(paintNode);
   data.edges.forEach(paintEdge);
   tellStep(now);
