@@ -297,6 +297,16 @@ def test_a_number_is_shown_in_full(show):
 
 
 @needs_chromium
+def test_an_adjoint_that_is_not_finite_is_named_and_marked_when_the_sweep_comes_to_it(show):
+    traced = swept(graph.trace(lambda x: jnp.sum(jnp.sqrt(x)), np.array([1.0, 0.0])))
+    page = show(traced).page
+    assert traced.non_finite.name == "x" and text(page, "#banner").startswith(f"⚠ {bar('x')}: the first adjoint")
+    assert page.locator(".node.bad").count() == 0
+    page.click("#show-warning")
+    assert text(page, "#node h2") == "x" and page.locator(".node.bad").count() == 1
+
+
+@needs_chromium
 def test_the_first_number_that_is_not_finite_is_named_and_shown(show):
     traced = swept(not_finite())
     bad = traced.non_finite

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 BOX = (156, 82)
-PITCH = (262, 104)
+PITCH = (284, 104)
 MARGIN = 28
 GAP = 22
 PORTS = 18

@@ -84,12 +84,11 @@ def _warning(graph: Graph) -> dict[str, Any] | None:
     if node is None:
         return None
     where = f" ({node.source})" if node.source else ""
-    what = "value" if not finite(node.value).all() else "adjoint"
-    return {
-        "node": node.index,
-        "what": what,
-        "text": f"{node.equation or node.name}{where}: the first {what} that is not finite, from finite operands.",
-    }
+    if finite(node.value).all():
+        what, text = "adjoint", f"{bar(node.name)}{where}: the first adjoint that is not finite; every value is."
+    else:
+        what, text = "value", f"{node.equation or node.name}{where}: the first value that is not finite."
+    return {"node": node.index, "what": what, "text": text}
 
 
 def _drawn(node: Node, kind: str, corner: tuple[float, float]) -> dict[str, Any]:
@@ -157,7 +156,8 @@ def _described(graph: Graph, node: Node) -> dict[str, Any]:
         "source": node.source,
         "value": summary(node.value),
         "adjoint": None if node.adjoint is None else summary(node.adjoint),
-        "finite": bool(finite(node.value).all() and (node.adjoint is None or finite(node.adjoint).all())),
+        "finite": bool(finite(node.value).all()),
+        "adjoint_finite": node.adjoint is None or bool(finite(node.adjoint).all()),
     }
 
 

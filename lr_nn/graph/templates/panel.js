@@ -166,7 +166,7 @@ function tellNode(index, why, choose, state) {
       paragraph(`${node.kind === node.op ? node.kind : `${node.kind}, ${node.op}`}${why}`, "muted"),
       node.source ? paragraph(node.source, "muted facts") : null,
       node.equation ? equation(node.equation) : null,
-      node.finite ? null : paragraph("⚠ holds numbers that are not finite", "alarm"),
+      node.finite && node.adjoint_finite ? null : paragraph("⚠ holds numbers that are not finite", "alarm"),
       subheading(state.known ? "Value" : "Value (not yet computed at this step)"),
       ...numbers(node.value, "value"),
       ...(node.adjoint

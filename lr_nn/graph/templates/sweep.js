@@ -37,9 +37,11 @@ function adjointText(node) {
   return sums.length ? `∂ ${sums.at(-1).total} + …` : "";
 }
 
+const isBad = (node) => (!node.finite && now >= node.known) || (!node.adjoint_finite && now >= node.complete);
+
 function markOf(node, isCurrent, phase) {
   if (isCurrent) return phase === "forward" ? "▶" : "◀";
-  if (!node.finite && now >= node.known) return "⚠";
+  if (isBad(node)) return "⚠";
   if (now >= node.complete && now >= Math.min(node.sent, last)) return "✓✓";
   return now >= node.known ? "✓" : "";
 }
@@ -63,7 +65,7 @@ function paintNode(node) {
   const known = now >= node.known;
   const current = MOVING.includes(step.phase) && step.nodes.includes(node.index);
   const receiving = step.edges.some((edge) => data.edges[edge].source === node.index);
-  const states = { known, current, receiving, bad: known && !node.finite };
+  const states = { known, current, receiving, bad: isBad(node) };
   paint(box.classList, "value", ["node", node.kind, ...classes(states)].join(" "));
   paint(mark, "textContent", markOf(node, current, step.phase));
   paint(value, "textContent", known ? shortly("=", node.value) : "");
