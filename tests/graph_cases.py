@@ -229,6 +229,7 @@ STRUCTURE = [
     case("concatenate", lambda x: lax.concatenate([x, x], 0), X, name="twice the same"),
     case("split", lambda x: lax.split(x, (1, 0, 3), axis=1), X),
     case("split", lambda x: lax.split(x, (1, 3), axis=1)[1], X, name="one used"),
+    case("split", lambda x: lax.split(x, (4,), axis=1), X, name="into one"),
     case("optimization_barrier", lambda x, y: lax.optimization_barrier((x, y)), X, Y),
     case("device_put", jax.device_put, X),
     case("iota", lambda x: x * lax.broadcasted_iota(jnp.float64, (3, 4), 1), X),
@@ -265,6 +266,24 @@ REDUCTIONS = [
         for axis, back in ((0, False), (1, True))
     ),
     case("cumsum", lax.cumsum, X[:0], name="empty"),
+]
+
+
+def pool(operation, neutral, combine, array, padding, name="", **options):
+    def function(x):
+        return lax.reduce_window(x, neutral, combine, (2, 3), (1, 2), padding, **options)
+
+    return case(operation, function, array, name=name)
+
+
+WINDOWS = [
+    pool("reduce_window_sum", 0.0, lax.add, X, "SAME"),
+    pool("reduce_window_sum", 0.0, lax.add, X, "VALID", base_dilation=(2, 1), window_dilation=(1, 1), name="dilated"),
+    pool("reduce_window_max", -np.inf, lax.max, X, "VALID"),
+    pool("reduce_window_max", -np.inf, lax.max, X, ((1, 0), (1, 1)), name="padded"),
+    pool("reduce_window_max", -np.inf, lax.max, TIES, "SAME", name="ties"),
+    pool("reduce_window_min", np.inf, lax.min, X, "SAME"),
+    pool("reduce_window_min", np.inf, lax.min, TIES, "VALID", name="ties"),
 ]
 INDEX = np.array([[0, 1], [2, 3], [0, 1], [5, 1], [-1, 0]], np.int32)
 
@@ -325,4 +344,4 @@ INDEXING = [
     case("top_k", lambda x: lax.top_k(x, 3)[0], TIES, name="ties"),
     case("top_k", lambda x: lax.top_k(x, 2), X, name="with positions"),
 ]
-CASES = [*ELEMENTWISE, *CHOICES, *PRODUCTS, *STRUCTURE, *REDUCTIONS, *INDEXING]
+CASES = [*ELEMENTWISE, *CHOICES, *PRODUCTS, *STRUCTURE, *REDUCTIONS, *WINDOWS, *INDEXING]

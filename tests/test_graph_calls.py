@@ -213,7 +213,8 @@ def test_what_needs_no_derivative_needs_no_rule():
     def function(x, bits):
         shifted = jax.lax.shift_left(bits, jnp.array([1, 2, 3]))
         total = jax.lax.fori_loop(0, 3, lambda i, t: t + bits[i], 0)
-        return (x * (shifted + total).astype(x.dtype)).sum()
+        place = jnp.searchsorted(jnp.arange(3.0), x)  # a loop, whose result is of whole numbers
+        return (x * (shifted + total + place - 1).astype(x.dtype)).sum()
 
     x, bits = np.ones(3, np.float32), np.array([1, 2, 3], np.int32)
     got, nothing = graph.trace(function, x, bits).backward()

@@ -162,6 +162,7 @@ def test_infinities_that_harm_nothing_are_no_finding_and_those_that_do_are():
     assert traced.non_finite is None
     assert graph.trace(lambda x: x * jnp.inf, 0.0).non_finite.op == "constant"
     assert graph.trace(lambda mask, x: mask + x, np.nan, 1.0).non_finite.name == "mask"
+    assert graph.trace(lambda x: 2 * x, 1e300).non_finite.name == "x"  # in float32
 
 
 def test_the_table_shows_every_node_with_its_value_and_adjoint():

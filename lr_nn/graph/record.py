@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class Recorder:
 
     def input(self, name: str, value: Any, dtype: Any, active: bool) -> int:
         """A node for an argument; `active` if it is one to differentiate by."""
-        index = self._node("input", name, (), np.array(value, dtype=dtype))
+        with np.errstate(over="ignore"):
+            index = self._node("input", name, (), np.array(value, dtype=dtype))
         self.inputs.append(index)
         if active and is_float(dtype):
             self.active.add(index)
@@ -94,16 +96,17 @@ class Recorder:
 
     def _nested(
         self,
+        source: str,
         program: ClosedJaxpr,
         operands: Sequence[np.ndarray],
         active: Sequence[bool],
         opened: frozenset[str] | None = None,
     ) -> Tape:
-        """The tape of a program of its own."""
+        """The tape of a program of its own, all of it called at `source`."""
         inner = Recorder(self.opened if opened is None else opened, self.rules)
         dtypes = [kind_of(variable).dtype for variable in program.jaxpr.invars]
         arguments = [inner.input(f"x{k}", *argument) for k, argument in enumerate(zip(operands, dtypes, active))]
-        return inner.finish(inner.run(program, arguments))
+        return inner.finish(inner.run(program, arguments, source))
 
     def _equation(self, eqn: JaxprEqn, operands: list[int | Constant], source: str) -> list[int | Constant]:
         refusals.check(eqn, source)
@@ -116,11 +119,11 @@ class Recorder:
         if call and rule is None:
             if call.kind in self.opened:
                 return self.run(call.program, operands, source if call.is_internal(JAX) else None)
-            rule = calls.kept(call, eqn, [self._is_active(i) for i in operands], self._nested)
+            rule = calls.kept(call, eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
         if rule is None:
             rule = TABLE.get(name)
         if rule is None:
-            if any(map(self._is_active, operands)):
+            if any(map(self._is_active, operands)) and any(is_float(kind_of(v).dtype) for v in eqn.outvars):
                 raise refusals.missing(eqn, source)
             rule = calls.by_jax(eqn)
         return self._apply(rule, eqn, [self.place(i) for i in operands], source)

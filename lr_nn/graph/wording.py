@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from lr_nn.graph.node import Node
 from lr_nn.graph.rules.base import Rule
 
@@ -56,7 +58,7 @@ def _fill(
 ) -> str:
     names = [node.name for node in operands]
     words = {
-        **params,
+        **{name: _plain(value) for name, value in params.items()},
         "out": out,
         "bar": bar(out),
         "self": self_name,
@@ -70,3 +72,10 @@ def _fill(
             f"an equation of the rule for {rule.operation!r}, {text!r}, names {error}, which is neither one of its "
             f"{len(names)} operands nor one of its parameters {sorted(params)}"
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Whole numbers of NumPy as Python writes them."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value)) if type(value) is tuple else value
+    return int(value) if isinstance(value, np.integer) else value

@@ -180,7 +180,7 @@ RULES: tuple[Rule, ...] = (
     moves(
         "split",
         lambda x, *, sizes, axis: tuple(np.split(x, _bounds(sizes)[1:-1], axis=axis)),
-        lambda g, v, x, *, axis: np.concatenate(g, axis=axis),
+        lambda g, v, x, *, axis: np.concatenate(g if isinstance(g, tuple) else (g,), axis=axis),
         "{0} split along axis {axis}",
         "{bar} at its place",
     ),
