@@ -505,6 +505,18 @@ def test_odd_names_are_shown_as_they_are(show, name):
     assert page.locator("#step .list").text_content().endswith("= 2")
 
 
+@needs_chromium
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [("<img src=http://x.invalid/a.png>", "asked for.*x.invalid"), ("<script>undefined.x</script>", "complained")],
+)
+def test_a_page_that_asks_or_complains_would_be_noticed(browser, tmp_path, body, complaint):
+    file = tmp_path / "other.html"
+    file.write_text(f"<!doctype html><title>other</title>{body}", encoding="utf-8")
+    with pytest.raises(AssertionError, match=complaint), opened(browser, file):
+        pass
+
+
 def test_the_file_holds_no_address_of_another():
     html = swept(network()).html()
     assert not re.search(r"https?:|//\w|url\((?!&#34;#|\"#)|@import|<link(?! rel=\"icon\" href=\"data:,\")|src=", html)
