@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from experiments import runner
+from experiments import runner, site
 
 # Name on the command line -> module. What it asks is the first line of the module's docstring.
 EXPERIMENTS = {
@@ -37,12 +37,18 @@ def question(module: str) -> str:
     return docstring.split("\n")[0]
 
 
+def questions() -> dict[str, str]:
+    """What each experiment asks."""
+    return {name: question(module) for name, module in sorted(EXPERIMENTS.items())}
+
+
 def overview() -> str:
     """How to call, and every experiment with a line."""
-    width = max(map(len, EXPERIMENTS))
-    lines = [f"  {name:{width}}  {question(module)}" for name, module in sorted(EXPERIMENTS.items())]
-    usage = "usage: python -m experiments NAME [OPTIONS]      (NAME --help lists its options)"
-    return "\n".join([usage, "", "experiments:", *lines])
+    return f"""\
+usage: python -m experiments NAME [OPTIONS]      (NAME --help lists its options)
+       python -m experiments all [OPTIONS]       (every experiment, and a site of what they found)
+
+{site.listing(questions())}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(overview())
         return 0
+    if name == "all":
+        return site.launch(rest, questions())
     if name not in EXPERIMENTS:
         print(f"error: there is no experiment {name!r}\n\n{overview()}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from rich.table import Table as TerminalTable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -80,6 +81,11 @@ class Section:
 
 def render(title: str, lead: str, sections: Sequence[Section], config: Mapping[str, Any]) -> str:
     """The page: self-contained, in light and dark, for a phone as for a desk."""
+    return template("report.html.jinja").render(title=title, lead=lead, sections=sections, config=config)
+
+
+def template(name: str) -> Template:
+    """A template of this folder. What is put into it is text, and names that it misses are mistakes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -89,5 +95,4 @@ def render(title: str, lead: str, sections: Sequence[Section], config: Mapping[s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("report.html.jinja")
-    return template.render(title=title, lead=lead, sections=sections, config=config)
+    return environment.get_template(name)

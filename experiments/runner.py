@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("lr-nn", "jax", "jaxlib", "numpy", "optax", "scikit-learn", "matplotlib")
 NOT_RECORDED = ("overwrite", "config")
+OF_THIS_MACHINE = ("out", "data_dir")
 
 
 class UserError(Exception):
@@ -59,13 +62,13 @@ class Run:
     (data missing) leaves nothing behind.
     """
 
-    def __init__(self, experiment: str, options: Options):
+    def __init__(self, experiment: str, options: Options, question: str = ""):
         """Raise UserError if the folder holds a run already and the options do not say to replace it."""
         from rich.console import Console
 
-        self.experiment, self.options, self.folder = experiment, options, options.out
+        self.experiment, self.options, self.folder, self.question = experiment, options, options.out, question
         self.console = Console(highlight=False)
-        self._begun = False
+        self._begun, self._start = False, time.perf_counter()
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--out {self.folder} is a file; pass the name of a folder")
         if self._leftovers() and not options.overwrite:
@@ -83,8 +86,22 @@ class Run:
         return Figure(path, alt, caption, wide)
 
     def report(self, title: str, lead: str, sections: Sequence[Section]) -> Path:
-        """Write report.html, one file that needs no other."""
+        """Write report.html, one file that needs no other, and summary.json, from which the site makes a card."""
         page = render(title, lead, sections, json.loads((self._place() / "config.json").read_text("utf-8")))
+        summary = {
+            "experiment": self.experiment,
+            "question": self.question,
+            "title": title,
+            "finding": lead,
+            "figures": [
+                {**asdict(figure), "path": figure.path.relative_to(self.folder).as_posix()}
+                for section in sections
+                for figure in section.figures
+            ],
+            "command": command(self.experiment, self.options),
+            "seconds": time.perf_counter() - self._start,
+        }
+        write_json(self.folder / "summary.json", summary)
         return _write_atomically(self.folder / "report.html", page)
 
     def print(self, table: Table) -> None:
@@ -108,7 +125,7 @@ class Run:
 
     def _leftovers(self) -> list[Path]:
         """The files of an earlier run, and no others."""
-        names = ("config.json", "metrics.jsonl", "report.html")
+        names = ("config.json", "metrics.jsonl", "report.html", "summary.json")
         return [path for path in (self.folder / name for name in names) if path.exists()]
 
     def _place(self) -> Path:
@@ -117,8 +134,7 @@ class Run:
             for path in [*self._leftovers(), *(self.folder / "figures").glob("*.png")]:
                 path.unlink()
             (self.folder / "figures").mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
-            _write_atomically(self.folder / "config.json", text)
+            write_json(self.folder / "config.json", self._config())
             self._begun = True
         return self.folder
 
@@ -140,7 +156,7 @@ def launch(name: str, experiment: ModuleType, arguments: Sequence[str]) -> int:
     """Parse the options, run, and turn what the user can put right into a message; the exit status."""
     try:
         options = parse(name, experiment.Options, arguments, experiment.__doc__ or "")
-        experiment.main(options, Run(name, options))
+        experiment.main(options, Run(name, options, (experiment.__doc__ or "").partition("\n")[0]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -193,6 +209,22 @@ def _stored(name: str, kind: type[Options], path: Path) -> list[str]:
     unknown = sorted(set(values) - {field.name for field in fields(kind)})
     if unknown:
         raise UserError(f"--config {path} has options that {name} does not know: {', '.join(unknown)}")
+    return _arguments(values)
+
+
+def command(name: str, options: Options) -> str:
+    """What to type for the same numbers on another machine: its folders are its own."""
+    left_out = (*NOT_RECORDED, *OF_THIS_MACHINE)
+    changed = {
+        field.name: _plain(value)
+        for field in fields(options)
+        if (value := getattr(options, field.name)) != field.default and field.name not in left_out
+    }
+    return shlex.join(["python", "-m", "experiments", name, *_arguments(changed)])
+
+
+def _arguments(values: Mapping[str, Any]) -> list[str]:
+    """Options as they stand on the command line."""
     arguments: list[str] = []
     for key, value in values.items():
         flag = key.replace("_", "-")
@@ -216,6 +248,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    """One object, to be read by people too."""
+    return _write_atomically(path, json.dumps(_plain(values), indent=2, ensure_ascii=False) + "\n")
 
 
 def _write_atomically(path: Path, text: str) -> Path:

@@ -1,0 +1,65 @@
+"""index.html, from what the runs left in the folder of the site."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.report import template
+from experiments.site.contents import grouped
+
+if TYPE_CHECKING:
+    from experiments.site.graphs import Played
+
+FAILURE = "failure.json"
+WIDEST = 1440  # pixels: the width of the page at two of them a point
+
+
+def write(folder: Path, questions: Mapping[str, str], graphs: Sequence[Played]) -> Path:
+    """The page of every experiment of which `folder` holds a run, or the reason why there is none."""
+    cards = {name: card(folder / name, name, question) for name, question in questions.items()}
+    cards = {name: found for name, found in cards.items() if found}
+    sections = [(group, [cards[name] for name in names]) for group, names in grouped(cards)]
+    page = template("site.html.jinja").render(
+        sections=sections,
+        graphs=graphs,
+        count=len(cards),
+        seconds=sum(card["seconds"] for card in cards.values()),
+        date=datetime.now(UTC).date().isoformat(),
+        versions={"Python": sys.version.split()[0], **{name: version(name) for name in ("lr-nn", "jax")}},
+    )
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def card(folder: Path, name: str, question: str) -> dict[str, Any]:
+    """What is told of the run in `folder`; nothing where there was none."""
+    shared = {"name": name, "question": question, "failure": None, "report": None, "figures": []}
+    if (failure := folder / FAILURE).is_file():
+        return shared | json.loads(failure.read_text("utf-8"))
+    if not (summary := folder / "summary.json").is_file():
+        return {}
+    found = json.loads(summary.read_text("utf-8"))
+    figures = [figure | inlined(folder / figure["path"]) for figure in found["figures"][:1]]
+    return found | shared | {"report": f"{name}/report.html", "figures": figures}
+
+
+def inlined(path: Path) -> dict[str, Any]:
+    """The picture as a data URI in lossless WebP, and its size in pixels."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        drawn = picture.convert("RGB")
+    drawn.thumbnail((WIDEST, 4 * WIDEST))
+    content = io.BytesIO()
+    drawn.save(content, "WEBP", lossless=True, quality=100)
+    data = base64.b64encode(content.getvalue()).decode("ascii")
+    return {"data": f"data:image/webp;base64,{data}", "size": drawn.size}
