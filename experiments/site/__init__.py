@@ -60,7 +60,7 @@ def build(options: Options, questions: Mapping[str, str]) -> int:
         raise UserError(f"{options.out} already holds a site; pass another --out, or --overwrite to replace its runs")
     from experiments.site import graphs, page
 
-    played = graphs.write(options.out)
+    played = graphs.write(options.out, graphs.traced())
     failures = {}
     for i, name in enumerate(names, start=1):
         print(f"{i:{len(str(len(names)))}} of {len(names)}  {name:{max(map(len, names))}}", end="", flush=True)
@@ -85,10 +85,10 @@ def chosen(options: Options, questions: Mapping[str, str]) -> list[str]:
         unknown = [name for name in names if name not in questions]
         if unknown:
             raise UserError(f"--{flag}: there is no experiment {unknown[0]!r}\n\n{listing(questions)}")
-    names = [name for name in dict.fromkeys(options.only or questions) if name not in options.skip]
-    if not names:
+    left = [name for name in dict.fromkeys(options.only or questions) if name not in options.skip]
+    if not left:
         raise UserError("--only and --skip leave no experiment")
-    return names
+    return left
 
 
 def listing(questions: Mapping[str, str]) -> str:

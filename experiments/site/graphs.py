@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,12 +70,12 @@ def traced() -> dict[str, Graph]:
     return {"neuron": one, "network": deep}
 
 
-def write(folder: Path) -> list[Played]:
+def write(folder: Path, both: Mapping[str, Graph]) -> list[Played]:
     """Both pages, `folder`/graphs/NAME.html."""
     titles = {"neuron": "One neuron", "network": "A network of three layers"}
     (folder / "graphs").mkdir(parents=True, exist_ok=True)
     played = []
-    for name, opened in traced().items():
+    for name, opened in both.items():
         page = opened.html(titles[name])
         (folder / "graphs" / f"{name}.html").write_text(page, encoding="utf-8")
         played.append(Played(name, titles[name], _about(opened), page, _drawing(opened)))

@@ -42,7 +42,7 @@ def write(folder: Path, questions: Mapping[str, str], graphs: Sequence[Played]) 
 
 def card(folder: Path, name: str, question: str) -> dict[str, Any]:
     """What is told of the run in `folder`; nothing where there was none."""
-    shared = {"name": name, "question": question, "failure": None, "report": None, "figures": []}
+    shared: dict[str, Any] = {"name": name, "question": question, "failure": None, "report": None, "figures": []}
     if (failure := folder / FAILURE).is_file():
         return shared | json.loads(failure.read_text("utf-8"))
     if not (summary := folder / "summary.json").is_file():
