@@ -14,6 +14,7 @@ from lr_nn import losses
 from lr_nn.solvers import certificate, memory, preconditioner, proximal, separation, solve
 from lr_nn.solvers.line_search import ENOUGH, FLAT, Line, OnLine, search
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.quickly import quickly
 from lr_nn.solvers.run import at
 from lr_nn.solvers.smooth import LBFGS
 
@@ -225,3 +226,8 @@ def test_overlapping_classes_have_no_recession_direction_and_separated_ones_do()
     assert (np.array([-1, -1, 1, 1]) * (x @ found)[:, 0] >= 0).all()
     between = separation.recession_direction(losses.bernoulli, x, np.array([[0.0], [0.5], [0.5], [1.0]]))
     assert between is None, "probabilities between pin two predictors, and with them the line"
+
+
+def test_options_that_this_xla_does_not_know_cost_time_and_nothing_else():
+    run = quickly(lambda x: x + 1, {"xla_cpu_there_is_no_such_option": 1})
+    assert run(jnp.ones(())) == 2

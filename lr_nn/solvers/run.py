@@ -15,6 +15,7 @@ from lr_nn.solvers import proximal as sparse
 from lr_nn.solvers.deep import Deep, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.quickly import quickly
 from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, Objective, State, solve
 
 # So many numbers are searched in float32 first, beside a sample of the rows and without one.
@@ -41,17 +42,7 @@ class Found(NamedTuple):
 
 
 # Few parameters: to compile takes longer than to run.
-_quickly = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_cpu_parallel_codegen_split_count": 1,
-    },
-)
-
-
-@_quickly
+@quickly
 def _newton(objective: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
     return solve(objective, Newton(objective), theta, tolerance, max_steps)
 
@@ -83,7 +74,7 @@ _centred = jax.jit(OneLayer.centred_point)
 _build = jax.jit(preconditioner.build, static_argnames="rows")
 
 
-_local = _quickly(certificate.local)
+_local = quickly(certificate.local)
 
 
 @partial(jax.jit, static_argnames="penalised")
