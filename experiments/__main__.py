@@ -18,13 +18,17 @@ from experiments import runner, site
 EXPERIMENTS = {
     "architecture_search": "experiments.architecture_search",
     "census": "experiments.census",
+    "coin_toss": "experiments.coin_toss",
+    "entropy": "experiments.entropy",
     "hard_examples": "experiments.hard_examples",
     "ladder": "experiments.ladder",
     "noise_scale": "experiments.noise_scale",
+    "odds": "experiments.odds",
     "outliers": "experiments.outliers",
     "paths": "experiments.paths",
     "private_training": "experiments.private_training",
     "regularization": "experiments.regularization",
+    "saturation": "experiments.saturation",
     "solvers": "experiments.solvers",
 }
 
