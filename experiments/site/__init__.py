@@ -16,6 +16,7 @@ from pathlib import Path
 
 from experiments import runner
 from experiments.runner import UserError
+from experiments.site import page
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,19 @@ def launch(arguments: Sequence[str], questions: Mapping[str, str]) -> int:
 
 
 def build(options: Options, questions: Mapping[str, str]) -> int:
-    """Everything, with a line for each experiment on the terminal."""
+    """Check the options, draw the graphs, run the experiments, and write index.html; the exit status."""
     names = chosen(options, questions)
     if options.out.is_file():
         raise UserError(f"--out {options.out} is a file; pass the name of a folder")
     if options.out.is_dir() and any(options.out.iterdir()) and not options.overwrite:
         raise UserError(f"{options.out} already holds a site; pass another --out, or --overwrite to replace its runs")
-    from experiments.site import graphs, page
+    from experiments.site import graphs
 
     played = graphs.write(options.out, graphs.traced())
-    failures = {}
-    for i, name in enumerate(names, start=1):
-        print(f"{i:{len(str(len(names)))}} of {len(names)}  {name:{max(map(len, names))}}", end="", flush=True)
-        start = time.perf_counter()
-        failure = carry_out(name, options)
-        seconds = time.perf_counter() - start
-        print(f" {seconds:7.1f} s{'  failed' if failure else ''}", flush=True)
-        if failure:
-            failures[name] = failure
-            values = {"failure": failure, "command": f"python -m experiments {name}", "seconds": seconds}
-            runner.write_json(options.out / name / page.FAILURE, values)
+    failures = carry_out_all(names, options)
     path = page.write(options.out, questions, played)
-    print(f"{path}: open it in a browser")
+    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
+    print(f"{path}: open it in a browser ({size / 2**20:.1f} MB in all)")
     for name, failure in failures.items():
         print(f"\n{name} failed (--skip {name} leaves it out):\n{failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -97,10 +89,24 @@ def listing(questions: Mapping[str, str]) -> str:
     return "\n".join(["experiments:", *(f"  {name:{width}}  {line}" for name, line in questions.items())])
 
 
+def carry_out_all(names: Sequence[str], options: Options) -> dict[str, str]:
+    """Run one after the other, with a line for each; what those that failed complained of."""
+    failures = {}
+    for i, name in enumerate(names, start=1):
+        print(f"{i:{len(str(len(names)))}} of {len(names)}  {name:{max(map(len, names))}}", end="", flush=True)
+        start = time.perf_counter()
+        failure = carry_out(name, options)
+        seconds = time.perf_counter() - start
+        print(f" {seconds:7.1f} s{'  failed' if failure else ''}", flush=True)
+        if failure:
+            failures[name] = failure
+            values = {"failure": failure, "command": f"python -m experiments {name}", "seconds": seconds}
+            runner.write_json(options.out / name / page.FAILURE, values)
+    return failures
+
+
 def carry_out(name: str, options: Options) -> str | None:
     """Run one experiment into its folder of the site; what it complained of if it failed."""
-    from experiments.site import page
-
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / page.FAILURE).unlink(missing_ok=True)
