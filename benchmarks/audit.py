@@ -55,7 +55,7 @@ def verdicts(suspects: Iterable[Suspect], referees: Sequence[str]) -> Rows:
 
 
 def scores(wrong: Rows, right: Rows, referees: Sequence[str]) -> Rows:
-    """A row for each referee: mutants killed, false alarms, and its mean time relative to that of `check_grads`."""
+    """A row for each referee: mutants killed, false alarms, and its mean time."""
     seconds = {name: sum(row["seconds"][name] for row in wrong + right) for name in referees}
     return [
         {

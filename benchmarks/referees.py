@@ -91,10 +91,11 @@ def placed(tree: Any, dtype: Any) -> Any:
 
 
 def trial(suspect: Suspect, referee: str) -> tuple[bool, float]:
-    """Whether a referee objects to a gradient, and the seconds that it took, compilation and all."""
+    """Whether a referee objects to a gradient, and the seconds that it took, value and gradient being compiled."""
     objects, dtype = REFEREES[referee]
     with jax.enable_x64((dtype or suspect.dtype) == "float64"):
         params, batch = placed((suspect.setting.params, suspect.setting.batch), dtype or suspect.dtype)
+        jax.block_until_ready((suspect.setting.value(params, batch), suspect.gradient(params, batch)))
         began = time.perf_counter()
         verdict = objects(suspect.setting.value, suspect.gradient, params, batch)
         return verdict, time.perf_counter() - began
