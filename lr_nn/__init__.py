@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         tangent,
         training,
     )
+    from lr_nn.audit import audit
     from lr_nn.backprop import backprop, gradient, input_gradient, pullback
     from lr_nn.fit import fit
     from lr_nn.many import Solutions, bootstrap, cross_validate, fit_groups, fit_many, regularization_path
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives; importing lr_nn imports none of it.
 _HOMES = {
+    "audit": ("audit",),
     "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
     "fit": ("fit",),
     "many": ("Solutions", "bootstrap", "cross_validate", "fit_groups", "fit_many", "regularization_path"),

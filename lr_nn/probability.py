@@ -41,7 +41,7 @@ def expit(z: ArrayLike) -> jax.Array:
 def log_expit(z: ArrayLike) -> jax.Array:
     """log(1 / (1 + e^{-z})) = min(z, 0) - log(1 + e^{-|z|}), finite for every finite z."""
     z = _float("z", z)
-    return jnp.minimum(z, 0) - jnp.log1p(jnp.exp(-jnp.abs(z)))
+    return jnp.minimum(z, 0) - jnp.log1p(jnp.exp(-jnp.maximum(z, -z)))
 
 
 def bernoulli_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
@@ -60,7 +60,7 @@ def bernoulli_negative_log_likelihood(eta: ArrayLike, y: ArrayLike) -> jax.Array
     """-log p(y) at logit η, elementwise: log(1 + e^η) - yη, written so that it is finite for every finite η."""
     eta = _float("eta", eta)
     y = _probability("y", y, eta.dtype)
-    return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.abs(eta)))
+    return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.maximum(eta, -eta)))
 
 
 def categorical_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:

@@ -45,6 +45,13 @@ def test_value_and_residual_are_those_of_the_twin(float64, row):
     assert_close(residual, reference.loss_residual(row, eta, y), K)
 
 
+@subset(lambda row: row.loss.name != "absolute_error")
+def test_autodiff_of_the_value_is_right_at_zero_where_stable_formulas_have_a_tie(float64, row):
+    eta, y = points(row)
+    eta = jnp.zeros_like(eta)
+    assert_close(jax.grad(lambda eta: row.loss.value(eta, y).sum())(eta), row.loss.residual(eta, y), K)
+
+
 @rows
 def test_the_hessian_is_that_of_autodiff_and_takes_free_leading_axes(float64, row):
     eta, y = points(row)

@@ -43,6 +43,11 @@ def test_certain_events_have_infinite_odds():
     assert probability.log_odds(certain).tolist() == [-np.inf, np.inf]
 
 
+def test_autodiff_is_right_at_even_odds():
+    assert jax.grad(probability.log_expit)(0.0) == 0.5
+    assert jax.grad(probability.bernoulli_negative_log_likelihood)(0.0, 1.0) == -0.5
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_log_expit_is_linear_where_expit_vanishes(dtype):
     z = jnp.asarray(HUGE, dtype)

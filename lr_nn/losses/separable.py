@@ -85,7 +85,7 @@ class Bernoulli(Separable):
         return jax.lax.logistic(eta)
 
     def term(self, eta, y):
-        return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.abs(eta)))
+        return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.maximum(eta, -eta)))
 
     def slope(self, eta, y):
         # The exponential of `term`, so that one pass serves value and residual.

@@ -1,0 +1,111 @@
+"""The verdict on one leaf: its errors, what roundings explain of them, and what the values say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn.audit.report import Errors, Testimony, Verdict
+
+MULTIPLE = 4
+SAME = 1e-3
+
+
+def errors(leaf: np.ndarray, reference: np.ndarray, dtype: Any) -> Errors:
+    """How far a leaf is from its reference."""
+    if reference.size == 0:
+        return Errors(0.0, 0.0, 0.0, 0.0)
+    kind = jnp.finfo(dtype)
+    away, size = np.abs(leaf.astype(np.float64) - reference), np.abs(reference)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        each = np.where(away > 0, away / size, 0.0)
+        whole = away.max() / size.max() if away.max() > 0 else 0.0
+        last = np.exp2(np.floor(np.log2(np.maximum(size, float(kind.tiny))))) * float(kind.eps)
+        ulps = away / np.maximum(last, np.finfo(np.float64).tiny)
+    return Errors(float(whole), float(np.median(each)), float(ulps.max()), float(np.median(ulps)))
+
+
+def ratio(leaf: np.ndarray, reference: np.ndarray, expected: np.ndarray, dtype: Any, unit: float, length: int) -> float:
+    """The largest error of an entry over its rounding bound.
+
+    The bound is 4 (1 + √length) times (what is expected of the entry's roundings + unit times the leaf's scale), the
+    smallest normal number added for what underflows.
+    """
+    if reference.size == 0:
+        return 0.0
+    scale = expected + unit * (np.abs(reference) + np.abs(reference).max())
+    bound = MULTIPLE * (1 + length**0.5) * (scale + float(jnp.finfo(dtype).tiny))
+    return float((np.abs(leaf.astype(np.float64) - reference) / bound).max())
+
+
+def judge(
+    leaf: np.ndarray,
+    twin: np.ndarray,
+    reference: np.ndarray,
+    over: Callable[[str], float],
+    testimony: Testimony,
+    suspect: bool,
+) -> tuple[Verdict, str, float]:
+    """The verdict, its reason, and the ratio of the error to its bound.
+
+    `over(whose)` is that ratio with the roundings of "autodiff" or of the gradient "by hand"; `suspect` says that the
+    values refuted `jax.grad` of this leaf at some point.
+    """
+    if not math.isfinite(testimony.value):
+        return Verdict.undefined, "the value is not finite here", math.nan
+    if not np.isfinite(reference).all():
+        return Verdict.undefined, "jax.grad is not finite here, in float64", math.nan
+    if not np.isfinite(leaf).all():
+        if np.isfinite(twin).all():
+            return Verdict.wrong, "NaN or infinity, where jax.grad is finite", math.inf
+        return Verdict.undefined, "not finite in this type, as jax.grad", math.nan
+    here = over("autodiff")
+    return *(_agrees(testimony) if here <= 1 else _differs(leaf, reference, over, testimony, suspect)), here
+
+
+def _agrees(testimony: Testimony) -> tuple[Verdict, str]:
+    """The verdict where gradient and reference agree: the values have the last word."""
+    values = testimony.by_hand
+    if values.refuted and not values.kink:
+        return Verdict.wrong, "agrees with jax.grad, but not with the values: the value hides its derivative"
+    if testimony.autodiff_wrong:
+        return Verdict.autodiff_wrong, "agrees with the values, and jax.grad does not"
+    return Verdict.right, ""
+
+
+def _differs(
+    leaf: np.ndarray, reference: np.ndarray, over: Callable[[str], float], testimony: Testimony, suspect: bool
+) -> tuple[Verdict, str]:
+    """The verdict where gradient and reference differ by more than the roundings of `jax.grad`."""
+    values = testimony.by_hand
+    if values.kink and values.between:
+        return Verdict.at_a_kink, "between the two one-sided slopes"
+    if over("by hand") <= 1:
+        return Verdict.loses_digits, "its own roundings explain the error, those of jax.grad do not"
+    if suspect and not values.refuted:
+        return Verdict.undefined, "jax.grad is wrong nearby, and the values are too coarse to decide"
+    return Verdict.wrong, "outside the one-sided slopes of a kink" if values.kink else likeness(leaf, reference)
+
+
+def likeness(leaf: np.ndarray, reference: np.ndarray) -> str:
+    """What a wrong leaf looks like, where that is plain."""
+    if not leaf.any():
+        return "it is zero"
+    if not reference.any():
+        return "it should be zero"
+    leaf = leaf.astype(np.float64)
+    factor = float(np.sum(leaf * reference) / np.sum(reference**2))
+    if np.linalg.norm(leaf - factor * reference) < SAME * abs(factor - 1) * np.linalg.norm(reference):
+        return f"it is {factor:.6g} times the reference"
+    square = leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1] and leaf.size > 1
+    if square and np.allclose(leaf, reference.T, rtol=SAME, atol=SAME * np.abs(reference).max()):
+        return "it is transposed"
+    off = np.abs(leaf - reference) > SAME * np.abs(reference).max()
+    if 0 < off.sum() < off.size:
+        first = tuple(int(i) for i in np.argwhere(off)[0])
+        return f"{off.sum()} of {off.size} entries, the first at {first}"
+    return ""

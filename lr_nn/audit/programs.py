@@ -1,0 +1,95 @@
+"""What a program of JAX is made of: its operations, nested ones included, and how long its longest sum is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+SUMS = ("reduce_sum", "reduce_window_sum")
+RUNNING_SUMS = ("cumsum", "cumlogsumexp", "conv_general_dilated")
+# Not complex-differentiable, or ordered by a rule that complex numbers have not.
+NOT_HOLOMORPHIC = {
+    *("abs", "sign", "real", "imag", "conj", "max", "min", "clamp", "sort", "floor", "ceil", "round"),
+    *("reduce_max", "reduce_min", "argmax", "argmin", "cummax", "cummin", "gt", "ge", "lt", "le"),
+}
+
+
+def nested(equation: Any) -> Iterator[Jaxpr]:
+    """The programs that an operation holds: the body of a jit, of a scan, the branches of a cond."""
+    for parameter in equation.params.values():
+        for value in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
+            if isinstance(value, ClosedJaxpr):
+                yield value.jaxpr
+            elif isinstance(value, Jaxpr):
+                yield value
+
+
+def equations(program: Jaxpr) -> Iterator[Any]:
+    """Every operation of a program, depth first."""
+    for equation in program.eqns:
+        yield equation
+        for inner in nested(equation):
+            yield from equations(inner)
+
+
+def eps(dtype: Any) -> float:
+    """Twice the unit roundoff of a type."""
+    return float(jnp.finfo(dtype).eps)
+
+
+def is_float(value: Any) -> bool:
+    """Whether an array, a scalar or an abstract value holds real floating-point numbers."""
+    return jnp.issubdtype(jnp.result_type(value), jnp.floating)
+
+
+def _terms(equation: Any) -> int:
+    """Terms that one number of a sum's result is made of; 1 for what is no sum."""
+    name, operands = equation.primitive.name, [variable.aval for variable in equation.invars]
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return prod(operands[0].shape[axis] for axis in contracted)
+    if name == "scan":
+        return equation.params["length"] * longest_sum(next(nested(equation)))
+    if name in SUMS:
+        return max(1, operands[0].size // max(1, equation.outvars[0].aval.size))
+    return operands[0].size if name in RUNNING_SUMS else 1
+
+
+def longest_sum(program: Jaxpr) -> int:
+    """Terms of the longest sum in a program: what its rounding bound grows with."""
+    return max((_terms(equation) for equation in equations(program)), default=1)
+
+
+def narrowest(program: Jaxpr) -> np.dtype:
+    """The narrowest floating-point type that a program computes in; float64 if in none."""
+    kinds = [
+        np.dtype(variable.aval.dtype)
+        for equation in equations(program)
+        for variable in equation.outvars
+        if hasattr(variable.aval, "dtype") and is_float(variable.aval)
+    ]
+    return max(kinds, key=eps, default=np.dtype(np.float64))
+
+
+def not_holomorphic(program: Jaxpr) -> str | None:
+    """The first operation on complex numbers that has no complex derivative."""
+    for equation in equations(program):
+        kinds = [variable.aval.dtype for variable in equation.invars if hasattr(variable.aval, "dtype")]
+        on_complex = any(jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds)
+        if on_complex and equation.primitive.name in NOT_HOLOMORPHIC:
+            return equation.primitive.name
+    return None
+
+
+def program_of(function: Any, *arguments: Any) -> Jaxpr | None:
+    """The program that JAX traces from a function, or None if it cannot be traced (one of NumPy, say)."""
+    try:
+        return jax.make_jaxpr(function)(*arguments).jaxpr
+    except (jax.errors.JAXTypeError, TypeError):
+        return None

@@ -1,0 +1,147 @@
+"""Takes the evidence at every point and in every type, and finds the verdict on each leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from lr_nn.audit import evidence
+from lr_nn.audit.judge import errors, judge, ratio
+from lr_nn.audit.noise import expected_error
+from lr_nn.audit.programs import eps, longest_sum, narrowest, program_of
+from lr_nn.audit.report import Finding, Testimony, Verdict
+from lr_nn.audit.subject import Point, Subject
+from lr_nn.audit.taylor import taylor
+
+
+def precision_of(dtype: Any) -> Any:
+    """float64 is switched on where it is asked for; any other type runs under the user's own setting."""
+    return jax.enable_x64(True) if dtype == np.float64 else nullcontext()
+
+
+def traced_value(subject: Subject, place: Point) -> Any:
+    """The program of the value.
+
+    Raises:
+        TypeError: JAX cannot trace it.
+    """
+    try:
+        return jax.make_jaxpr(subject.value)(place.params, place.arrays).jaxpr
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            "value_fn must be a function that JAX can trace: written with jax.numpy, without `if` on values or "
+            "NumPy's functions on its arguments (gradient_fn may be of NumPy)"
+        ) from error
+
+
+class Referee:
+    """The programs of one audit, compiled once, and what they share."""
+
+    def __init__(self, subject: Subject, points: Sequence[Point], hessian: Callable | None, seed: int):
+        """Trace value and gradients at the first of `points`, and compile what runs more than once."""
+        self.subject, self.points, self.hessian, self.seed = subject, points, hessian, seed
+        place, autodiff = points[0].cast(np.float64), jax.grad(subject.value)
+        with jax.enable_x64(True):
+            value = traced_value(subject, place)
+            twin = program_of(autodiff, place.params, place.arrays)
+            hand = program_of(subject.gradient, place.params, place.arrays)
+            self.complex_slope = evidence.complex_steps(subject, place)
+        self.autodiff, self.line = jax.jit(autodiff), evidence.lines(subject)
+        self.hand = subject.gradient if hand is None else jax.jit(subject.gradient)
+        self.length = max(longest_sum(program) for program in (twin, hand) if program is not None)
+        self.coarsest = narrowest(value)
+        self.coarsest_by_hand = self.coarsest if hand is None else narrowest(hand)
+        self.roundings = {"autodiff": expected_error(autodiff)}
+        self.roundings["by hand"] = self.roundings["autodiff"] if hand is None else expected_error(subject.gradient)
+
+    def findings(self, types: Sequence[Any]) -> dict[Any, list[list[Finding]]]:
+        """For each type and point, a finding for each leaf."""
+        heard = [self.testimonies(point.cast(np.float64)) for point in self.points]
+        suspects = [any(testimony.autodiff_wrong for testimony in leaf) for leaf in zip(*heard)]
+        return {
+            dtype: [self.examine(point, dtype, heard[row], suspects) for row, point in enumerate(self.points)]
+            for dtype in types
+        }
+
+    def leaves(self, gradient: Callable, point: Point) -> list[np.ndarray]:
+        """The leaves of a gradient at a point, as NumPy arrays."""
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(point.params, point.arrays))]
+
+    def testimonies(self, place: Point) -> list[Testimony]:
+        """What the values say at a point, leaf by leaf."""
+        with jax.enable_x64(True):
+            by_hand, by_autodiff = self.leaves(self.hand, place), self.leaves(self.autodiff, place)
+            rays = evidence.directions(place.params, self.seed)
+            return [self.testimony(place, index, *row) for index, row in enumerate(zip(rays, by_hand, by_autodiff))]
+
+    def testimony(self, place: Point, index: int, ray: np.ndarray, hand: np.ndarray, autodiff: np.ndarray) -> Testimony:
+        """What the values say along a ray within one leaf of the slopes by hand and by `jax.grad`."""
+        line, bend = self.line(place, index, ray), self.curvature(place, index, ray)
+        slopes = [float(np.sum(leaf.astype(np.float64) * ray)) for leaf in (hand, autodiff)]
+        scale = max(abs(slopes[1]), float(np.linalg.norm(autodiff) * np.linalg.norm(ray)) / max(1, ray.size) ** 0.5)
+
+        def off(slope: float) -> float:
+            return abs(slopes[0] - slope) / scale if scale else abs(slopes[0] - slope)
+
+        step = self.complex_slope
+        by_hand, by_autodiff = (taylor(line.ahead, line.here, line.behind, slope, bend) for slope in slopes)
+        return Testimony(
+            line.here,
+            by_hand,
+            by_autodiff,
+            complex_step=step if isinstance(step, str) else off(step(place, index, ray)),
+            central_difference=off(line.central),
+        )
+
+    def curvature(self, place: Point, index: int, ray: np.ndarray) -> float:
+        """vᵀ H v, of the Hessian product under audit if there is one, else of the gradient's own differences."""
+        if self.hessian is None:
+            return evidence.curvature(self.hand, place, index, ray)
+        still = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), place.params)
+        v, hessian = evidence.moved(still, index, ray, 1.0), self.hessian
+        product = self.subject.bind(lambda params, *args: hessian(params, v, *args))(place.params, place.arrays)
+        return float(np.sum(np.asarray(jax.tree.leaves(product)[index], np.float64) * ray))
+
+    def examine(
+        self, point: Point, dtype: Any, testimonies: Sequence[Testimony], suspects: Sequence[bool]
+    ) -> list[Finding]:
+        """A finding for each leaf at a point, in one type."""
+        place = point.cast(dtype)
+        wide, unit = place.cast(np.float64), max(eps(dtype), eps(self.coarsest))
+        with precision_of(dtype):
+            hand, twin = self.leaves(self.hand, place), self.leaves(self.autodiff, place)
+        with jax.enable_x64(True):
+            reference, vindicated = self.leaves(self.autodiff, wide), self.leaves(self.hand, wide)
+
+        @cache
+        def expected(whose: str) -> list[np.ndarray]:
+            with jax.enable_x64(True):
+                return self.roundings[whose](unit, wide.params, wide.arrays)
+
+        def finding(index: int) -> Finding:
+            leaf, testimony = hand[index], testimonies[index]
+            truth = (vindicated if testimony.autodiff_wrong else reference)[index]
+
+            def over(whose: str) -> float:
+                return ratio(leaf, truth, expected(whose)[index], dtype, unit, self.length)
+
+            verdict, reason, here = judge(leaf, twin[index], truth, over, testimony, suspects[index])
+            if verdict == Verdict.wrong and eps(self.coarsest_by_hand) > unit:
+                reason = f"computed in {self.coarsest_by_hand}; {reason}"
+            return Finding(
+                point.name,
+                verdict,
+                reason,
+                hand=errors(leaf, truth, dtype),
+                autodiff=errors(twin[index], truth, dtype),
+                bound_ratio=here,
+                length=self.length,
+                testimony=testimony if dtype == np.float64 else None,
+            )
+
+        return [finding(index) for index in range(len(hand))]

@@ -1,0 +1,184 @@
+"""What the referee found: a verdict, a finding for each leaf, type and point; as a table, JSON and a figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lr_nn.audit.taylor import Taylor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Verdict(IntEnum):
+    """From best to worst; only `wrong` makes a report not ok."""
+
+    right = 0
+    at_a_kink = 1
+    loses_digits = 2
+    autodiff_wrong = 3
+    undefined = 4
+    wrong = 5
+
+    def __str__(self) -> str:
+        """The name, in words."""
+        return self.name.replace("_", " ")
+
+
+class Errors(NamedTuple):
+    """Distance of a gradient's leaf to the float64 reference.
+
+    `largest`: over the leaf, relative to its largest entry. `median`: of the entries' own relative errors. `ulps`:
+    the same two in units in the last place of the reference's entry, rounded to the audit's type.
+    """
+
+    largest: float
+    median: float
+    largest_ulps: float
+    median_ulps: float
+
+
+class Testimony(NamedTuple):
+    """What the values of the function say about one leaf at one point.
+
+    Along a random direction within the leaf, in float64: Taylor remainders with the slope by hand and with that of
+    `jax.grad`, and the errors of the slope by hand, relative to it, against the complex step (a sentence where the
+    function does not allow complex numbers) and a central difference at the step (3 u)^(1/3).
+    """
+
+    value: float
+    by_hand: Taylor
+    by_autodiff: Taylor
+    complex_step: float | str
+    central_difference: float
+
+    @property
+    def autodiff_wrong(self) -> bool:
+        """Whether the values refute `jax.grad` and not the gradient by hand."""
+        return self.by_autodiff.refuted and not self.by_autodiff.kink and not self.by_hand.refuted
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One leaf at one point in one type.
+
+    `hand` and `autodiff` are the errors of the gradient and of `jax.grad` in the same type. `bound_ratio` is the
+    largest error of an entry over its rounding bound, 4 (1 + √length) times what the same computation must expect of
+    its roundings; right is at most 1. `testimony` is that of the values, in findings of float64.
+    """
+
+    point: str
+    verdict: Verdict
+    reason: str
+    hand: Errors
+    autodiff: Errors
+    bound_ratio: float
+    length: int
+    testimony: Testimony | None
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One leaf of the parameters in one type, at every point."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def worst(self) -> Finding:
+        """The finding of the worst verdict, and among these of the largest ratio to the bound."""
+        return max(self.findings, key=severity)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict over the points; a leaf that no point could decide is wrong."""
+        decided = [finding.verdict for finding in self.findings if finding.verdict != Verdict.undefined]
+        return max(decided) if decided else Verdict.undefined
+
+    @property
+    def ok(self) -> bool:
+        """Whether every point that decides speaks for the gradient, and at least one does."""
+        return self.verdict < Verdict.undefined
+
+
+@dataclass(frozen=True)
+class Check:
+    """A law that second-order products must obey, and by how much it is broken, relative to its terms."""
+
+    name: str
+    error: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the law holds to rounding."""
+        return self.error <= self.allowed
+
+
+def severity(finding: Finding) -> tuple[int, float]:
+    """What orders findings: undefined ones say nothing."""
+    rank = -1 if finding.verdict == Verdict.undefined else int(finding.verdict)
+    return rank, math.inf if math.isnan(finding.bound_ratio) else finding.bound_ratio
+
+
+@dataclass(frozen=True)
+class Report:
+    """The audit of a gradient; `print` shows it as a table."""
+
+    leaves: tuple[Leaf, ...]
+    second_order: tuple[Check, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradient is that of the value, at every leaf, and every law of second order holds."""
+        return all(leaf.ok for leaf in self.leaves) and all(check.ok for check in self.second_order)
+
+    @property
+    def worst(self) -> Leaf:
+        """The leaf of the worst finding."""
+        return max(self.leaves, key=lambda leaf: (not leaf.ok, *severity(leaf.worst)))
+
+    def to_json(self) -> str:
+        """Everything, as JSON; numbers that are not finite are null."""
+        leaves = [
+            {
+                "name": leaf.name,
+                "dtype": leaf.dtype,
+                "shape": leaf.shape,
+                "verdict": str(leaf.verdict),
+                "points": [_plain(asdict(finding) | {"verdict": str(finding.verdict)}) for finding in leaf.findings],
+            }
+            for leaf in self.leaves
+        ]
+        laws = [_plain(asdict(check) | {"ok": check.ok}) for check in self.second_order]
+        return json.dumps({"ok": self.ok, "worst": self.worst.name, "leaves": leaves, "second_order": laws}, indent=1)
+
+    def figure(self) -> Figure:
+        """Taylor remainders of every leaf at the given point in float64, with their slopes and the noise floor."""
+        from lr_nn.audit.figure import slopes
+
+        return slopes(self)
+
+    def __str__(self) -> str:
+        """The table, and the verdict below it."""
+        from lr_nn.audit.table import table
+
+        return table(self)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,91 @@
+"""The referee: is this gradient that of this value?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn.audit.programs import eps
+from lr_nn.audit.referee import Referee
+from lr_nn.audit.report import Leaf, Report
+from lr_nn.audit.second_order import laws
+from lr_nn.audit.subject import Subject
+
+
+def audit(
+    value_fn: Callable[..., Any],
+    gradient_fn: Callable[..., Any],
+    params: Any,
+    *args: Any,
+    dtypes: Sequence[Any] | None = None,
+    points: Mapping[str, tuple[Any, ...]] | None = None,
+    hessian: Callable[..., Any] | None = None,
+    ggn: Callable[..., Any] | None = None,
+    pushforward: Callable[..., Any] | None = None,
+    pullback: Callable[..., Any] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Whether `gradient_fn(params, *args)` is the gradient of `value_fn(params, *args)`, for each leaf and type.
+
+    The gradient is compared entry by entry with a float64 reference, `jax.grad` of the value, beside `jax.grad` in
+    the gradient's own type. An entry is right if its error is at most 4 (1 + √length) times what the computation must
+    expect of its roundings, measured by Monte-Carlo arithmetic; `length` is that of its longest sum. The reference is
+    itself under suspicion: the values of the function, along a random direction within each leaf, decide between it
+    and the gradient (Taylor remainders), so that a wrong `custom_vjp` or a `stop_gradient` inside the value is found.
+    All of this happens at the given point and where the parameters are multiplied by 1e-3, 30 and 1e4, and at
+    `points`. Where the value is not finite, nothing is asked.
+
+    `value_fn` must be traceable by JAX; `gradient_fn` may be any function, of NumPy too. Python's numbers in `args`
+    are settings; arrays are data, and those of floating point are cast to the type of the audit.
+
+    Args:
+        value_fn: (params, *args) -> one real number.
+        gradient_fn: (params, *args) -> like params.
+        params: a pytree of real floating-point arrays.
+        args: further arguments, any pytrees.
+        dtypes: the types to audit in; by default that of the parameters (the narrowest) and float64.
+        points: further points by name, each (params, *args).
+        hessian: (params, v, *args) -> H v; must be symmetric, and the derivative of `gradient_fn` along v.
+        ggn: (params, v, *args) -> G v; must be symmetric and positive semidefinite.
+        pushforward: (params, v, *args) -> the tangent of some outputs; `pullback` must be its adjoint.
+        pullback: (params, seed, *args) -> like params, seed shaped like the pushforward's result.
+        seed: of the random directions.
+
+    Returns:
+        Report: `.ok`, `.leaves`, `.worst`, `.second_order`; `print(report)` is a table, `.to_json()`, `.figure()`.
+
+    Raises:
+        TypeError: a value that JAX cannot trace, parameters that are not floating point, tracers.
+        ValueError: a value that is not one number, a gradient of another structure or shape than params, parameters
+            that are not finite, a pushforward without its pullback.
+
+    >>> import jax.numpy as jnp
+    >>> report = audit(lambda w: jnp.sum(w**3), lambda w: 2 * w**2, jnp.arange(1.0, 4.0))
+    >>> report.ok, report.worst.name
+    (False, 'params')
+    """
+    if (pushforward is None) != (pullback is None):
+        raise ValueError("pushforward and pullback are audited together, one against the other: pass both or neither")
+    subject = Subject.of(value_fn, gradient_fn, params, args)
+    given = narrowest_of(params)
+    types = [jnp.dtype(dtype) for dtype in dtypes] if dtypes is not None else [given, jnp.dtype(np.float64)]
+    for dtype in types:
+        if not jnp.issubdtype(dtype, np.floating):
+            raise TypeError(f"dtypes must be floating-point types; got {dtype}")
+    places = [point.cast(given) for point in subject.points(params, points or {})]
+    table = Referee(subject, places, hessian, seed).findings(list(dict.fromkeys(types)))
+    leaves = tuple(
+        Leaf(name, str(dtype), shape, tuple(findings[index] for findings in rows))
+        for dtype, rows in table.items()
+        for index, (name, shape) in enumerate(zip(subject.names, subject.shapes))
+    )
+    return Report(leaves, laws(subject, places[0], hessian, ggn, pushforward, pullback, seed))
+
+
+def narrowest_of(params: Any) -> Any:
+    """The narrowest type among the parameters, as JAX is set to compute it."""
+    return max((jax.dtypes.canonicalize_dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)), key=eps)

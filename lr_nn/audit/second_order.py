@@ -1,0 +1,122 @@
+"""Laws that second-order products obey, whatever the function: symmetry, the adjoint identity, definiteness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn.audit.evidence import CURVATURE_STEP
+from lr_nn.audit.programs import program_of
+from lr_nn.audit.report import Check
+from lr_nn.audit.subject import Point, Subject
+
+VECTORS = 8
+MULTIPLE = 100
+
+
+def laws(
+    subject: Subject,
+    given: Point,
+    hessian: Callable | None,
+    ggn: Callable | None,
+    pushforward: Callable | None,
+    pullback: Callable | None,
+    seed: int,
+) -> tuple[Check, ...]:
+    """The laws that the products given must obey, in float64 at the given point, leaf by leaf and over all."""
+    with jax.enable_x64(True):
+        place, checks = given.cast(np.float64), []
+        vectors = _vectors(subject, place, seed)
+        if hessian is not None:
+            product = _product(subject, hessian, place, "hessian")
+            products = [product(v) for v in vectors]
+            checks += [_symmetry("hessian", vectors, products), _derivative(subject, place, vectors, products)]
+        if ggn is not None:
+            product = _product(subject, ggn, place, "ggn")
+            products = [product(v) for v in vectors]
+            checks += [_symmetry("ggn", vectors, products), _definite(vectors, products)]
+        if pushforward is not None and pullback is not None:
+            checks.append(_adjoint(subject, place, pushforward, pullback, vectors, seed))
+    return tuple(checks)
+
+
+def _vectors(subject: Subject, place: Point, seed: int) -> list[Any]:
+    """Random vectors over all leaves, and for each leaf one that is zero elsewhere."""
+    rng = np.random.default_rng(seed)
+    whole = [[rng.standard_normal(shape) for shape in subject.shapes] for _ in range(VECTORS)]
+    alone = [
+        [leaf if index == own else np.zeros_like(leaf) for index, leaf in enumerate(whole[0])]
+        for own in range(len(subject.shapes))
+    ]
+    return [jax.tree.unflatten(subject.structure, leaves) for leaves in [*whole, *alone]]
+
+
+def _product(subject: Subject, function: Callable, place: Point, name: str) -> Callable[[Any], Any]:
+    def product(params: Any, arrays: Any, v: Any) -> Any:
+        bound = subject.bind(lambda params, *args: function(params, v, *args))
+        return subject.like_params(bound(params, arrays), name)
+
+    run = jax.jit(product) if program_of(product, place.params, place.arrays, place.params) is not None else product
+    return lambda v: jax.tree.map(np.asarray, run(place.params, place.arrays, v))
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
+
+
+def _allowed(size: int) -> float:
+    """Rounding of products whose sums are as long as their vectors, with room for what is inside them."""
+    return MULTIPLE * float(np.finfo(np.float64).eps) * (1 + size**0.5)
+
+
+def _symmetry(name: str, vectors: list[Any], products: list[Any]) -> Check:
+    """u · A v = v · A u for every pair."""
+    v, a = np.stack([_flat(tree) for tree in vectors]), np.stack([_flat(tree) for tree in products])
+    forms = v @ a.T
+    norms = np.linalg.norm(v, axis=1)[:, None] * np.linalg.norm(a, axis=1)[None]
+    scale = np.maximum(norms, norms.T)
+    off = np.divide(np.abs(forms - forms.T), scale, out=np.zeros_like(forms), where=scale > 0)
+    return Check(f"{name}: symmetric", float(off.max()), _allowed(v.shape[1]))
+
+
+def _definite(vectors: list[Any], products: list[Any]) -> Check:
+    """v · G v >= 0: the most negative, relative to |v| |G v|."""
+    pairs = [(_flat(v), _flat(a)) for v, a in zip(vectors, products)]
+    cosines = [v @ a / (np.linalg.norm(v) * np.linalg.norm(a) or 1) for v, a in pairs]
+    return Check("ggn: positive semidefinite", float(max(0.0, -min(cosines))), _allowed(len(pairs[0][0])))
+
+
+def _derivative(subject: Subject, place: Point, vectors: list[Any], products: list[Any]) -> Check:
+    """H v against a central difference of the gradient under audit, whose own error is about ε^(2/3)."""
+
+    def gradient(v: Any, step: float) -> np.ndarray:
+        return _flat(subject.gradient(jax.tree.map(lambda p, d: p + step * d, place.params, v), place.arrays))
+
+    worst = 0.0
+    for v, product in zip(vectors, map(_flat, products)):
+        difference = (gradient(v, CURVATURE_STEP) - gradient(v, -CURVATURE_STEP)) / (2 * CURVATURE_STEP)
+        worst = max(worst, float(np.abs(difference - product).max() / (np.abs(product).max() or 1)))
+    return Check("hessian: the derivative of the gradient", worst, 1e3 * float(np.finfo(np.float64).eps) ** (2 / 3))
+
+
+def _adjoint(
+    subject: Subject, place: Point, pushforward: Callable, pullback: Callable, vectors: list[Any], seed: int
+) -> Check:
+    """<c, J v> = <Jᵀ c, v> for every v, with a random c each."""
+
+    def apply(function: Callable, v: Any) -> Any:
+        return subject.bind(lambda params, *args: function(params, v, *args))(place.params, place.arrays)
+
+    rng, worst, size = np.random.default_rng(seed), 0.0, 1
+    for v in vectors:
+        tangent = apply(pushforward, v)
+        cotangent = jax.tree.map(lambda leaf: rng.standard_normal(jnp.shape(leaf)), tangent)
+        back = subject.like_params(apply(pullback, cotangent), "pullback")
+        c, jv, jtc, flat = (_flat(tree) for tree in (cotangent, tangent, back, v))
+        scale = max(np.linalg.norm(c) * np.linalg.norm(jv), np.linalg.norm(jtc) * np.linalg.norm(flat))
+        worst, size = max(worst, float(abs(c @ jv - jtc @ flat) / (scale or 1))), max(len(c), len(flat))
+    return Check("pushforward and pullback: adjoint", worst, _allowed(size))

@@ -1,0 +1,127 @@
+"""The function under audit: its arguments apart into arrays and the rest, at points of any precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn.audit.programs import is_float
+
+# What the parameters are multiplied by: nearly linear, saturated, and beyond what a naive exponential bears.
+EXTREMES = {"parameters x 1e-3": 1e-3, "parameters x 30": 30.0, "parameters x 1e4": 1e4}
+
+
+class Point(NamedTuple):
+    """Where a gradient is audited: parameters and the arrays among the further arguments."""
+
+    name: str
+    params: Any
+    arrays: tuple[Any, ...]
+
+    def cast(self, dtype: Any) -> Point:
+        """The same point with every floating-point array of type `dtype`."""
+
+        def to(leaf: Any) -> Any:
+            return np.asarray(leaf).astype(dtype) if is_float(leaf) else leaf
+
+        return Point(self.name, *jax.tree.map(to, (self.params, self.arrays)))
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether an argument is data; Python's own numbers, strings and objects are settings and stay as they are."""
+    return isinstance(leaf, (np.ndarray, np.generic, jax.Array))
+
+
+def scale(params: Any, by: float) -> Any:
+    """Parameters times a number, in their own types."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf) * np.asarray(by, np.asarray(leaf).dtype), params)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A value and its gradient, as functions of (params, arrays)."""
+
+    value_fn: Callable
+    gradient_fn: Callable
+    tree: Any
+    leaves: tuple[Any, ...]
+    names: tuple[str, ...]
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, value_fn: Callable, gradient_fn: Callable, params: Any, args: tuple[Any, ...]) -> Subject:
+        """Check the parameters, and part the arrays of `args` from its settings."""
+        for name, function in (("value_fn", value_fn), ("gradient_fn", gradient_fn)):
+            if not callable(function):
+                raise TypeError(f"{name} must be a function of (params, *args); got {type(function).__name__}")
+        paths, structure = jax.tree_util.tree_flatten_with_path(params)
+        names = tuple(f"params{jax.tree_util.keystr(path)}" for path, _ in paths)
+        if not paths:
+            raise ValueError("params has no leaves: there is no gradient to audit")
+        for name, (_, leaf) in zip(names, paths):
+            if isinstance(leaf, jax.core.Tracer):
+                raise TypeError("audit runs on the host and takes concrete arrays; call it outside jit, grad and vmap")
+            if not isinstance(leaf, (float, np.ndarray, np.generic, jax.Array)) or not is_float(leaf):
+                got = getattr(leaf, "dtype", type(leaf).__name__)
+                raise TypeError(f"{name} must hold real floating-point numbers; got {got}")
+            if not np.isfinite(np.asarray(leaf, np.float64)).all():
+                raise ValueError(f"{name} holds NaN or infinity: audit at a finite point")
+        leaves, tree = jax.tree.flatten(args)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            raise TypeError("audit runs on the host and takes concrete arrays; call it outside jit, grad and vmap")
+        shapes = tuple(np.shape(leaf) for _, leaf in paths)
+        return cls(value_fn, gradient_fn, tree, tuple(leaves), names, structure, shapes)
+
+    def point(self, name: str, params: Any, args: tuple[Any, ...] | None = None) -> Point:
+        """A point at the audit's own arguments or at others of the same structure."""
+        leaves, tree = (self.leaves, self.tree) if args is None else jax.tree.flatten(args)
+        if tree != self.tree or jax.tree.structure(params) != self.structure:
+            raise ValueError(f"point {name!r} must be (params, *args) of the structure that the audit was called with")
+        return Point(name, params, tuple(leaf for leaf in leaves if is_array(leaf)))
+
+    def points(self, params: Any, further: Mapping[str, tuple[Any, ...]]) -> list[Point]:
+        """The given point, the extremes and the user's further points."""
+        given = self.point("as given", params)
+        scaled = [Point(name, scale(given.params, by), given.arrays) for name, by in EXTREMES.items()]
+        return [given, *scaled, *(self.point(name, first, tuple(rest)) for name, (first, *rest) in further.items())]
+
+    def bind(self, function: Callable) -> Callable:
+        """`function(params, *args)` as a function of (params, arrays)."""
+
+        def bound(params: Any, arrays: tuple[Any, ...]) -> Any:
+            rest = iter(arrays)
+            args = jax.tree.unflatten(self.tree, [next(rest) if is_array(leaf) else leaf for leaf in self.leaves])
+            return function(params, *args)
+
+        return bound
+
+    def value(self, params: Any, arrays: tuple[Any, ...]) -> Any:
+        """The value, which must be one real number."""
+        result = self.bind(self.value_fn)(params, arrays)
+        if jax.tree.structure(result) != jax.tree.structure(0) or jnp.shape(result) != ():
+            got = jax.tree.map(jnp.shape, result)
+            raise ValueError(f"value_fn must return one number, of shape (); got {got}")
+        return result
+
+    def gradient(self, params: Any, arrays: tuple[Any, ...]) -> Any:
+        """The gradient under audit, which must look like the parameters."""
+        result = self.bind(self.gradient_fn)(params, arrays)
+        return self.like_params(result, "gradient_fn")
+
+    def like_params(self, tree: Any, name: str) -> Any:
+        """`tree`, if it has the structure and the shapes of the parameters."""
+        if jax.tree.structure(tree) != self.structure:
+            hint = "; a function of (value, gradient)? pass lambda *a: f(*a)[1]" if isinstance(tree, tuple) else ""
+            raise ValueError(
+                f"{name} must return the structure of params, {self.structure}; got {jax.tree.structure(tree)}{hint}"
+            )
+        for leaf_name, shape, leaf in zip(self.names, self.shapes, jax.tree.leaves(tree)):
+            if jnp.shape(leaf) != shape:
+                raise ValueError(f"{name} must return shape {shape} at {leaf_name}; got {jnp.shape(leaf)}")
+        return tree

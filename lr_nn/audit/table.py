@@ -1,0 +1,83 @@
+"""A report as a table of text."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lr_nn.audit.report import Leaf, Report
+
+HEADER = ("leaf", "type", "error", "jax.grad", "ulps", "jax.grad", "/ bound", "slopes", "complex", "central", "verdict")
+
+
+def number(value: float | str | None) -> str:
+    """Two digits; a dash for what is not there."""
+    if value is None or isinstance(value, str) or math.isnan(value):
+        return "-"
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def row(leaf: Leaf) -> tuple[str, ...]:
+    """A leaf in one type: errors at the point of its worst finding, slopes at the given point."""
+    finding = leaf.worst
+    slopes = "-"
+    values = leaf.findings[0].testimony
+    if values is not None:
+        slopes = " ".join("  - " if math.isnan(slope) else f"{slope:.2f}" for slope in values.by_hand.slopes)
+    at = "" if leaf.verdict == 0 else f" ({finding.point})"
+    return (
+        leaf.name,
+        leaf.dtype,
+        number(finding.hand.largest),
+        number(finding.autodiff.largest),
+        number(finding.hand.median_ulps),
+        number(finding.autodiff.median_ulps),
+        number(finding.bound_ratio),
+        slopes,
+        number(values and values.complex_step),
+        number(values and values.central_difference),
+        f"{leaf.verdict}{at}",
+    )
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as their widest entry, the first two and the last to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    last = len(widths) - 1
+    return [
+        "  ".join(
+            text.ljust(width) if index in (0, 1, last) else text.rjust(width)
+            for index, (text, width) in enumerate(zip(cells, widths))
+        ).rstrip()
+        for cells in rows
+    ]
+
+
+def verdict(report: Report) -> str:
+    """The last line: the verdict, and the worst leaf with its reason."""
+    worst = report.worst
+    where = f"{worst.name} in {worst.dtype}, {worst.worst.point}"
+    broken = [check.name for check in report.second_order if not check.ok]
+    if report.ok:
+        return f"ok: no leaf is further from float64 than its roundings explain; the furthest is {where}"
+    if worst.ok:
+        return f"not ok: {'; '.join(broken)}"
+    reason = f": {worst.worst.reason}" if worst.worst.reason else ""
+    return "; ".join([f"not ok: the worst is {where}{reason}", *broken])
+
+
+def table(report: Report) -> str:
+    """Every leaf in every type, where it is worst, with the verdict below."""
+    lines = aligned([HEADER, *map(row, report.leaves)])
+    notes: dict[str, Any] = {}
+    for leaf in report.leaves:
+        for finding in leaf.findings:
+            if finding.testimony is not None and isinstance(finding.testimony.complex_step, str):
+                notes[f"complex step: {finding.testimony.complex_step}"] = None
+            if str(finding.verdict) == "undefined":
+                notes[f"{finding.point}, {leaf.dtype}: {finding.reason}"] = None
+    checks = [
+        f"{check.name}: {number(check.error)} of {number(check.allowed)} allowed" for check in report.second_order
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes, *checks, verdict(report)])
