@@ -142,8 +142,8 @@ def tell(run: runner.Run, found: list[dict[str, Any]]) -> None:
         f"Of {len(wrong)} wrong ones {sum(not row['ok'] for row in wrong)} are found, and the leaf that is wrong is "
         f"named for {sum(row['named'] for row in wrong)}, with remainders that fall as h^{min(shown):.2f} to "
         f"h^{max(shown):.2f} where the mistake shows at the given point. "
-        f"There {len(hidden)} of them ({', '.join(row['gradient'] for row in hidden)}) is as good as the right one, and "
-        "is found where neurons saturate."
+        f"There {len(hidden)} of them ({', '.join(row['gradient'] for row in hidden)}) is as good as the right one, "
+        "and is found where neurons saturate."
     )
     columns = ("gradient", "verdict", "worst leaf", "where", "error over\nits bound", "remainder\nfalls as")
     rows = [
