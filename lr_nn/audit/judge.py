@@ -29,7 +29,9 @@ def errors(leaf: np.ndarray, reference: np.ndarray, dtype: Any) -> Errors:
     return Errors(float(whole), float(np.median(each)), float(ulps.max()), float(np.median(ulps)))
 
 
-def ratio(leaf: np.ndarray, reference: np.ndarray, expected: np.ndarray, dtype: Any, unit: float, length: int) -> float:
+def ratio(
+    leaf: np.ndarray, reference: np.ndarray, expected: np.ndarray | float, dtype: Any, unit: float, length: int
+) -> float:
     """The largest error of an entry over its rounding bound.
 
     The bound is 4 (1 + √length) times (what is expected of the entry's roundings + unit times the leaf's scale), the
@@ -46,14 +48,15 @@ def judge(
     leaf: np.ndarray,
     twin: np.ndarray,
     reference: np.ndarray,
-    over: Callable[[str], float],
+    over: Callable[[str, np.ndarray], float],
     testimony: Testimony,
     suspect: bool,
 ) -> tuple[Verdict, str, float]:
     """The verdict, its reason, and the ratio of the error to its bound.
 
-    `over(whose)` is that ratio with the roundings of "autodiff" or of the gradient "by hand"; `suspect` says that the
-    values refuted `jax.grad` of this leaf at some point.
+    `over(whose, goal)` is that ratio, to a goal, with the roundings of the leaf's "scale" alone, or with those that
+    "autodiff" must expect, or the gradient "by hand"; `suspect` says that the values refuted `jax.grad` of this leaf at
+    some point.
     """
     if not math.isfinite(testimony.value):
         return Verdict.undefined, "the value is not finite here", math.nan
@@ -63,14 +66,18 @@ def judge(
         if np.isfinite(twin).all():
             return Verdict.wrong, "NaN or infinity, where jax.grad is finite", math.inf
         return Verdict.undefined, "not finite in this type, as jax.grad", math.nan
-    here = over("autodiff")
-    return *(_agrees(testimony) if here <= 1 else _differs(leaf, reference, over, testimony, suspect)), here
+    # Monte-Carlo arithmetic is asked only where the scale of the leaf does not explain the error.
+    here = over("scale", reference)
+    here = here if here <= 1 else over("autodiff", reference)
+    if here <= 1:
+        return *_agrees(testimony), here
+    return *_differs(leaf, twin, reference, over, testimony, suspect), here
 
 
 def _agrees(testimony: Testimony) -> tuple[Verdict, str]:
     """The verdict where gradient and reference agree: the values have the last word."""
-    values = testimony.by_hand
-    if values.refuted and not values.kink:
+    values = testimony.by_autodiff
+    if values.refuted and testimony.by_hand.refuted and not values.kink:
         return Verdict.wrong, "agrees with jax.grad, but not with the values: the value hides its derivative"
     if testimony.autodiff_wrong:
         return Verdict.autodiff_wrong, "agrees with the values, and jax.grad does not"
@@ -78,14 +85,21 @@ def _agrees(testimony: Testimony) -> tuple[Verdict, str]:
 
 
 def _differs(
-    leaf: np.ndarray, reference: np.ndarray, over: Callable[[str], float], testimony: Testimony, suspect: bool
+    leaf: np.ndarray,
+    twin: np.ndarray,
+    reference: np.ndarray,
+    over: Callable[[str, np.ndarray], float],
+    testimony: Testimony,
+    suspect: bool,
 ) -> tuple[Verdict, str]:
     """The verdict where gradient and reference differ by more than the roundings of `jax.grad`."""
     values = testimony.by_hand
     if values.kink and values.between:
         return Verdict.at_a_kink, "between the two one-sided slopes"
-    if over("by hand") <= 1:
+    if over("by hand", reference) <= 1:
         return Verdict.loses_digits, "its own roundings explain the error, those of jax.grad do not"
+    if over("scale", twin.astype(np.float64)) <= 1:
+        return Verdict.right, "as jax.grad in this type; in float64 the value is another function"
     if suspect and not values.refuted:
         return Verdict.undefined, "jax.grad is wrong nearby, and the values are too coarse to decide"
     return Verdict.wrong, "outside the one-sided slopes of a kink" if values.kink else likeness(leaf, reference)

@@ -111,4 +111,4 @@ def expected_error(function: Callable) -> Callable[..., list[np.ndarray]]:
 
     # The first draw rounds nothing.
     pools = np.random.default_rng(0).uniform(-1, 1, (1 + DRAWS, 2 * POOL)) * (np.arange(1 + DRAWS) > 0)[:, None]
-    return lambda epsilon, *arguments: [np.asarray(leaf) for leaf in spread(epsilon, pools, *arguments)]
+    return lambda epsilon, *arguments: [np.asarray(leaf) for leaf in spread(float(epsilon), pools, *arguments)]

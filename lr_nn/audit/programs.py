@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -85,6 +85,11 @@ def not_holomorphic(program: Jaxpr) -> str | None:
         if on_complex and equation.primitive.name in NOT_HOLOMORPHIC:
             return equation.primitive.name
     return None
+
+
+def compiled(function: Callable, *examples: Any) -> Callable:
+    """`function` compiled, or as it is where JAX cannot trace it."""
+    return function if program_of(function, *examples) is None else jax.jit(function)
 
 
 def program_of(function: Any, *arguments: Any) -> Jaxpr | None:

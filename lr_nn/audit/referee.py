@@ -13,7 +13,7 @@ import numpy as np
 from lr_nn.audit import evidence
 from lr_nn.audit.judge import errors, judge, ratio
 from lr_nn.audit.noise import expected_error
-from lr_nn.audit.programs import eps, longest_sum, narrowest, program_of
+from lr_nn.audit.programs import compiled, eps, longest_sum, narrowest, program_of
 from lr_nn.audit.report import Finding, Testimony, Verdict
 from lr_nn.audit.subject import Point, Subject
 from lr_nn.audit.taylor import taylor
@@ -44,13 +44,16 @@ class Referee:
 
     def __init__(self, subject: Subject, points: Sequence[Point], hessian: Callable | None, seed: int):
         """Trace value and gradients at the first of `points`, and compile what runs more than once."""
-        self.subject, self.points, self.hessian, self.seed = subject, points, hessian, seed
+        self.subject, self.points, self.seed = subject, points, seed
         place, autodiff = points[0].cast(np.float64), jax.grad(subject.value)
         with jax.enable_x64(True):
             value = traced_value(subject, place)
             twin = program_of(autodiff, place.params, place.arrays)
             hand = program_of(subject.gradient, place.params, place.arrays)
+            if hessian is not None:
+                hessian = compiled(subject.product(hessian), place.params, place.arrays, place.params)
             self.complex_slope = evidence.complex_steps(subject, place)
+        self.hessian = hessian
         self.autodiff, self.line = jax.jit(autodiff), evidence.lines(subject)
         self.hand = subject.gradient if hand is None else jax.jit(subject.gradient)
         self.length = max(longest_sum(program) for program in (twin, hand) if program is not None)
@@ -61,12 +64,13 @@ class Referee:
 
     def findings(self, types: Sequence[Any]) -> dict[Any, list[list[Finding]]]:
         """For each type and point, a finding for each leaf."""
-        heard = [self.testimonies(point.cast(np.float64)) for point in self.points]
-        suspects = [any(testimony.autodiff_wrong for testimony in leaf) for leaf in zip(*heard)]
-        return {
-            dtype: [self.examine(point, dtype, heard[row], suspects) for row, point in enumerate(self.points)]
-            for dtype in types
-        }
+        with np.errstate(all="ignore"):  # at extreme points numbers overflow, and a finding says so
+            heard = [self.testimonies(point.cast(np.float64)) for point in self.points]
+            suspects = [any(testimony.autodiff_wrong for testimony in leaf) for leaf in zip(*heard)]
+            return {
+                dtype: [self.examine(point, dtype, heard[row], suspects) for row, point in enumerate(self.points)]
+                for dtype in types
+            }
 
     def leaves(self, gradient: Callable, point: Point) -> list[np.ndarray]:
         """The leaves of a gradient at a point, as NumPy arrays."""
@@ -103,8 +107,7 @@ class Referee:
         if self.hessian is None:
             return evidence.curvature(self.hand, place, index, ray)
         still = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), place.params)
-        v, hessian = evidence.moved(still, index, ray, 1.0), self.hessian
-        product = self.subject.bind(lambda params, *args: hessian(params, v, *args))(place.params, place.arrays)
+        product = self.hessian(place.params, place.arrays, evidence.moved(still, index, ray, 1.0))
         return float(np.sum(np.asarray(jax.tree.leaves(product)[index], np.float64) * ray))
 
     def examine(
@@ -119,7 +122,9 @@ class Referee:
             reference, vindicated = self.leaves(self.autodiff, wide), self.leaves(self.hand, wide)
 
         @cache
-        def expected(whose: str) -> list[np.ndarray]:
+        def expected(whose: str) -> list[Any]:
+            if whose == "scale":
+                return [0.0] * len(reference)
             with jax.enable_x64(True):
                 return self.roundings[whose](unit, wide.params, wide.arrays)
 
@@ -127,8 +132,8 @@ class Referee:
             leaf, testimony = hand[index], testimonies[index]
             truth = (vindicated if testimony.autodiff_wrong else reference)[index]
 
-            def over(whose: str) -> float:
-                return ratio(leaf, truth, expected(whose)[index], dtype, unit, self.length)
+            def over(whose: str, goal: np.ndarray) -> float:
+                return ratio(leaf, goal, expected(whose)[index], dtype, unit, self.length)
 
             verdict, reason, here = judge(leaf, twin[index], truth, over, testimony, suspects[index])
             if verdict == Verdict.wrong and eps(self.coarsest_by_hand) > unit:

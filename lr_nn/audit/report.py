@@ -92,7 +92,7 @@ class Leaf:
 
     @property
     def worst(self) -> Finding:
-        """The finding of the worst verdict, and among these of the largest ratio to the bound."""
+        """The first finding of the worst verdict; if all are right, that of the largest ratio to the bound."""
         return max(self.findings, key=severity)
 
     @property
@@ -122,9 +122,10 @@ class Check:
 
 
 def severity(finding: Finding) -> tuple[int, float]:
-    """What orders findings: undefined ones say nothing."""
-    rank = -1 if finding.verdict == Verdict.undefined else int(finding.verdict)
-    return rank, math.inf if math.isnan(finding.bound_ratio) else finding.bound_ratio
+    """What orders findings: by verdict, the right ones by their error; undefined ones say nothing."""
+    if finding.verdict == Verdict.undefined:
+        return -1, 0.0
+    return int(finding.verdict), finding.bound_ratio if finding.verdict == Verdict.right else 0.0
 
 
 @dataclass(frozen=True)

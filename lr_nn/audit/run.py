@@ -77,13 +77,14 @@ def audit(
         if not jnp.issubdtype(dtype, np.floating):
             raise TypeError(f"dtypes must be floating-point types; got {dtype}")
     places = [point.cast(given) for point in subject.points(params, points or {})]
-    table = Referee(subject, places, hessian, seed).findings(list(dict.fromkeys(types)))
+    referee = Referee(subject, places, hessian, seed)
+    table = referee.findings(list(dict.fromkeys(types)))
     leaves = tuple(
         Leaf(name, str(dtype), shape, tuple(findings[index] for findings in rows))
         for dtype, rows in table.items()
         for index, (name, shape) in enumerate(zip(subject.names, subject.shapes))
     )
-    return Report(leaves, laws(subject, places[0], hessian, ggn, pushforward, pullback, seed))
+    return Report(leaves, laws(subject, referee.hand, places[0], hessian, ggn, pushforward, pullback, seed))
 
 
 def narrowest_of(params: Any) -> Any:

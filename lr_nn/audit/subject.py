@@ -81,7 +81,8 @@ class Subject:
     def point(self, name: str, params: Any, args: tuple[Any, ...] | None = None) -> Point:
         """A point at the audit's own arguments or at others of the same structure."""
         leaves, tree = (self.leaves, self.tree) if args is None else jax.tree.flatten(args)
-        if tree != self.tree or jax.tree.structure(params) != self.structure:
+        found: tuple[Any, Any] = (tree, jax.tree.structure(params))
+        if found != (self.tree, self.structure):
             raise ValueError(f"point {name!r} must be (params, *args) of the structure that the audit was called with")
         return Point(name, params, tuple(leaf for leaf in leaves if is_array(leaf)))
 
@@ -101,12 +102,18 @@ class Subject:
 
         return bound
 
+    def product(self, function: Callable) -> Callable:
+        """`function(params, v, *args)` as a function of (params, arrays, v)."""
+        return lambda params, arrays, v: self.bind(lambda params, *args: function(params, v, *args))(params, arrays)
+
     def value(self, params: Any, arrays: tuple[Any, ...]) -> Any:
         """The value, which must be one real number."""
         result = self.bind(self.value_fn)(params, arrays)
-        if jax.tree.structure(result) != jax.tree.structure(0) or jnp.shape(result) != ():
+        if not jax.tree_util.treedef_is_leaf(jax.tree.structure(result)) or jnp.shape(result) != ():
             got = jax.tree.map(jnp.shape, result)
             raise ValueError(f"value_fn must return one number, of shape (); got {got}")
+        if jnp.issubdtype(jnp.result_type(result), jnp.integer):
+            raise ValueError(f"value_fn must return a floating-point number; got {jnp.result_type(result)}")
         return result
 
     def gradient(self, params: Any, arrays: tuple[Any, ...]) -> Any:

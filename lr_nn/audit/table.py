@@ -59,6 +59,8 @@ def verdict(report: Report) -> str:
     worst = report.worst
     where = f"{worst.name} in {worst.dtype}, {worst.worst.point}"
     broken = [check.name for check in report.second_order if not check.ok]
+    if report.ok and worst.verdict != worst.verdict.right:
+        return f"ok; but {where}, {worst.verdict}: {worst.worst.reason}"
     if report.ok:
         return f"ok: no leaf is further from float64 than its roundings explain; the furthest is {where}"
     if worst.ok:

@@ -1,0 +1,311 @@
+"""The referee kills what is wrong, spares what is right, and says which of the two it cannot tell."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lr_nn
+from lr_nn import Batch, activations, audit, curvature, losses, penalties, tangent
+from lr_nn.audit import Verdict
+
+W = np.array([0.5, -1.25, 2.0])
+
+
+def cube(w):
+    return jnp.sum(w**3)
+
+
+def cube_slope(w):
+    return 3 * w**2
+
+
+@jax.custom_vjp
+def hidden(w):
+    return jnp.sum(w**2)
+
+
+hidden.defvjp(lambda w: (hidden(w), w), lambda w, g: (3 * w * g,))
+
+
+def worst(*arguments, **options):
+    report = audit(*arguments, **options)
+    return report, report.worst.verdict, report.worst.worst.reason
+
+
+def network(net, penalty=None):
+    """An audit of `value_and_gradient` on weighted data."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((24, net.sizes[0])).astype(np.float32)
+    y = rng.integers(0, 2, 24) if net.loss in (losses.bernoulli, losses.categorical) else rng.random(24)
+    batch = Batch(x, y, weight=rng.uniform(0.5, 2, 24).astype(np.float32))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, lr_nn.init(net, jax.random.key(0)))
+    return (
+        lambda params, batch: lr_nn.cost(net, params, batch, penalty),
+        lambda params, batch: lr_nn.value_and_gradient(net, params, batch, penalty)[1],
+        params,
+        batch,
+    )
+
+
+@pytest.mark.parametrize(
+    ("net", "penalty"),
+    [
+        (lr_nn.logistic_regression(3), penalties.elastic_net(0.1, 0.5)),
+        (lr_nn.mlp((3, 4, 4, 2), activations.tanh, losses.categorical), None),
+        (lr_nn.mlp((3, 4, 1), activations.relu, losses.squared_error), penalties.l2(0.1)),
+    ],
+    ids=["logistic", "softmax", "relu"],
+)
+def test_the_gradients_of_this_package_are_right_in_both_types_at_every_point(net, penalty):
+    report = audit(*network(net, penalty))
+    assert report.ok, report
+    assert {leaf.dtype for leaf in report.leaves} == {"float32", "float64"}
+    assert len(report.leaves) == 2 * len(jax.tree.leaves(lr_nn.init(net, jax.random.key(0))))
+    assert all(leaf.findings[0].verdict == Verdict.right for leaf in report.leaves), "as given"
+
+
+def test_at_zero_parameters_too():
+    value, gradient, params, batch = network(lr_nn.logistic_regression(3))
+    assert audit(value, gradient, jax.tree.map(jnp.zeros_like, params), batch).ok
+
+
+def test_taylor_remainders_of_a_right_gradient_fall_like_h_h2_h3_and_of_a_wrong_one_like_h():
+    def slopes(gradient):
+        return audit(cube, gradient, W).leaves[-1].findings[0].testimony.by_hand.slopes
+
+    np.testing.assert_allclose(slopes(cube_slope), [1, 2, 3], atol=0.1)
+    np.testing.assert_allclose(slopes(lambda w: 3.01 * w**2)[:2], [1, 1], atol=0.1)
+
+
+def test_complex_step_and_central_difference_are_exact_to_their_own_errors():
+    found = audit(cube, cube_slope, W).leaves[-1].findings[0].testimony
+    assert found.complex_step < 1e-15 and 1e-15 < found.central_difference < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (lambda w: jnp.sum(jnp.abs(w)), "abs"),
+        (lambda w: jnp.sum(jnp.real(w) ** 2), "real"),
+        (lambda w: jnp.sum(jax.jit(jnp.maximum)(w, 0.1)), "max"),
+        (lambda w: jnp.sum(w.at[0].set(w[0].astype(jnp.float32).astype(w.dtype))), "complex"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_the_report_says_why_there_is_no_complex_step(value, says):
+    report = audit(value, jax.grad(value), W)
+    assert says in report.leaves[-1].findings[0].testimony.complex_step
+    assert "complex step: " in str(report)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "reason"),
+    [
+        (lambda w: cube_slope(w) * 1.0001, "1.0001 times"),
+        (lambda w: -cube_slope(w), "-1 times"),
+        (lambda w: 0 * w, "it is zero"),
+        (lambda w: cube_slope(w).at[1].multiply(2), "1 of 3 entries, the first at (1,)"),
+        (lambda w: cube_slope(w).astype(jnp.float16).astype(w.dtype), "computed in float16"),
+        (lambda w: jnp.where(jnp.abs(w) > 1e3, jnp.nan, cube_slope(w)), "NaN or infinity"),
+        (lambda w: jnp.clip(cube_slope(w), -1e6, 1e6), ""),
+    ],
+)
+def test_a_wrong_gradient_is_killed_and_described(gradient, reason):
+    report, verdict, found = worst(cube, lambda w: gradient(jnp.asarray(w)), W)
+    assert not report.ok and verdict == Verdict.wrong and reason in found
+
+
+def test_a_transposed_gradient_is_called_that():
+    a = np.random.default_rng(0).standard_normal((3, 3))
+    report, _, reason = worst(lambda w: jnp.sum(a.astype(w.dtype) * w), lambda w: a.T.astype(w.dtype), np.ones((3, 3)))
+    assert not report.ok and reason == "it is transposed"
+
+
+def test_a_small_leaf_cannot_hide_behind_a_large_one():
+    params = {"large": np.full((100, 100), 10.0), "small": np.array([1e-3])}
+    report = audit(
+        lambda p: jnp.sum(p["large"] ** 2) + jnp.sum(p["small"] ** 2),
+        lambda p: {"large": 2 * p["large"], "small": 2.001 * p["small"]},
+        params,
+    )
+    assert not report.ok and report.worst.name == "params['small']"
+
+
+def test_values_decide_between_a_gradient_and_autodiff():
+    report, verdict, _ = worst(hidden, lambda w: 2 * w, W)
+    assert report.ok and verdict == Verdict.autodiff_wrong
+    report, verdict, reason = worst(hidden, lambda w: 3 * w, W)
+    assert not report.ok and verdict == Verdict.wrong and "agrees with jax.grad, but not with the values" in reason
+
+
+def test_a_value_that_stops_its_gradient_is_found_out():
+    assert not audit(lambda w: jnp.sum(w * jax.lax.stop_gradient(w)), lambda w: w, W).ok
+
+
+def test_any_slope_between_the_two_of_a_kink_is_spared_and_no_other():
+    w = np.array([0.0, 0.0, 1.0])
+    report, verdict, _ = worst(lambda w: jnp.sum(jnp.abs(w)), jnp.sign, w)
+    assert report.ok and verdict == Verdict.at_a_kink
+    report, _, reason = worst(lambda w: jnp.sum(jnp.abs(w)), lambda w: 3 * jnp.sign(w), w)
+    assert not report.ok and "kink" in reason
+
+
+def test_a_right_formula_that_cancels_loses_digits_and_is_not_wrong():
+    report, verdict, _ = worst(
+        lambda w: -jnp.sum(jax.nn.log_sigmoid(w)), lambda w: jax.nn.sigmoid(w) - 1, np.array([20.0, 21.0])
+    )
+    assert report.ok and verdict == Verdict.loses_digits and "loses digits" in str(report)
+
+
+def test_a_gradient_written_in_numpy_is_audited():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 4)), rng.integers(0, 2, 30).astype(float)
+
+    def value(w, x, y):
+        return jnp.mean(jax.nn.softplus(x @ w) - y * (x @ w))
+
+    def gradient(w, x, y, scale=1.0):
+        eta = np.asarray(x) @ np.asarray(w)
+        return scale * (1 / (1 + np.exp(-eta)) - y) @ np.asarray(x) / len(y)
+
+    assert audit(value, gradient, np.full(4, 0.3), x, y).ok
+    assert not audit(value, lambda *a: gradient(*a, scale=1.01), np.full(4, 0.3), x, y).ok
+
+
+def test_python_numbers_are_settings_and_float_arrays_take_the_type_of_the_audit():
+    seen = set()
+
+    def value(w, power, shift):
+        seen.add((type(power), shift.dtype.name))
+        return jnp.sum((w + shift) ** power)
+
+    assert audit(value, lambda w, power, shift: power * (w + shift) ** (power - 1), W, 3, np.ones(3)).ok
+    assert seen == {(int, "float32"), (int, "float64")} | {(int, "complex128")} & seen
+
+
+def test_randomness_of_the_default_type_is_another_function_in_float64_and_not_held_against_the_gradient():
+    def value(w, key):
+        return jnp.sum(w**2 * jax.random.normal(key, (3,)))
+
+    def gradient(w, key):
+        return 2 * w * jax.random.normal(key, (3,))
+
+    assert audit(value, gradient, W, jax.random.key(0)).ok
+    assert not audit(value, lambda w, key: 1.1 * gradient(w, key), W, jax.random.key(0)).ok
+
+
+def test_where_the_value_is_not_finite_nothing_is_asked_and_a_leaf_that_no_point_decides_is_not_ok():
+    report = audit(lambda w: jnp.sum(jnp.exp(100 * w)), lambda w: 100 * jnp.exp(100 * w), W)
+    by_point = {finding.point: finding.verdict for finding in report.leaves[-1].findings}
+    assert report.ok and by_point["as given"] == Verdict.right
+    assert by_point["parameters x 30"] == Verdict.undefined and "is not finite here" in str(report)
+    assert not audit(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, -(W**2)).ok
+
+
+def test_points_of_the_users_own():
+    report = audit(cube, lambda w: jnp.where(w == 7, 0, cube_slope(w)), W, points={"seven": (np.full(3, 7.0),)})
+    assert not report.ok and report.worst.worst.point == "seven"
+
+
+def test_second_order_products_of_a_network_obey_their_laws():
+    net = lr_nn.mlp((3, 4, 2), activations.tanh, losses.bernoulli)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 3)), rng.integers(0, 2, (12, 2)).astype(float)
+    params = lr_nn.init(net, jax.random.key(0))
+
+    def value(params):
+        return lr_nn.cost(net, params, Batch(x, y))
+
+    def gradient(params):
+        return lr_nn.value_and_gradient(net, params, Batch(x, y))[1]
+
+    def product(matrix):
+        return lambda params, v: matrix.multiply(net, params, lr_nn.backprop(net, params, x, y), v)
+
+    def pushforward(params, v):
+        return tangent.pushforward(net, params, lr_nn.forward(net, params, x)[0], v)
+
+    def pullback(params, seed):
+        activations_, _ = lr_nn.forward(net, params, x)
+        deltas = lr_nn.pullback(net, params, activations_, seed)
+        return tuple(type(params[0])(a.T @ d, d.sum(axis=0)) for a, d in zip(activations_, deltas))
+
+    right = {"hessian": product(curvature.hessian), "ggn": product(curvature.ggn), "pullback": pullback}
+    report = audit(value, gradient, params, pushforward=_eta(pushforward), **right)
+    assert report.ok and len(report.second_order) == 5, report
+    slopes = report.leaves[-1].findings[0].testimony.by_hand.slopes
+    assert abs(slopes[2] - 3) < 0.2, "the Hessian's product is the second-order term"
+    wrong = {
+        "hessian": lambda params, v: jax.tree.map(lambda leaf: 1.01 * leaf, right["hessian"](params, v)),
+        "ggn": lambda params, v: jax.tree.map(jnp.negative, right["ggn"](params, v)),
+        "pullback": lambda params, seed: pullback(params, 1.01 * seed),
+    }
+    for name, law in {"hessian": "derivative", "ggn": "semidefinite", "pullback": "adjoint"}.items():
+        others = {"pushforward": _eta(pushforward)} if name == "pullback" else {}
+        report = audit(value, gradient, params, dtypes=[np.float64], **{name: wrong[name]}, **others)
+        assert not report.ok and [law in check.name for check in report.second_order if not check.ok] == [True]
+        assert law in str(report)
+
+
+def _eta(pushforward):
+    """The tangent of the linear predictor alone."""
+    return lambda params, v: jax.tree.leaves(pushforward(params, v))[-1]
+
+
+def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
+    report = audit(cube, cube_slope, W)
+    held = json.loads(report.to_json())
+    assert held["ok"] and held["leaves"][-1]["points"][0]["verdict"] == "right"
+    assert len(held["leaves"][-1]["points"][0]["testimony"]["by_hand"]["steps"]) == 45
+    assert [axis.get_title() for axis in report.figure().axes] == ["params: right"]
+    lines = str(report).splitlines()
+    assert len(lines) == 2 + len(report.leaves) + 1 and lines[-1].startswith("ok")
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "arguments"),
+    [
+        (ValueError, r"value_fn must return one number, of shape \(\); got \(3,\)", (lambda w: w, jnp.sign, W)),
+        (ValueError, "floating-point number; got int", (lambda w: jnp.sum(w > 0), jnp.sign, W)),
+        (ValueError, "pass lambda", (cube, jax.value_and_grad(cube), W)),
+        (ValueError, r"shape \(3,\) at params; got \(2,\)", (cube, lambda w: w[:2], W)),
+        (TypeError, "real floating-point numbers; got int64", (cube, cube_slope, np.arange(3))),
+        (TypeError, "real floating-point numbers; got complex128", (cube, cube_slope, W + 0j)),
+        (ValueError, "NaN or infinity", (cube, cube_slope, np.array([1, np.inf]))),
+        (ValueError, "no leaves", (cube, cube_slope, ())),
+        (TypeError, "JAX can trace", (lambda w: np.sum(np.asarray(w)), jnp.ones_like, W)),
+        (TypeError, "value_fn must be a function", (1.0, cube_slope, W)),
+    ],
+)
+def test_bad_input_gets_a_clear_error(error, says, arguments):
+    with pytest.raises(error, match=says):
+        audit(*arguments)
+
+
+def test_bad_options_get_a_clear_error():
+    with pytest.raises(ValueError, match="pass both or neither"):
+        audit(cube, cube_slope, W, pushforward=lambda w, v: v)
+    with pytest.raises(TypeError, match="floating-point types; got int"):
+        audit(cube, cube_slope, W, dtypes=[int])
+    with pytest.raises(ValueError, match="point 'a' must be"):
+        audit(cube, cube_slope, W, points={"a": ((W, W),)})
+    with pytest.raises(TypeError, match="outside jit"):
+        jax.jit(lambda w: audit(cube, cube_slope, w).ok)(W)
+
+
+def test_a_mutant_of_the_users_gradient_raises_its_own_error():
+    def broken(w):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        audit(cube, broken, W)
+
+
+def test_infinity_is_the_ratio_of_what_is_not_a_number():
+    report = audit(cube, lambda w: w * jnp.nan, W)
+    assert report.worst.worst.bound_ratio == math.inf
