@@ -1,6 +1,6 @@
 """The mutation score is worth what its mutants and its right gradients are worth."""
 
-import itertools
+import functools
 import json
 
 import jax
@@ -21,17 +21,42 @@ def as_users_write():
         yield
 
 
-def error(setting, function, dtype, far=1.0):
-    """Largest error of a leaf over what rounding allows, against `jax.grad` in float64 at the same point."""
-    batch = setting.batch._replace(x=far * setting.batch.x)
+@functools.cache
+def exact(name, far=1.0):
+    """The gradient of a setting by `jax.grad` in float64, x multiplied by `far`: NumPy arrays."""
+    return by_autodiff(SETTINGS[name], far)
+
+
+def by_autodiff(setting, far=1.0):
     with jax.enable_x64(True):
-        params, batch = placed((setting.params, batch), dtype)
-        found, exact = function(params, batch), jax.grad(setting.value)(*placed((params, batch), "float64"))
-        pairs = [[np.asarray(a, np.float64) for a in pair] for pair in zip(*map(jax.tree.leaves, (found, exact)))]
-    assert all(np.isfinite(b).all() for _, b in pairs) and any(b.any() for _, b in pairs)
-    allowed = tolerance(dtype, len(batch.x))
-    largest = (np.abs(a - b).max() / (allowed * np.abs(b).max(initial=1e-30)) for a, b in pairs)
-    return max(np.nan_to_num(ratio, nan=np.inf) for ratio in largest)
+        params, batch = placed((setting.params, moved(setting, far)), "float64")
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(setting.value)(params, batch))]
+
+
+def moved(setting, far):
+    return setting.batch._replace(x=far * setting.batch.x)
+
+
+def found(setting, function, dtype, far=1.0):
+    """The leaves of a gradient as NumPy arrays. Operation by operation, which many mutants share, compiled or not."""
+    with jax.enable_x64(True), jax.disable_jit():
+        params, batch = placed((setting.params, moved(setting, far)), dtype)
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(function(params, batch))]
+
+
+def error(leaves, desired, dtype, rows):
+    """Largest error of a leaf over what rounding allows."""
+    assert all(np.isfinite(leaf).all() for leaf in desired) and any(leaf.any() for leaf in desired)
+    allowed = tolerance(dtype, rows)
+    pairs = [(leaf.astype(np.float64), right) for leaf, right in zip(leaves, desired, strict=True)]
+    ratios = [np.abs(leaf - right).max() / (allowed * np.abs(right).max(initial=1e-30)) for leaf, right in pairs]
+    return np.nan_to_num(ratios, nan=np.inf).max()
+
+
+def error_of(mutant, far):
+    setting = SETTINGS[mutant.setting]
+    leaves = found(setting, mutant.gradient(setting), mutant.dtype, far)
+    return error(leaves, exact(mutant.setting, far), mutant.dtype, len(setting.batch.x))
 
 
 def test_there_are_enough_mutants_of_every_kind():
@@ -43,43 +68,47 @@ def test_there_are_enough_mutants_of_every_kind():
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_wrong_beyond_rounding(name):
     mutant = MUTANTS[name]
-    setting = SETTINGS[mutant.setting]
-    assert error(setting, mutant.gradient(setting), mutant.dtype, mutant.far) > 10
+    assert error_of(mutant, mutant.far) > 10
     if mutant.far != 1:
-        assert error(setting, mutant.gradient(setting), mutant.dtype) < 1, "it shows at the given point: far is idle"
+        assert error_of(mutant, 1.0) < 1, "it shows at the given point: far is idle"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_pass_that_mutants_break_is_right(name, dtype):
     setting = SETTINGS[name]
-    assert error(setting, lambda *at: gradient(Pass, setting.net, setting.penalty, *at), dtype) < 1
+    leaves = found(setting, lambda *at: gradient(Pass, setting.net, setting.penalty, *at), dtype)
+    assert error(leaves, exact(name), dtype, len(setting.batch.x)) < 1
 
 
-def test_no_two_mutants_of_a_setting_are_alike():
-    for _, of in itertools.groupby(sorted(MUTANTS.values(), key=lambda m: m.setting), key=lambda m: m.setting):
-        seen = set()
-        for mutant in of:
-            setting = SETTINGS[mutant.setting]
-            batch = setting.batch._replace(x=30 * setting.batch.x)
-            with jax.enable_x64(True):
-                outputs = [
-                    mutant.gradient(setting)(*placed((setting.params, b), "float64")) for b in (setting.batch, batch)
-                ]
-                leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outputs)]
-            seen.add(b"".join(leaf.tobytes() for leaf in leaves))
-        assert len(seen) == sum(m.setting == mutant.setting for m in MUTANTS.values())
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_two_mutants_of_a_setting_are_alike(name):
+    of, setting = [mutant for mutant in MUTANTS.values() if mutant.setting == name], SETTINGS[name]
+    outputs = [
+        b"".join(
+            leaf.tobytes() for far in (1.0, 30.0) for leaf in found(setting, mutant.gradient(setting), "float64", far)
+        )
+        for mutant in of
+    ]
+    assert of and len(set(outputs)) == len(of)
 
 
-def test_random_right_gradients_are_right_and_of_every_sort():
-    found = list(correct.suspects(36))
-    for suspect in found:
-        assert error(suspect.setting, suspect.gradient, suspect.dtype) < 1, suspect.name
-    assert {suspect.dtype for suspect in found} == {"float32", "float64"}
-    assert {suspect.name.split(":")[0] for suspect in found} == set(correct.FORMULATIONS)
-    nets = [suspect.setting.net for suspect in found]
+@pytest.mark.parametrize("number", range(2 * len(correct.FORMULATIONS)))
+def test_random_right_gradients_are_right(number):
+    *_, (_, setting, function, dtype) = correct.suspects(number + 1)
+    assert error(found(setting, function, dtype), by_autodiff(setting), dtype, len(setting.batch.x)) < 1
+
+
+def test_random_right_gradients_are_of_every_sort():
+    drawn = list(correct.suspects(60))
+    nets, batches = ([getattr(suspect.setting, of) for suspect in drawn] for of in ("net", "batch"))
+    assert {(suspect.name.split(":")[0], suspect.dtype) for suspect in drawn} == {
+        (formulation, dtype) for formulation in correct.FORMULATIONS for dtype in ("float32", "float64")
+    }
     assert {net.loss for net in nets} == set(correct.LOSSES) and {len(net.hidden) for net in nets} == {0, 1, 2, 3}
     assert {hidden for net in nets for hidden in net.hidden} == set(correct.HIDDEN)
+    assert {net.bias for net in nets} == {True, False}
+    assert {batch.weight is None for batch in batches} == {batch.offset is None for batch in batches} == {True, False}
 
 
 @pytest.mark.parametrize("referee", [name for name in referees.REFEREES if "check_grads" in name])
