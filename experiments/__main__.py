@@ -19,13 +19,17 @@ EXPERIMENTS = {
     "architecture_search": "experiments.architecture_search",
     "audit": "experiments.audit",
     "census": "experiments.census",
+    "coin_toss": "experiments.coin_toss",
+    "entropy": "experiments.entropy",
     "hard_examples": "experiments.hard_examples",
     "ladder": "experiments.ladder",
     "noise_scale": "experiments.noise_scale",
+    "odds": "experiments.odds",
     "outliers": "experiments.outliers",
     "paths": "experiments.paths",
     "private_training": "experiments.private_training",
     "regularization": "experiments.regularization",
+    "saturation": "experiments.saturation",
     "solvers": "experiments.solvers",
 }
 

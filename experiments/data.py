@@ -131,7 +131,7 @@ def census(folder: Path) -> Dataset:
     """
     import numpy as np
 
-    train, test = (_census_rows(find(folder, name)) for name in ("adult.data", "adult.test"))
+    train, test = (census_rows(find(folder, name)) for name in ("adult.data", "adult.test"))
     numbers = np.array([train[name] for name in CENSUS_NUMBERS], float)
     mean, scale = numbers.mean(axis=1), numbers.std(axis=1)
     levels, references = {}, []
@@ -151,7 +151,7 @@ def census(folder: Path) -> Dataset:
     return Dataset("census", part(train), part(test), classes=classes, features=features, references=tuple(references))
 
 
-def _census_rows(path: Path) -> dict[str, tuple[str, ...]]:
+def census_rows(path: Path) -> dict[str, tuple[str, ...]]:
     """The columns of a file by name. Comments and empty lines are none of its rows, nor is a full stop of a label."""
     content = path.read_bytes()
     text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()

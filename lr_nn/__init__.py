@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lr_nn import (
         activations,
         curvature,
+        graph,
         inference,
         interop,
         losses,
@@ -69,6 +70,7 @@ _HOMES = {
 _ROOMS = (
     "activations",
     "curvature",
+    "graph",
     "inference",
     "interop",
     "losses",

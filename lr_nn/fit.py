@@ -193,7 +193,7 @@ def _stationary(
     problem = Deep(admit_batch(net, params, batch), Penalty(jnp.zeros((), work), jnp.asarray(penalty.l2, work)), net)
     theta, unravel = ravel_pytree(params)
     name = "lbfgs" if solver == "auto" else solver
-    ceiling = tol**0.5 * abs(float(problem.at(theta).cost))
+    ceiling = tol**0.5 * abs(float(run.at(problem, theta).cost))
     # The step after the bound is met lowers the cost, and may lengthen the gradient: leave it room.
     found = run.stationary(problem, theta, ceiling / 10, max_steps, solver=name)
     slope = float(jnp.abs(found.point.gradient).max())

@@ -154,6 +154,37 @@ def test_any_slope_between_the_two_of_a_kink_is_spared_and_no_other():
     assert not report.ok and "kink" in reason
 
 
+def test_at_a_tie_the_sum_of_the_sides_is_no_slope_between_them():
+    report, _, reason = worst(jnp.max, lambda w: (w == w.max()).astype(w.dtype), np.array([1.0, 1.0, 0.0]))
+    assert not report.ok and "kink" in reason
+
+
+def test_what_does_not_show_at_zero_is_found_beside_it():
+    def value(w):
+        return jnp.sum(jax.nn.softplus(w)) + jnp.sum(w**2)
+
+    assert audit(value, lambda w: jax.nn.sigmoid(w) + 2 * w, np.zeros(3)).ok
+    assert not audit(value, jax.nn.sigmoid, np.zeros(3)).ok
+
+
+def half(w):
+    return jnp.sum(jnp.square(w.astype(jnp.bfloat16)).astype(w.dtype))
+
+
+def masked(w):
+    return jnp.sum(jnp.ones(3, jnp.bfloat16).astype(w.dtype) * w**3)
+
+
+def test_a_value_of_mixed_precision_is_read_above_its_own_noise():
+    assert audit(half, jax.grad(half), W).ok
+    assert not audit(half, lambda w: 3 * w, W).ok
+
+
+def test_a_mask_in_a_narrow_type_rounds_nothing_and_excuses_nothing():
+    assert audit(masked, cube_slope, W).ok
+    assert not audit(masked, lambda w: 1.01 * cube_slope(w), W).ok
+
+
 def test_a_right_formula_that_cancels_loses_digits_and_is_not_wrong():
     report, verdict, _ = worst(
         lambda w: -jnp.sum(jax.nn.log_sigmoid(w)), lambda w: jax.nn.sigmoid(w) - 1, np.array([20.0, 21.0])
@@ -251,6 +282,35 @@ def test_second_order_products_of_a_network_obey_their_laws():
         assert law in str(report)
 
 
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e6])
+def test_a_right_hessian_obeys_its_laws_at_parameters_of_any_size(size):
+    w = size * W
+    report = audit(
+        lambda w: jnp.sum((w / size) ** 4),
+        lambda w: 4 * (w / size) ** 3 / size,
+        w,
+        hessian=lambda w, v: 12 * (w / size) ** 2 * v / size**2,
+    )
+    assert report.ok, report
+
+
+def test_a_few_negative_eigenvalues_among_many_positive_ones_are_found():
+    def refuted(eigenvalues):
+        half = jnp.asarray(eigenvalues) / 2
+        report = audit(
+            lambda w, half: jnp.sum(half * w**2),
+            lambda w, half: 2 * half * w,
+            np.ones(40),
+            half,
+            dtypes=[np.float64],
+            ggn=lambda w, v, half: 2 * half * v,
+        )
+        return [check.name for check in report.second_order if not check.ok]
+
+    assert refuted(np.r_[np.zeros(10), np.ones(30)]) == []
+    assert refuted(np.r_[-0.1, np.ones(39)]) == ["ggn: positive semidefinite"]
+
+
 def _eta(pushforward):
     """The tangent of the linear predictor alone."""
     return lambda params, v: jax.tree.leaves(pushforward(params, v))[-1]
@@ -267,6 +327,17 @@ def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
     assert max(map(len, lines)) <= 120
 
 
+def looped(w):
+    return jax.lax.while_loop(lambda total: total < 1, lambda total: total + jnp.sum(w**2), 0 * w[0])
+
+
+FACTORS = np.linspace(0.1, 1, 3)
+
+
+def weighted(w):
+    return jnp.sum(FACTORS * w**3)
+
+
 @pytest.mark.parametrize(
     ("error", "says", "arguments"),
     [
@@ -280,6 +351,8 @@ def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
         (ValueError, "no leaves", (cube, cube_slope, ())),
         (TypeError, "JAX can trace", (lambda w: np.sum(np.asarray(w)), jnp.ones_like, W)),
         (TypeError, "value_fn must be a function", (1.0, cube_slope, W)),
+        (TypeError, "must have a derivative by jax.grad", (looped, cube_slope, W)),
+        (TypeError, r"holds the float64 array 'FACTORS' of NumPy.*params, FACTORS\)", (weighted, cube_slope, W)),
     ],
 )
 def test_bad_input_gets_a_clear_error(error, says, arguments):
@@ -298,7 +371,7 @@ def test_bad_options_get_a_clear_error():
         jax.jit(lambda w: audit(cube, cube_slope, w).ok)(W)
 
 
-def test_a_mutant_of_the_users_gradient_raises_its_own_error():
+def test_an_error_of_the_users_gradient_comes_through():
     def broken(w):
         raise RuntimeError("mine")
 

@@ -40,6 +40,13 @@ def test_the_narrowest_type_of_a_program_looks_inside_its_calls():
     assert narrowest(program(lambda x: x + 1, jnp.ones(3))) == np.float32
 
 
+def test_a_narrow_type_that_rounds_nothing_is_not_the_narrowest():
+    def masked(x, y):
+        return x * (y > 0).astype(jnp.bfloat16).astype(jnp.float32) + jnp.ones(3, jnp.float16).astype(jnp.float32)
+
+    assert narrowest(program(masked, jnp.ones(3), jnp.ones(3))) == np.float32
+
+
 def test_a_difference_that_cancels_must_expect_the_roundings_of_what_it_was_made_of(float64):
     # exp(x) is rounded by ε ξ exp(x), ξ uniform with variance 1/3; the difference by hardly more.
     expected = expected_error(lambda x: jnp.exp(x) - np.e)(EPS, jnp.ones(1000))[0]

@@ -14,9 +14,12 @@ from lr_nn import losses
 from lr_nn.solvers import certificate, memory, preconditioner, proximal, separation, solve
 from lr_nn.solvers.line_search import ENOUGH, FLAT, Line, OnLine, search
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.quickly import quickly
+from lr_nn.solvers.run import at
 from lr_nn.solvers.smooth import LBFGS
 
 LENGTH = 100
+hessian, strong = jax.jit(OneLayer.hessian), jax.jit(certificate.strong)
 NETS = {
     "bernoulli": lr_nn.logistic_regression(4, K),
     "categorical": lr_nn.softmax_regression(4, K),
@@ -52,17 +55,18 @@ every_net = pytest.mark.parametrize("name", NETS)
 @every_net
 def test_the_objective_has_the_derivatives_of_autodiff_in_the_order_of_theta(float64, name):
     objective, theta = problem(name)
-    point = objective.at(theta)
-    assert_close(point.cost, cost(objective, theta), LENGTH)
-    assert_close(point.gradient, jax.grad(lambda t: cost(objective, t))(theta), LENGTH)
-    assert_close(objective.hessian(point.eta), jax.hessian(lambda t: cost(objective, t))(theta), LENGTH)
+    point = at(objective, theta)
+    value, slope = jax.jit(jax.value_and_grad(lambda t: cost(objective, t)))(theta)
+    assert_close(point.cost, value, LENGTH)
+    assert_close(point.gradient, slope, LENGTH)
+    assert_close(hessian(objective, point.eta), jax.jit(jax.hessian(lambda t: cost(objective, t)))(theta), LENGTH)
 
 
 @every_net
 def test_a_line_is_the_cost_along_it_and_its_landing_the_point_there(float64, name):
     objective, theta = problem(name)
     along = jnp.cos(jnp.arange(theta.size, dtype=float))
-    line = objective.line(objective.at(theta), along)
+    line = objective.line(at(objective, theta), along)
     for t in (0.0, 0.3, 2.0):
         found, there = line.at(t), objective.at(theta + t * along)
         assert_close(found.cost, there.cost, LENGTH)
@@ -76,7 +80,7 @@ def test_a_line_is_the_cost_along_it_and_its_landing_the_point_there(float64, na
 @every_net
 def test_the_bound_on_what_eta_drifted_is_above_what_it_did(float64, name):
     objective, theta = problem(name)
-    point = objective.at(theta)
+    point = at(objective, theta)
     for step in range(1, 40):  # far out and back
         line = objective.line(point, 1e3 * jnp.sin(step * jnp.arange(theta.size)) * (-1) ** step)
         point = line.land(1.0, line.at(1.0))
@@ -143,10 +147,10 @@ def test_the_factor_solves_with_the_hessian_of_a_loss_that_is_a_sum_over_outputs
     objective, theta = problem(name)
     objective = replace(objective, x=objective.x + 10 * objective.x[:, :1])
     factor = preconditioner.build(objective, theta, len(objective.y))
-    hessian = np.asarray(objective.hessian(objective.at(theta).eta))
+    dense = np.asarray(hessian(objective, at(objective, theta).eta))
     vector = np.sin(np.arange(theta.size))
     solved = preconditioner.solve(objective, factor, jnp.asarray(1e-30 * vector))
-    np.testing.assert_allclose(np.asarray(solved) * 1e30, np.linalg.solve(hessian, vector), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(solved) * 1e30, np.linalg.solve(dense, vector), rtol=1e-3, atol=1e-4)
 
 
 def test_of_independent_columns_the_factor_is_their_scale(float64):
@@ -170,17 +174,17 @@ def test_of_independent_columns_the_factor_knows_their_curvature_along_theta(flo
     scale, inverse = (np.asarray(leaf, float) for leaf in preconditioner.build(objective, theta, 10**6))
     assert len(np.unique(scale[0, :d])) == 1, "columns alike have one scale"
     factor = np.linalg.inv(inverse[0] * scale[0])
-    factored, hessian = factor @ factor.T, np.asarray(objective.hessian(objective.at(theta).eta))
+    factored, dense = factor @ factor.T, np.asarray(hessian(objective, at(objective, theta).eta))
     along = np.stack([np.append(theta[:d], 0), np.append(np.zeros(d), 1)])
-    np.testing.assert_allclose(along @ factored @ along.T, along @ hessian @ along.T, rtol=1e-4, atol=1e-6)
-    spread = np.linalg.eigvals(np.linalg.solve(factored, hessian))
+    np.testing.assert_allclose(along @ factored @ along.T, along @ dense @ along.T, rtol=1e-4, atol=1e-6)
+    spread = np.linalg.eigvals(np.linalg.solve(factored, dense))
     assert spread.min() > 1 - 3 * np.sqrt(d / n) and spread.max() < 1 + 3 * np.sqrt(d / n)
 
 
 @every_net
 def test_coordinate_descent_ends_where_the_subgradient_of_the_model_vanishes(float64, name):
     objective, theta = problem(name, l1=0.05)
-    point = objective.at(theta)
+    point = at(objective, theta)
     narrow = jax.tree.map(lambda a: a.astype(jnp.float32), objective)
     blocks = proximal.model(narrow, narrow.eta(theta.astype(jnp.float32)))
     target = proximal.descend(objective, blocks, point, jnp.asarray(1e-14))
@@ -198,18 +202,18 @@ def test_coordinate_descent_ends_where_the_subgradient_of_the_model_vanishes(flo
 def test_both_certificates_of_a_penalised_cost_are_bounds_and_near_the_optimum_tight(float64, name, distance):
     objective, theta = problem(name)
     for _ in range(30):  # Newton's method, to the optimum of a strictly convex cost
-        at = objective.at(theta)
-        hessian = objective.hessian(at.eta)
+        point = at(objective, theta)
+        curvature = hessian(objective, point.eta)
         if objective.net.loss.couples_outputs:
-            hessian = hessian + 1e-3 * jnp.eye(theta.size)
-        theta = theta - 0.8 * jnp.linalg.solve(hessian, at.gradient)
-    best = objective.at(theta)
+            curvature = curvature + 1e-3 * jnp.eye(theta.size)
+        theta = theta - 0.8 * jnp.linalg.solve(curvature, point.gradient)
+    best = at(objective, theta)
     assert jnp.abs(best.gradient).max() < 1e-8
-    near = objective.at(objective.centred(theta + distance * jnp.sin(jnp.arange(theta.size))))
+    near = at(objective, objective.centred(theta + distance * jnp.sin(jnp.arange(theta.size))))
     gap = near.cost - best.cost
-    local = certificate.local(objective, near).bound
+    local = jax.jit(certificate.local)(objective, near).bound
     for enough in (jnp.inf, 0.0):  # 0: the change with the bias to first order
-        assert gap <= certificate.strong(objective, near, jnp.asarray(enough))
+        assert gap <= strong(objective, near, jnp.asarray(enough))
     assert gap <= local
     if distance < 1e-2:
         assert local <= 1.2 * gap
@@ -222,3 +226,8 @@ def test_overlapping_classes_have_no_recession_direction_and_separated_ones_do()
     assert (np.array([-1, -1, 1, 1]) * (x @ found)[:, 0] >= 0).all()
     between = separation.recession_direction(losses.bernoulli, x, np.array([[0.0], [0.5], [0.5], [1.0]]))
     assert between is None, "probabilities between pin two predictors, and with them the line"
+
+
+def test_options_that_this_xla_does_not_know_cost_time_and_nothing_else():
+    run = quickly(lambda x: x + 1, {"xla_cpu_there_is_no_such_option": 1})
+    assert run(jnp.ones(())) == 2

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.audit.programs import not_holomorphic
-from lr_nn.audit.subject import Point, Subject
+from lr_nn.audit.subject import Point, Subject, size
 from lr_nn.audit.taylor import STEPS
 
 TINY = 1e-30
@@ -25,11 +25,7 @@ def best_step(dtype: Any) -> float:
 def directions(params: Any, seed: int) -> list[np.ndarray]:
     """A random direction for each leaf, as long in each entry as the leaf's are on average (1 where it is zero)."""
     rng = np.random.default_rng(seed)
-    drawn = []
-    for leaf in jax.tree.leaves(params):
-        size = np.sqrt(np.mean(np.square(leaf, dtype=np.float64))) if np.size(leaf) else 0.0
-        drawn.append(rng.standard_normal(np.shape(leaf)) * (size or 1.0))
-    return drawn
+    return [rng.standard_normal(np.shape(leaf)) * size(leaf) for leaf in jax.tree.leaves(params)]
 
 
 class Line(NamedTuple):

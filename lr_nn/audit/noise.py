@@ -17,19 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from lr_nn.audit.programs import is_float
+from lr_nn.audit.programs import EXACT, is_float
 
 DRAWS = 6
 POOL = 1 << 14
 STRIDE = 7919
 CALLS = ("jit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call")
 TERMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")
-# Operations that round nothing.
-EXACT = {
-    *("neg", "abs", "sign", "max", "min", "reduce_max", "reduce_min", "clamp", "select_n", "copy", "stop_gradient"),
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "dynamic_slice", "gather"),
-    *("concatenate", "pad", "rev", "split", "convert_element_type", "iota", "floor", "ceil", "round", "sort"),
-}
 
 
 @dataclass

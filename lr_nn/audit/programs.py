@@ -13,6 +13,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 SUMS = ("reduce_sum", "reduce_window_sum")
 RUNNING_SUMS = ("cumsum", "cumlogsumexp", "conv_general_dilated")
+# Operations that round nothing; a conversion rounds if it is to a narrower type.
+EXACT = {
+    *("neg", "abs", "sign", "max", "min", "reduce_max", "reduce_min", "clamp", "select_n", "copy", "stop_gradient"),
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "dynamic_slice", "gather"),
+    *("concatenate", "pad", "rev", "split", "convert_element_type", "iota", "floor", "ceil", "round", "sort"),
+}
 # Not complex-differentiable, or ordered by a rule that complex numbers have not.
 NOT_HOLOMORPHIC = {
     *("abs", "sign", "real", "imag", "conj", "max", "min", "clamp", "sort", "floor", "ceil", "round"),
@@ -66,11 +72,19 @@ def longest_sum(program: Jaxpr) -> int:
     return max((_terms(equation) for equation in equations(program)), default=1)
 
 
+def _rounds(equation: Any) -> bool:
+    """Whether an operation rounds itself: a call does not, nor does a mask of zeros and ones in a narrow type."""
+    if equation.primitive.name != "convert_element_type":
+        return equation.primitive.name not in EXACT and not any(nested(equation))
+    before, after = equation.invars[0].aval, equation.outvars[0].aval
+    return is_float(before) and is_float(after) and eps(after.dtype) > eps(before.dtype)
+
+
 def narrowest(program: Jaxpr) -> np.dtype:
-    """The narrowest floating-point type that a program computes in; float64 if in none."""
+    """The narrowest floating-point type that a program rounds to; float64 if to none."""
     kinds = [
         np.dtype(variable.aval.dtype)
-        for equation in equations(program)
+        for equation in filter(_rounds, equations(program))
         for variable in equation.outvars
         if hasattr(variable.aval, "dtype") and is_float(variable.aval)
     ]

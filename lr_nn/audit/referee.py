@@ -18,6 +18,8 @@ from lr_nn.audit.report import Finding, Testimony, Verdict
 from lr_nn.audit.subject import Point, Subject
 from lr_nn.audit.taylor import taylor
 
+RAYS = 8
+
 
 def precision_of(dtype: Any) -> Any:
     """float64 is switched on where it is asked for; any other type runs under the user's own setting."""
@@ -39,6 +41,21 @@ def traced_value(subject: Subject, place: Point) -> Any:
         ) from error
 
 
+def traced_autodiff(autodiff: Callable, place: Point) -> Any:
+    """The program of `jax.grad` of the value.
+
+    Raises:
+        TypeError: it has none, as that of a `while_loop`.
+    """
+    try:
+        return jax.make_jaxpr(autodiff)(place.params, place.arrays).jaxpr
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise TypeError(
+            "value_fn must have a derivative by jax.grad, the float64 reference; "
+            f"JAX says: {str(error).splitlines()[0][:200]}"
+        ) from error
+
+
 class Referee:
     """The programs of one audit, compiled once, and what they share."""
 
@@ -48,7 +65,7 @@ class Referee:
         place, autodiff = points[0].cast(np.float64), jax.grad(subject.value)
         with jax.enable_x64(True):
             value = traced_value(subject, place)
-            twin = program_of(autodiff, place.params, place.arrays)
+            twin = traced_autodiff(autodiff, place)
             hand = program_of(subject.gradient, place.params, place.arrays)
             if hessian is not None:
                 hessian = compiled(subject.product(hessian), place.params, place.arrays, place.params)
@@ -59,6 +76,7 @@ class Referee:
         self.length = max(longest_sum(program) for program in (twin, hand) if program is not None)
         self.coarsest = narrowest(value)
         self.coarsest_by_hand = self.coarsest if hand is None else narrowest(hand)
+        self.roundings_of_value = expected_error(subject.value)
         self.roundings = {"autodiff": expected_error(autodiff)}
         self.roundings["by hand"] = self.roundings["autodiff"] if hand is None else expected_error(subject.gradient)
 
@@ -80,10 +98,25 @@ class Referee:
         """What the values say at a point, leaf by leaf."""
         with jax.enable_x64(True):
             by_hand, by_autodiff = self.leaves(self.hand, place), self.leaves(self.autodiff, place)
-            rays = evidence.directions(place.params, self.seed)
-            return [self.testimony(place, index, *row) for index, row in enumerate(zip(rays, by_hand, by_autodiff))]
+            noise, heard = self.noise(place), []
+            for index, (hand, autodiff) in enumerate(zip(by_hand, by_autodiff)):
+                rays = (evidence.directions(place.params, self.seed + turn)[index] for turn in range(RAYS))
+                testimony = self.testimony(place, index, noise, next(rays), hand, autodiff)
+                # At a kink one ray may pass between the sides by chance.
+                while testimony.by_hand.kink and testimony.by_hand.between and (ray := next(rays, None)) is not None:
+                    testimony = self.testimony(place, index, noise, ray, hand, autodiff)
+                heard.append(testimony)
+            return heard
 
-    def testimony(self, place: Point, index: int, ray: np.ndarray, hand: np.ndarray, autodiff: np.ndarray) -> Testimony:
+    def noise(self, place: Point) -> float:
+        """The rounding error of the value where it computes in less than float64."""
+        if self.coarsest == np.float64:
+            return 0.0
+        return float(self.roundings_of_value(eps(self.coarsest), place.params, place.arrays)[0])
+
+    def testimony(
+        self, place: Point, index: int, noise: float, ray: np.ndarray, hand: np.ndarray, autodiff: np.ndarray
+    ) -> Testimony:
         """What the values say along a ray within one leaf of the slopes by hand and by `jax.grad`."""
         line, bend = self.line(place, index, ray), self.curvature(place, index, ray)
         slopes = [float(np.sum(leaf.astype(np.float64) * ray)) for leaf in (hand, autodiff)]
@@ -93,7 +126,7 @@ class Referee:
             return abs(slopes[0] - slope) / scale if scale else abs(slopes[0] - slope)
 
         step = self.complex_slope
-        by_hand, by_autodiff = (taylor(line.ahead, line.here, line.behind, slope, bend) for slope in slopes)
+        by_hand, by_autodiff = (taylor(line.ahead, line.here, line.behind, slope, bend, noise) for slope in slopes)
         return Testimony(
             line.here,
             by_hand,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(IntEnum):
-    """From best to worst; only `wrong` makes a report not ok."""
+    """From best to worst; a report is not ok where a leaf is `wrong`, or `undefined` at every point."""
 
     right = 0
     at_a_kink = 1
@@ -97,7 +97,7 @@ class Leaf:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict over the points; a leaf that no point could decide is wrong."""
+        """The worst verdict over the points that decide; `undefined` where none does."""
         decided = [finding.verdict for finding in self.findings if finding.verdict != Verdict.undefined]
         return max(decided) if decided else Verdict.undefined
 

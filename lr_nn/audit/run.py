@@ -13,7 +13,7 @@ from lr_nn.audit.programs import eps
 from lr_nn.audit.referee import Referee
 from lr_nn.audit.report import Leaf, Report
 from lr_nn.audit.second_order import laws
-from lr_nn.audit.subject import Subject
+from lr_nn.audit.subject import Subject, held
 
 
 def audit(
@@ -36,8 +36,8 @@ def audit(
     expect of its roundings, measured by Monte-Carlo arithmetic; `length` is that of its longest sum. The reference is
     itself under suspicion: the values of the function, along a random direction within each leaf, decide between it
     and the gradient (Taylor remainders), so that a wrong `custom_vjp` or a `stop_gradient` inside the value is found.
-    All of this happens at the given point and where the parameters are multiplied by 1e-3, 30 and 1e4, and at
-    `points`. Where the value is not finite, nothing is asked.
+    All of this happens at the given point, where the parameters are multiplied by 1e-3, 30 and 1e4 (a leaf of zeros
+    is made random first), and at `points`. Where the value is not finite, nothing is asked.
 
     `value_fn` must be traceable by JAX; `gradient_fn` may be any function, of NumPy too. Python's numbers in `args`
     are settings; arrays are data, and those of floating point are cast to the type of the audit.
@@ -76,9 +76,19 @@ def audit(
     for dtype in types:
         if not jnp.issubdtype(dtype, np.floating):
             raise TypeError(f"dtypes must be floating-point types; got {dtype}")
-    places = [point.cast(given) for point in subject.points(params, points or {})]
-    referee = Referee(subject, places, hessian, seed)
-    table = referee.findings(list(dict.fromkeys(types)))
+    places = [point.cast(given) for point in subject.points(params, points or {}, seed)]
+    try:
+        referee = Referee(subject, places, hessian, seed)
+        table = referee.findings(list(dict.fromkeys(types)))
+    except (TypeError, ValueError) as error:
+        # JAX keeps an array that a program holds in the type in which it was first traced, float64 on or off.
+        names = [] if jax.config.jax_enable_x64 else [*held(value_fn), *held(gradient_fn)]
+        if not names or not any(word in str(error) for word in ("same dtypes", "verifier errors")):
+            raise
+        raise TypeError(
+            f"value_fn or gradient_fn holds the float64 array {names[0]!r} of NumPy, which JAX cannot trace in two "
+            f"types at once: pass it as an argument, audit(value_fn, gradient_fn, params, {names[0]})"
+        ) from error
     leaves = tuple(
         Leaf(name, str(dtype), shape, tuple(findings[index] for findings in rows))
         for dtype, rows in table.items()

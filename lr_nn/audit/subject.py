@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ from lr_nn.audit.programs import is_float
 
 # What the parameters are multiplied by: nearly linear, saturated, and beyond what a naive exponential bears.
 EXTREMES = {"parameters x 1e-3": 1e-3, "parameters x 30": 30.0, "parameters x 1e4": 1e4}
+MOVE = 0.1
 
 
 class Point(NamedTuple):
@@ -35,6 +38,35 @@ class Point(NamedTuple):
 def is_array(leaf: Any) -> bool:
     """Whether an argument is data; Python's own numbers, strings and objects are settings and stay as they are."""
     return isinstance(leaf, (np.ndarray, np.generic, jax.Array))
+
+
+def held(function: Callable) -> list[str]:
+    """The float64 arrays of NumPy that a function takes from around it, by name."""
+    try:
+        around = inspect.getclosurevars(function)
+    except TypeError:  # a builtin, a partial, an object that is called
+        return []
+    found = {**around.globals, **around.nonlocals}
+    return [name for name, item in found.items() if isinstance(item, np.ndarray) and item.dtype == np.float64]
+
+
+def size(leaf: Any) -> float:
+    """The root mean square of a leaf's entries; 1 where all are zero."""
+    return float(np.sqrt(np.mean(np.square(leaf, dtype=np.float64)))) or 1.0 if np.size(leaf) else 1.0
+
+
+def off_zero(params: Any, seed: int) -> Any:
+    """Parameters with small random numbers for every leaf that is all zero.
+
+    At zero a missing factor or penalty does not show, and no multiple of it saturates.
+    """
+    rng = np.random.default_rng(seed)
+
+    def moved(leaf: Any) -> Any:
+        leaf = np.asarray(leaf)
+        return leaf if leaf.any() else np.asarray(MOVE * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree.map(moved, params)
 
 
 def scale(params: Any, by: float) -> Any:
@@ -86,10 +118,11 @@ class Subject:
             raise ValueError(f"point {name!r} must be (params, *args) of the structure that the audit was called with")
         return Point(name, params, tuple(leaf for leaf in leaves if is_array(leaf)))
 
-    def points(self, params: Any, further: Mapping[str, tuple[Any, ...]]) -> list[Point]:
+    def points(self, params: Any, further: Mapping[str, tuple[Any, ...]], seed: int) -> list[Point]:
         """The given point, the extremes and the user's further points."""
         given = self.point("as given", params)
-        scaled = [Point(name, scale(given.params, by), given.arrays) for name, by in EXTREMES.items()]
+        moved = off_zero(given.params, seed)
+        scaled = [Point(name, scale(moved, by), given.arrays) for name, by in EXTREMES.items()]
         return [given, *scaled, *(self.point(name, first, tuple(rest)) for name, (first, *rest) in further.items())]
 
     def bind(self, function: Callable) -> Callable:
@@ -120,6 +153,12 @@ class Subject:
         """The gradient under audit, which must look like the parameters."""
         result = self.bind(self.gradient_fn)(params, arrays)
         return self.like_params(result, "gradient_fn")
+
+    def unravel(self, flat: np.ndarray) -> Any:
+        """One long vector in the structure of the parameters."""
+        parts = np.split(flat, np.cumsum([prod(shape) for shape in self.shapes])[:-1])
+        leaves = [part.reshape(shape) for part, shape in zip(parts, self.shapes)]
+        return jax.tree.unflatten(self.structure, leaves)
 
     def like_params(self, tree: Any, name: str) -> Any:
         """`tree`, if it has the structure and the shapes of the parameters."""

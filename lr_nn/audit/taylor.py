@@ -62,15 +62,21 @@ def fitted(steps: np.ndarray, remainder: np.ndarray, floor: float) -> tuple[floa
     return float(slope), (float(2 ** h[0]), float(2 ** h[length - 1]))
 
 
-def taylor(ahead: np.ndarray, here: float, behind: np.ndarray, slope: float, curvature: float) -> Taylor:
-    """The remainders of values at +h and -h (`ahead`, `behind`) and `here`, against a slope and a curvature."""
+def taylor(
+    ahead: np.ndarray, here: float, behind: np.ndarray, slope: float, curvature: float, noise: float = 0.0
+) -> Taylor:
+    """The remainders of values at +h and -h (`ahead`, `behind`) and `here`, against a slope and a curvature.
+
+    `noise` is the rounding error that the values are known to have.
+    """
     h = STEPS
     with np.errstate(invalid="ignore", over="ignore"):
         rise = ahead - here
         remainders = np.abs([rise, rise - h * slope, rise - h * slope - h**2 / 2 * curvature])
         even = np.abs(ahead - 2 * here + behind)
     # At the smallest steps nothing but rounding is left of the remainders.
-    floor = max(float(np.finfo(float).eps * abs(here)), *(float(np.median(r[-5:])) for r in (remainders[1], even)))
+    rest = [float(np.median(r[-5:])) for r in (remainders[1], even)]
+    floor = max(noise, float(np.finfo(float).eps * abs(here)), *rest)
     fits = [fitted(h, remainder, floor) for remainder in remainders]
     bend, window = fitted(h, even, floor)
     kink = window is not None and 0.8 < bend < 1.2 and window[1] >= 2**PERSISTENT * window[0]

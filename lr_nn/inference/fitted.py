@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import numpy as np
@@ -110,5 +110,10 @@ def of_rows(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarr
     arrays = np.broadcast_arrays(*arrays)
     lead = arrays[0].shape[:-1]
     with jax.enable_x64(True):
-        found = np.asarray(function(*(array.reshape(-1, array.shape[-1]) for array in arrays)))
+        found = np.asarray(_compiled(function, *(array.reshape(-1, array.shape[-1]) for array in arrays)))
     return found.reshape(lead + found.shape[1:])
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    return function(*arrays)

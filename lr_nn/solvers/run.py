@@ -15,7 +15,8 @@ from lr_nn.solvers import proximal as sparse
 from lr_nn.solvers.deep import Deep, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, State, solve
+from lr_nn.solvers.quickly import quickly
+from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, Objective, State, solve
 
 # So many numbers are searched in float32 first, beside a sample of the rows and without one.
 FITS, NARROWED = 4e6, 2e7
@@ -41,10 +42,7 @@ class Found(NamedTuple):
 
 
 # Few parameters: to compile takes longer than to run.
-_quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@_quickly
+@quickly
 def _newton(objective: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
     return solve(objective, Newton(objective), theta, tolerance, max_steps)
 
@@ -66,12 +64,17 @@ def _proximal(
     return sparse.solve(objective, sample, theta, tolerance, max_steps)
 
 
-_at = jax.jit(OneLayer.at)
+@jax.jit
+def at(objective: Objective, theta: jax.Array) -> Point:
+    """Everything at θ."""
+    return objective.at(theta)
+
+
 _centred = jax.jit(OneLayer.centred_point)
 _build = jax.jit(preconditioner.build, static_argnames="rows")
 
 
-_local = _quickly(certificate.local)
+_local = quickly(certificate.local)
 
 
 @partial(jax.jit, static_argnames="penalised")
@@ -113,7 +116,7 @@ def lbfgs(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int)
         start, theta, built = theta, state.point.theta, state.known.built
         factor = _build(few, theta, len(objective.y)) if bool(built) else factor
         if bool(jnp.any(objective.split(start).w != 0)):  # asked for, and it may be nearer
-            theta = min(start, theta.astype(start.dtype), key=lambda each: float(_at(objective, each).cost))
+            theta = min(start, theta.astype(start.dtype), key=lambda each: float(at(objective, each).cost))
     steps = 0
     if whole is not None:
         near = max(ceiling, NARROW)
@@ -158,7 +161,7 @@ def proximal(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: i
     """Proximal Newton, for L1 penalties, on the columns that matter; its model is the Hessian of all rows while that
     costs little.
     """
-    point, steps, stalled = _at(objective, theta), 0, False
+    point, steps, stalled = at(objective, theta), 0, False
     while (size := working_set.size(objective, point)) is not None:
         gap = float(working_set.bound(objective, point))
         if not gap > ceiling or steps >= max_steps or stalled:
@@ -207,7 +210,7 @@ def closed_form(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps
         units[units == 0] = 1
         w = np.linalg.lstsq(a / units, b)[0] / units[:, None]
     best = np.concatenate([w.reshape(-1), y_mean - x_mean @ w]) if bias else w.reshape(-1)
-    return _certify(objective, _at(objective, jnp.asarray(best, objective.x.dtype)), 1, ceiling)
+    return _certify(objective, at(objective, jnp.asarray(best, objective.x.dtype)), 1, ceiling)
 
 
 @partial(jax.jit, static_argnames="solver")
@@ -254,7 +257,7 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
         point = _centred(objective, point)
     if objective.x.dtype != jnp.float64:
         objective = jax.tree.map(lambda a: a.astype(jnp.float64), objective)
-        point = _at(objective, point.theta.astype(jnp.float64))
+        point = at(objective, point.theta.astype(jnp.float64))
     penalised = "l1" if float(objective.l1) > 0 else "l2" if float(objective.l2) > 0 else None
     report = _report(objective, point, jnp.asarray(steps), jnp.asarray(ceiling), penalised)
     cost, largest, bound, drift = map(float, report)
