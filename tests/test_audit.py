@@ -142,6 +142,30 @@ def test_values_decide_between_a_gradient_and_autodiff():
     assert not report.ok and verdict == Verdict.wrong and "agrees with jax.grad, but not with the values" in reason
 
 
+def test_where_the_values_are_too_coarse_a_refuted_autodiff_is_no_judge():
+    report = audit(lambda w: 1e18 + hidden(w), lambda w: 2 * w, W)
+    assert report.ok and report.leaves[-1].findings[0].verdict == Verdict.undefined
+    assert not audit(lambda w: 1e18 + hidden(w), lambda w: 5 * w, W).ok
+
+
+def test_errors_stand_beside_those_of_autodiff():
+    finding = audit(cube, lambda w: 1.01 * cube_slope(w), W).leaves[-1].findings[0]
+    assert abs(finding.hand.largest - 0.01) < 1e-12 and finding.autodiff.largest == 0
+
+
+def test_the_types_are_that_of_the_parameters_and_float64(float64):
+    for dtype, expected in {jnp.float16: ["float16", "float64"], np.float64: ["float64"]}.items():
+        assert [leaf.dtype for leaf in audit(cube, cube_slope, W.astype(dtype)).leaves] == expected
+
+
+def test_a_product_that_is_not_symmetric_is_found():
+    skewed = 2 * np.eye(3) + 1e-6 * np.triu(np.ones((3, 3)), 1)
+    report = audit(
+        lambda w, a: jnp.sum(w**2), lambda w, a: 2 * w, W, skewed, dtypes=[np.float64], ggn=lambda w, v, a: a @ v
+    )
+    assert [check.name for check in report.second_order if not check.ok] == ["ggn: symmetric"]
+
+
 def test_a_value_that_stops_its_gradient_is_found_out():
     assert not audit(lambda w: jnp.sum(w * jax.lax.stop_gradient(w)), lambda w: w, W).ok
 
@@ -321,7 +345,8 @@ def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
     held = json.loads(report.to_json())
     assert held["ok"] and held["leaves"][-1]["points"][0]["verdict"] == "right"
     assert len(held["leaves"][-1]["points"][0]["testimony"]["by_hand"]["steps"]) == 45
-    assert [axis.get_title() for axis in report.figure().axes] == ["params: right"]
+    [axis] = report.figure().axes
+    assert axis.get_title() == "params: right" and len(axis.patches) == 3, "a window for each order"
     lines = str(report).splitlines()
     assert len(lines) == 2 + len(report.leaves) + 1 and lines[-1].startswith("ok")
     assert max(map(len, lines)) <= 120

@@ -82,7 +82,7 @@ def audit(
         table = referee.findings(list(dict.fromkeys(types)))
     except (TypeError, ValueError) as error:
         # JAX keeps an array that a program holds in the type in which it was first traced, float64 on or off.
-        names = [] if jax.config.jax_enable_x64 else [*held(value_fn), *held(gradient_fn)]
+        names = [] if jnp.result_type(float) == np.float64 else [*held(value_fn), *held(gradient_fn)]
         if not names or not any(word in str(error) for word in ("same dtypes", "verifier errors")):
             raise
         raise TypeError(

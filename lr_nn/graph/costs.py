@@ -55,7 +55,7 @@ def savings(tape: Tape) -> Savings:
     uses = dict.fromkeys(tape.between, 0)
     paths = dict.fromkeys(tape.between, 0) | dict.fromkeys(tape.between.intersection(tape.inputs), 1)
     for operation in tape.operations:
-        work = _work(tape, operation)
+        work = work_of(tape, operation)
         value += work
         reached = [index for index in operation.results if index in tape.between]
         carried = [index for index, carries in zip(operation.operands, operation.carries) if carries]
@@ -78,7 +78,8 @@ def savings(tape: Tape) -> Savings:
     )
 
 
-def _work(tape: Tape, operation: Operation) -> int:
+def work_of(tape: Tape, operation: Operation) -> int:
+    """The number of arithmetic operations of one operation of a tape."""
     operands: list[np.ndarray] = [tape.nodes[index].value for index in operation.operands]
     return operation.rule.work(operation.values, operands, operation.params)
 
