@@ -209,11 +209,17 @@ def test_a_mask_in_a_narrow_type_rounds_nothing_and_excuses_nothing():
     assert not audit(masked, lambda w: 1.01 * cube_slope(w), W).ok
 
 
-def test_a_right_formula_that_cancels_loses_digits_and_is_not_wrong():
-    report, verdict, _ = worst(
-        lambda w: -jnp.sum(jax.nn.log_sigmoid(w)), lambda w: jax.nn.sigmoid(w) - 1, np.array([20.0, 21.0])
-    )
+def test_a_right_formula_that_cancels_loses_digits_and_is_spared_until_half_of_them_are_gone():
+    def value(w):
+        return -jnp.sum(jax.nn.log_sigmoid(w))
+
+    def gradient(w):
+        return jax.nn.sigmoid(w) - 1
+
+    report, verdict, _ = worst(value, gradient, np.array([6.0, 6.5]))
     assert report.ok and verdict == Verdict.loses_digits and "loses digits" in str(report)
+    report, verdict, reason = worst(value, gradient, np.array([20.0, 21.0]))
+    assert not report.ok and verdict == Verdict.wrong and "loses more than half of its digits" in reason
 
 
 def test_a_gradient_written_in_numpy_is_audited():
