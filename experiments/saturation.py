@@ -1,4 +1,4 @@
-"""Why not the squared error on a sigmoid? Where it is most wrong, it learns least.
+"""Why not the squared error on a sigmoid? Most wrong, it learns least.
 
 One neuron says yes with great confidence, and the answer is no. The error δ of the squared error carries the factor
 a(1 - a) of the sigmoid, that of the cross-entropy does not. That "cross-entropy has no vanishing gradient" holds for
