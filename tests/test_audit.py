@@ -267,6 +267,27 @@ def test_where_the_value_is_not_finite_nothing_is_asked_and_a_leaf_that_no_point
     assert not audit(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, -(W**2)).ok
 
 
+def test_inputs_are_made_extreme_and_labels_are_not():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 3)), rng.integers(0, 2, 12).astype(float)
+    seen = []
+
+    def value(w, x, y):
+        return jnp.sum(jax.nn.softplus(x @ w) - y * (x @ w))
+
+    def gradient(w, x, y):
+        seen.append((np.abs(np.asarray(x)).max() / np.abs(x_given).max(), np.asarray(y).max()))
+        delta = np.clip(1 / (1 + np.exp(-np.asarray(x) @ np.asarray(w))) - np.asarray(y), -1, 1)
+        return delta @ np.clip(np.asarray(x), -50, 50)
+
+    x_given = x
+    report = audit(value, gradient, np.full(3, 0.3), x, y)
+    assert not report.ok and {
+        finding.point for leaf in report.leaves for finding in leaf.findings if finding.verdict == Verdict.wrong
+    } == {"inputs x 100"}
+    assert {round(float(by)) for by, _ in seen} == {1, 100} and {label for _, label in seen} == {1.0}
+
+
 def test_points_of_the_users_own():
     report = audit(cube, lambda w: jnp.where(w == 7, 0, cube_slope(w)), W, points={"seven": (np.full(3, 7.0),)})
     assert not report.ok and report.worst.worst.point == "seven"

@@ -16,7 +16,7 @@ from lr_nn.audit.judge import errors, judge, ratio
 from lr_nn.audit.noise import expected_error
 from lr_nn.audit.programs import compiled, eps, longest_sum, narrowest, program_of
 from lr_nn.audit.report import Finding, Testimony, Verdict
-from lr_nn.audit.subject import EXTREMES, Point, Subject
+from lr_nn.audit.subject import EXTREMES, FAR_INPUTS, Point, Subject
 from lr_nn.audit.taylor import taylor
 
 RAYS = 8
@@ -63,6 +63,7 @@ class Referee:
     def __init__(self, subject: Subject, points: Sequence[Point], hessian: Callable | None, seed: int):
         """Trace value and gradients at the first of `points`, and compile what runs more than once."""
         self.subject, self.points, self.seed = subject, points, seed
+        self.asked = {point.name for point in points} - {*EXTREMES, FAR_INPUTS}
         place, autodiff = points[0].cast(np.float64), jax.grad(subject.value)
         with jax.enable_x64(True):
             value = traced_value(subject, place)
@@ -163,7 +164,7 @@ class Referee:
                 return self.roundings[whose](unit, wide.params, wide.arrays)
 
         # At the user's points half of the digits must stay; far out, where nobody has asked, fewer.
-        bearable = math.inf if point.name in EXTREMES else unit**0.5
+        bearable = unit**0.5 if point.name in self.asked else math.inf
 
         def finding(index: int) -> Finding:
             leaf, testimony = hand[index], testimonies[index]

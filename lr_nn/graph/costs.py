@@ -41,8 +41,8 @@ class Savings:
             [
                 f"the function       {self.value:>16,} operations",
                 f"one sweep          {self.sweep:>16,} operations over {self.edges:,} edges",
-                f"forward mode       {self.forward_mode:>16,} operations, {self.inputs:,} sweeps, one an input",
-                f"reverse mode       {self.reverse_mode:>16,} operations, {self.outputs:,} sweeps, one an output",
+                f"forward mode       {self.forward_mode:>16,} operations, sweeps: {self.inputs:,}, one an input",
+                f"reverse mode       {self.reverse_mode:>16,} operations, sweeps: {self.outputs:,}, one an output",
                 f"paths              {_count(self.paths):>16} from inputs to outputs, against {self.edges:,} edges",
                 f"adjoints reused    {shown}{more}",
             ]
