@@ -21,6 +21,7 @@ PACKAGES = (
     "jaxlib",
     "optax",
     "flax",
+    "chex",
     "numpy",
     "scikit-learn",
     "torch",

@@ -17,6 +17,7 @@ from experiments import runner, site
 # Name on the command line -> module. What it asks is the first line of the module's docstring.
 EXPERIMENTS = {
     "architecture_search": "experiments.architecture_search",
+    "audit": "experiments.audit",
     "census": "experiments.census",
     "coin_toss": "experiments.coin_toss",
     "entropy": "experiments.entropy",

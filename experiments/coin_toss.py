@@ -129,7 +129,7 @@ def tell(
     names = [f"float{row['bits']}, {row['arithmetic']}" for row in lost]
     share, odds, rates = best["formula"], best["odds"], best["log_likelihoods"]
     fair = {(row["arithmetic"], row["bits"]): f"{row['fair']:,}" for row in lost}
-    worse = f"as a chance it is less likely by {rates[0] - rates[1]:.3g} nats a toss" if odds < 1 else "it is no chance"
+    loss = f"is less likely by {rates[0] - rates[1]:.3g} nats a toss" if odds < 1 else "is impossible"
     finding = (
         f"The likelihood of a fair coin is zero after {fair['NumPy', 32]} tosses in float32 and {fair['NumPy', 64]} in "
         f"float64, under XLA after {fair['XLA', 32]} and {fair['XLA', 64]}; of {best['tosses']:,} tosses with "
@@ -137,8 +137,8 @@ def tell(
         f"chances, and the sum of logarithms, {logs['log_likelihood']:,.1f}, is largest at {logs['best_by_sum']:.3f}. "
         f"The maximum is n/N = {share:.4f} by formula, {best['fit']:.4f} by fit, and {best['descent']:.4f} by descent, "
         f"{reached(best['steps'])}. "
-        f"The often-told n/(N − n) = {odds:.4f} is the odds, and its logarithm {best['logit']:.4f} is the logit at "
-        f"which both end; {worse}."
+        f"The often-told n/(N − n) = {odds:.4f} is the odds, and its logarithm {best['logit']:.4f} is the logit "
+        f"that fit finds; as a chance it {loss}."
     )
     rows = [(name, f"{row['least']:.2g}", after(row["fair"]), after(row["this"])) for name, row in zip(names, lost)]
     columns = ("product in", "least that\nis left", "zero after\n(fair coin)", "zero after\n(this coin)")

@@ -126,9 +126,11 @@ def tell(
         f"{divergence[0]:.4f} to {divergence[-1]:.1e}; between them stays, to within {moved:.0e}, the entropy of p, "
         f"{entropy:.4f} nats or {bits:.4f} bits, so that the best cross-entropy is not zero. "
         f"Descent on the divergence itself passes the same q to within {apart:.0e}. "
-        f"Of p this is not true: with q fixed at {options.share:g} the divergence is least at p = "
-        f"{least['divergence_over_p']:g} and the cross-entropy at p = {least['cross_entropy_over_p']:g}; nor is the "
-        f"divergence a distance, for at the start KL(p ‖ q) is {divergence[0]:.4f} and KL(q ‖ p) {reverse[0]:.4f}."
+        f"With p fixed at {options.share:g} the divergence is least at q = {least['divergence_over_q']:g} and the "
+        f"cross-entropy at q = {least['cross_entropy_over_q']:g}, but with q fixed there, at p = "
+        f"{least['divergence_over_p']:g} and at p = {least['cross_entropy_over_p']:g}: the entropy is constant for q "
+        f"alone; nor are the two sides alike, for at the start KL(p ‖ q) is {divergence[0]:.4f} and KL(q ‖ p) "
+        f"{reverse[0]:.4f}."
     )
     named = {"H(p), entropy": entropy}
     for i, when in ((0, "at the start"), (-1, "at the end")):

@@ -212,7 +212,7 @@ def fits(lines: Sequence[Line], x: np.ndarray, y: np.ndarray, across: str, title
 
 
 @styled
-def falls(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], x: str) -> Figure:
+def falls(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], x: str, title: str) -> Figure:
     """Named curves on logarithmic axes."""
     figure = Figure(figsize=(HALF, 4.4))
     axes = figure.subplots()
@@ -224,7 +224,7 @@ def falls(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], x: str) -> Figur
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(x)
-    axes.set_title("cost above the optimum")
+    axes.set_title(title)
     figure.legend(loc="outside upper left", ncols=2)
     return figure
 

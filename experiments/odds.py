@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from experiments.report import Figure
 
+    Rows = Sequence[dict[str, Any]]
+    Levels = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 CHANCES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 INFINITY = float("inf")
 RANGES = {"probability": (0, 1), "odds": (0, INFINITY), "log-odds": (-INFINITY, INFINITY)}
@@ -33,10 +36,6 @@ class Options(runner.Options):
     """Who earns more than 50,000 dollars, or simulated students; None: the census where a data directory is set."""
     rows: int = 4000
     """Students that are simulated."""
-
-
-Rows = Sequence[dict[str, Any]]
-Levels = tuple["np.ndarray", "np.ndarray", "np.ndarray"]
 
 
 class People(NamedTuple):
@@ -186,9 +185,9 @@ def tell(
         f"log-odds gives {logit['impossible'] or 'none'} of them what cannot be. "
         f"The last is off the measured shares by {100 * logit['off']:.1f} points in the root mean square, the first by "
         f"{100 * flat['off']:.1f} and the second by {100 * odds['off']:.1f}. "
-        f"One unit more multiplies the odds by {low['of_odds']:.3f} wherever it is added (by {first['ratio']:.3f} "
-        f"beside the other features), but the chance by {low['of_chance']:.2f} at {low['at']:g} and by "
-        f"{high['of_chance']:.2f} at {high['at']:g}: an odds ratio does not say how much more likely something is."
+        f"One unit more multiplies the odds by {low['of_odds']:.3f} at {low['at']:g} as by {high['of_odds']:.3f} at "
+        f"{high['at']:g} (beside the other features by {first['ratio']:.3f}), but the chance by "
+        f"{low['of_chance']:.2f} and by {high['of_chance']:.2f}: an odds ratio is not how much likelier a thing is."
     )
     note = "the odds of the contrary are the inverse, its log-odds the negative"
     same = Table(
@@ -241,7 +240,7 @@ def draw(run: runner.Run, people: People, levels: Levels, lines: dict[str, Any])
         teaching_figures.three_lines(levels, slopes, people.features[0]),
         alt=f"Shares at {len(levels[0])} values of the {people.features[0]} on three scales, each with a line; {told}.",
         caption=f"Who will {people.label}? A dot is the share at one value, larger for more people; the hatched region "
-        "holds no chance. A share of 0 has no finite log-odds: a triangle. Only the third scale has room for a line; "
-        "whether a line is right, the data say.",
+        "holds no chance. A share of 0 or 1 has no finite log-odds: a triangle. Only the third scale has room for a "
+        "line; whether a line is right, the data say.",
         wide=True,
     )

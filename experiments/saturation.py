@@ -1,4 +1,4 @@
-"""Why not the squared error on a sigmoid? Where it is most wrong, it learns least.
+"""Why not the squared error on a sigmoid? Most wrong, it learns least.
 
 One neuron says yes with great confidence, and the answer is no. The error δ of the squared error carries the factor
 a(1 - a) of the sigmoid, that of the cross-entropy does not. That "cross-entropy has no vanishing gradient" holds for
@@ -74,7 +74,7 @@ def learn(loss: Any, options: Options) -> dict[str, Any]:
     from lr_nn import Batch, Layer
 
     net, one = lr_nn.Network((1, 1), (), loss, bias=False), Batch(np.ones((1, 1)), np.zeros(1))
-    eta = np.linspace(-10, 10, 2001)[:, None]
+    eta = np.linspace(-10, max(10, options.starts[-1]), 2001)[:, None]
     largest = float(np.abs(loss.hessian_multiply(eta, np.zeros_like(eta), np.ones_like(eta))).max())
     starts = np.array(options.starts)[:, None, None]
     delta = [lr_nn.backprop(net, (Layer(w, None),), one.x, one.y).deltas[-1][0, 0] for w in starts]
@@ -117,9 +117,9 @@ def tell(options: Options, run: runner.Run, learned: dict[str, Any], deep: dict[
         f"From logits of {first:g} to {far:g} its steps to even odds grow from {said(cross['steps'][0])} to "
         f"{said(cross['steps'][-1])} by the cross-entropy, and from {said(squared['steps'][0])} to "
         f"{said(squared['steps'][-1])} by the squared error, each at the same share of the rate that it bears. "
-        f"But only the last layer is spared: below {options.hidden} sigmoid layers δ_1 is {sigmoid:.1e} of δ_L with "
-        f"the cross-entropy and {through:.1e} with the squared error, {sigmoid ** (1 / options.hidden):.2f} a layer, "
-        f"where tanh leaves {tanh:.2f} and relu {relu:.2f} of δ_L."
+        f"That is the last layer alone: below {options.hidden} sigmoid layers δ_1 is {sigmoid:.1e} of δ_L with the "
+        f"cross-entropy and {through:.1e} of it with the squared error, {sigmoid ** (1 / options.hidden):.2f} a layer, "
+        f"where tanh leaves {tanh:.2g} and relu {relu:.2g} of δ_L."
     )
     rows = [
         (

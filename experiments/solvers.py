@@ -122,7 +122,9 @@ def tell(options: Options, run: runner.Run, found: dict[str, dict[str, Any]], be
     pictures = [
         run.figure(
             key,
-            figures.falls([(name, curve[key], curve["excess"]) for name, curve in found.items()], label),
+            figures.falls(
+                [(name, curve[key], curve["excess"]) for name, curve in found.items()], label, "cost above the optimum"
+            ),
             alt=f"Excess cost of {len(found)} methods against {label}. {finding}",
             caption=f"Cost above the optimum against {label}, both on logarithmic scales.",
         )

@@ -39,7 +39,7 @@ def vanishing(log10_likelihood: np.ndarray, ends: Mapping[str, Sequence[int]]) -
         ha="right",
     )
     axes.set_xlim(0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:.0f}}}$" if value else "1")
+    axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$" if value else "1")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("tosses")
     axes.set_title("likelihood of all tosses so far")

@@ -142,6 +142,30 @@ def test_values_decide_between_a_gradient_and_autodiff():
     assert not report.ok and verdict == Verdict.wrong and "agrees with jax.grad, but not with the values" in reason
 
 
+def test_where_the_values_are_too_coarse_a_refuted_autodiff_is_no_judge():
+    report = audit(lambda w: 1e18 + hidden(w), lambda w: 2 * w, W)
+    assert report.ok and report.leaves[-1].findings[0].verdict == Verdict.undefined
+    assert not audit(lambda w: 1e18 + hidden(w), lambda w: 5 * w, W).ok
+
+
+def test_errors_stand_beside_those_of_autodiff():
+    finding = audit(cube, lambda w: 1.01 * cube_slope(w), W).leaves[-1].findings[0]
+    assert abs(finding.hand.largest - 0.01) < 1e-12 and finding.autodiff.largest == 0
+
+
+def test_the_types_are_that_of_the_parameters_and_float64(float64):
+    for dtype, expected in {jnp.float16: ["float16", "float64"], np.float64: ["float64"]}.items():
+        assert [leaf.dtype for leaf in audit(cube, cube_slope, W.astype(dtype)).leaves] == expected
+
+
+def test_a_product_that_is_not_symmetric_is_found():
+    skewed = 2 * np.eye(3) + 1e-6 * np.triu(np.ones((3, 3)), 1)
+    report = audit(
+        lambda w, a: jnp.sum(w**2), lambda w, a: 2 * w, W, skewed, dtypes=[np.float64], ggn=lambda w, v, a: a @ v
+    )
+    assert [check.name for check in report.second_order if not check.ok] == ["ggn: symmetric"]
+
+
 def test_a_value_that_stops_its_gradient_is_found_out():
     assert not audit(lambda w: jnp.sum(w * jax.lax.stop_gradient(w)), lambda w: w, W).ok
 
@@ -185,11 +209,17 @@ def test_a_mask_in_a_narrow_type_rounds_nothing_and_excuses_nothing():
     assert not audit(masked, lambda w: 1.01 * cube_slope(w), W).ok
 
 
-def test_a_right_formula_that_cancels_loses_digits_and_is_not_wrong():
-    report, verdict, _ = worst(
-        lambda w: -jnp.sum(jax.nn.log_sigmoid(w)), lambda w: jax.nn.sigmoid(w) - 1, np.array([20.0, 21.0])
-    )
+def test_a_right_formula_that_cancels_loses_digits_and_is_spared_until_half_of_them_are_gone():
+    def value(w):
+        return -jnp.sum(jax.nn.log_sigmoid(w))
+
+    def gradient(w):
+        return jax.nn.sigmoid(w) - 1
+
+    report, verdict, _ = worst(value, gradient, np.array([6.0, 6.5]))
     assert report.ok and verdict == Verdict.loses_digits and "loses digits" in str(report)
+    report, verdict, reason = worst(value, gradient, np.array([20.0, 21.0]))
+    assert not report.ok and verdict == Verdict.wrong and "loses more than half of its digits" in reason
 
 
 def test_a_gradient_written_in_numpy_is_audited():
@@ -235,6 +265,27 @@ def test_where_the_value_is_not_finite_nothing_is_asked_and_a_leaf_that_no_point
     assert report.ok and by_point["as given"] == Verdict.right
     assert by_point["parameters x 30"] == Verdict.undefined and "is not finite here" in str(report)
     assert not audit(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, -(W**2)).ok
+
+
+def test_inputs_are_made_extreme_and_labels_are_not():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 3)), rng.integers(0, 2, 12).astype(float)
+    seen = []
+
+    def value(w, x, y):
+        return jnp.sum(jax.nn.softplus(x @ w) - y * (x @ w))
+
+    def gradient(w, x, y):
+        seen.append((np.abs(np.asarray(x)).max() / np.abs(x_given).max(), np.asarray(y).max()))
+        delta = np.clip(1 / (1 + np.exp(-np.asarray(x) @ np.asarray(w))) - np.asarray(y), -1, 1)
+        return delta @ np.clip(np.asarray(x), -50, 50)
+
+    x_given = x
+    report = audit(value, gradient, np.full(3, 0.3), x, y)
+    assert not report.ok and {
+        finding.point for leaf in report.leaves for finding in leaf.findings if finding.verdict == Verdict.wrong
+    } == {"inputs x 100"}
+    assert {round(float(by)) for by, _ in seen} == {1, 100} and {label for _, label in seen} == {1.0}
 
 
 def test_points_of_the_users_own():
@@ -321,7 +372,8 @@ def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
     held = json.loads(report.to_json())
     assert held["ok"] and held["leaves"][-1]["points"][0]["verdict"] == "right"
     assert len(held["leaves"][-1]["points"][0]["testimony"]["by_hand"]["steps"]) == 45
-    assert [axis.get_title() for axis in report.figure().axes] == ["params: right"]
+    [axis] = report.figure().axes
+    assert axis.get_title() == "params: right" and len(axis.patches) == 3, "a window for each order"
     lines = str(report).splitlines()
     assert len(lines) == 2 + len(report.leaves) + 1 and lines[-1].startswith("ok")
     assert max(map(len, lines)) <= 120

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lr_nn.audit.judge import errors
 from lr_nn.audit.noise import expected_error
 from lr_nn.audit.programs import longest_sum, narrowest
 from lr_nn.audit.taylor import STEPS, taylor
@@ -63,6 +64,12 @@ def test_the_terms_of_a_sum_are_rounded_each(float64):
     n = 400
     (expected,) = expected_error(lambda x: x.sum(axis=0) - n)(EPS, jnp.ones((n, 500)))
     assert abs(np.sqrt(np.mean(expected**2)) / (EPS * np.sqrt((n + n**2) / 3)) - 1) < 0.1
+
+
+def test_errors_are_relative_to_the_leaf_and_to_the_entry_and_in_units_in_the_last_place():
+    found = errors(np.array([1.5, 3.0, 8.0]), np.array([1.0, 4.0, 8.0]), np.float32)
+    assert found == (1 / 8, 0.25, 0.5 / EPS, 0.25 / EPS)
+    assert errors(np.zeros(2), np.array([0.0, 0.0]), np.float32) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from lr_nn import graph
 from lr_nn.graph import page
 from lr_nn.graph.layout import BOX, layers, layout
-from lr_nn.graph.story import worked
+from lr_nn.graph.story import tell, worked
 from lr_nn.graph.summary import brief, summary
 
 
@@ -95,6 +95,16 @@ def test_a_heat_map_keeps_small_matrices_and_averages_large_ones():
     large = np.repeat(np.arange(16.0), 10)[:, None] * np.ones((1, 240))
     assert summary(large)["heat"] == summary(large[::10, ::10])["heat"]
     assert summary(large)["more"] == "first 6 × 5 of 160 × 240"
+
+
+def test_branches_add_up_to_the_adjoint_on_top_of_the_seed():
+    """y = sin x is returned and used: ȳ begins as its seed."""
+    traced = graph.trace(lambda x: (y := jnp.sin(x), y * y + y), 1.0)
+    traced.backward((4.0, 1.0))
+    totals = {edge.source: edge.total for edge in sorted(tell(traced).edges, key=lambda edge: edge.branch)}
+    x, y = (node for node in traced.nodes if node.name in ("x", "v1"))
+    for node in (x, y):
+        np.testing.assert_allclose(totals[node.index], node.adjoint, rtol=1e-6)
 
 
 def test_the_kinds_of_nodes():

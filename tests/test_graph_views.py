@@ -183,6 +183,11 @@ def test_the_table_shows_every_node_with_its_value_and_adjoint():
     ]
 
 
+def test_the_table_marks_every_result():
+    lines = str(graph.trace(lambda x: (jnp.sin(x), jnp.cos(x) * x), 1.0)).splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("→")] == ["sin", "mul"]
+
+
 def network_graph():
     case = NETWORKS["categorical, relu, 3 layers"]
     return graph.trace(lambda params: lr_nn.cost(case.net, params, batch(case)), parameters(case.net, np.float32))
@@ -247,6 +252,11 @@ def test_savings_of_a_chain_and_of_a_ladder_of_diamonds():
     saved = graph.trace(ladder, 1.0).savings()
     assert (saved.edges, saved.paths) == (4 * 50, 2**50)
     assert len(saved.reused) == 50 and "and 42 more" in str(saved)
+
+
+def test_no_sweep_goes_through_what_passes_nothing_back():
+    saved = graph.trace(lambda x: jax.lax.stop_gradient(jnp.sin(x)) * x, 1.0).savings()
+    assert (saved.edges, saved.sweep) == (1, 1)
 
 
 def test_savings_of_a_network_count_its_products():

@@ -51,12 +51,13 @@ def judge(
     over: Callable[[str, np.ndarray], float],
     testimony: Testimony,
     suspect: bool,
+    bearable: float,
 ) -> tuple[Verdict, str, float]:
     """The verdict, its reason, and the ratio of the error to its bound.
 
     `over(whose, goal)` is that ratio, to a goal, with the roundings of the leaf's "scale" alone, or with those that
     "autodiff" must expect, or the gradient "by hand"; `suspect` says that the values refuted `jax.grad` of this leaf at
-    some point.
+    some point. `bearable` is the error, relative to the leaf, that lost digits may make.
     """
     if not math.isfinite(testimony.value):
         return Verdict.undefined, "the value is not finite here", math.nan
@@ -71,7 +72,7 @@ def judge(
     here = here if here <= 1 else over("autodiff", reference)
     if here <= 1:
         return *_agrees(testimony), here
-    return *_differs(leaf, twin, reference, over, testimony, suspect), here
+    return *_differs(leaf, twin, reference, over, testimony, suspect, bearable), here
 
 
 def _agrees(testimony: Testimony) -> tuple[Verdict, str]:
@@ -91,12 +92,15 @@ def _differs(
     over: Callable[[str, np.ndarray], float],
     testimony: Testimony,
     suspect: bool,
+    bearable: float,
 ) -> tuple[Verdict, str]:
     """The verdict where gradient and reference differ by more than the roundings of `jax.grad`."""
     values = testimony.by_hand
     if values.kink and values.between:
         return Verdict.at_a_kink, "between the two one-sided slopes"
     if over("by hand", reference) <= 1:
+        if np.abs(leaf - reference).max() > bearable * np.abs(reference).max():
+            return Verdict.wrong, "loses more than half of its digits to roundings, and jax.grad does not"
         return Verdict.loses_digits, "its own roundings explain the error, those of jax.grad do not"
     if over("scale", twin.astype(np.float64)) <= 1:
         return Verdict.right, "as jax.grad in this type; in float64 the value is another function"

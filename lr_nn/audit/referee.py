@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
@@ -15,7 +16,7 @@ from lr_nn.audit.judge import errors, judge, ratio
 from lr_nn.audit.noise import expected_error
 from lr_nn.audit.programs import compiled, eps, longest_sum, narrowest, program_of
 from lr_nn.audit.report import Finding, Testimony, Verdict
-from lr_nn.audit.subject import Point, Subject
+from lr_nn.audit.subject import EXTREMES, FAR_INPUTS, Point, Subject
 from lr_nn.audit.taylor import taylor
 
 RAYS = 8
@@ -62,6 +63,7 @@ class Referee:
     def __init__(self, subject: Subject, points: Sequence[Point], hessian: Callable | None, seed: int):
         """Trace value and gradients at the first of `points`, and compile what runs more than once."""
         self.subject, self.points, self.seed = subject, points, seed
+        self.asked = {point.name for point in points} - {*EXTREMES, FAR_INPUTS}
         place, autodiff = points[0].cast(np.float64), jax.grad(subject.value)
         with jax.enable_x64(True):
             value = traced_value(subject, place)
@@ -161,6 +163,9 @@ class Referee:
             with jax.enable_x64(True):
                 return self.roundings[whose](unit, wide.params, wide.arrays)
 
+        # At the user's points half of the digits must stay; far out, where nobody has asked, fewer.
+        bearable = unit**0.5 if point.name in self.asked else math.inf
+
         def finding(index: int) -> Finding:
             leaf, testimony = hand[index], testimonies[index]
             truth = (vindicated if testimony.autodiff_wrong else reference)[index]
@@ -168,7 +173,7 @@ class Referee:
             def over(whose: str, goal: np.ndarray) -> float:
                 return ratio(leaf, goal, expected(whose)[index], dtype, unit, self.length)
 
-            verdict, reason, here = judge(leaf, twin[index], truth, over, testimony, suspects[index])
+            verdict, reason, here = judge(leaf, twin[index], truth, over, testimony, suspects[index], bearable)
             if verdict == Verdict.wrong and eps(self.coarsest_by_hand) > unit:
                 reason = f"computed in {self.coarsest_by_hand}; {reason}"
             return Finding(

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class Verdict(IntEnum):
-    """From best to worst; a report is not ok where a leaf is `wrong`, or `undefined` at every point."""
+    """From best to worst; a report is not ok where a leaf is `wrong`, or `undefined` at every point.
+
+    `loses_digits`: the formula is right and its own roundings cost digits that `jax.grad` keeps. Where more than half
+    of them are gone at a point that was given, it is `wrong`.
+    """
 
     right = 0
     at_a_kink = 1

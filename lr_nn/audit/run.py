@@ -37,7 +37,9 @@ def audit(
     itself under suspicion: the values of the function, along a random direction within each leaf, decide between it
     and the gradient (Taylor remainders), so that a wrong `custom_vjp` or a `stop_gradient` inside the value is found.
     All of this happens at the given point, where the parameters are multiplied by 1e-3, 30 and 1e4 (a leaf of zeros
-    is made random first), and at `points`. Where the value is not finite, nothing is asked.
+    is made random first), where the arrays among `args` are multiplied by 100 (but for those within [0, 1], which may
+    be labels), and at `points`. Where the value is not finite, nothing is asked. What is below the roundings of a
+    leaf's largest entry is not seen.
 
     `value_fn` must be traceable by JAX; `gradient_fn` may be any function, of NumPy too. Python's numbers in `args`
     are settings; arrays are data, and those of floating point are cast to the type of the audit.
@@ -82,7 +84,7 @@ def audit(
         table = referee.findings(list(dict.fromkeys(types)))
     except (TypeError, ValueError) as error:
         # JAX keeps an array that a program holds in the type in which it was first traced, float64 on or off.
-        names = [] if jax.config.jax_enable_x64 else [*held(value_fn), *held(gradient_fn)]
+        names = [] if jnp.result_type(float) == np.float64 else [*held(value_fn), *held(gradient_fn)]
         if not names or not any(word in str(error) for word in ("same dtypes", "verifier errors")):
             raise
         raise TypeError(

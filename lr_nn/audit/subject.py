@@ -16,6 +16,7 @@ from lr_nn.audit.programs import is_float
 
 # What the parameters are multiplied by: nearly linear, saturated, and beyond what a naive exponential bears.
 EXTREMES = {"parameters x 1e-3": 1e-3, "parameters x 30": 30.0, "parameters x 1e4": 1e4}
+FAR_INPUTS, FAR = "inputs x 100", 100.0
 MOVE = 0.1
 
 
@@ -67,6 +68,11 @@ def off_zero(params: Any, seed: int) -> Any:
         return leaf if leaf.any() else np.asarray(MOVE * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
 
     return jax.tree.map(moved, params)
+
+
+def is_input(array: Any) -> bool:
+    """Whether an array holds numbers that may be of any size; what lies in [0, 1] may be labels or probabilities."""
+    return is_float(array) and not bool(np.all((np.asarray(array) >= 0) & (np.asarray(array) <= 1)))
 
 
 def scale(params: Any, by: float) -> Any:
@@ -123,6 +129,9 @@ class Subject:
         given = self.point("as given", params)
         moved = off_zero(given.params, seed)
         scaled = [Point(name, scale(moved, by), given.arrays) for name, by in EXTREMES.items()]
+        if any(map(is_input, given.arrays)):
+            inputs = tuple(scale(array, FAR) if is_input(array) else array for array in given.arrays)
+            scaled.append(Point(FAR_INPUTS, given.params, inputs))
         return [given, *scaled, *(self.point(name, first, tuple(rest)) for name, (first, *rest) in further.items())]
 
     def bind(self, function: Callable) -> Callable:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from lr_nn.graph.costs import work_of
 from lr_nn.graph.node import Tape
 from lr_nn.graph.rules.base import Rule, is_float, kind_of
 from lr_nn.graph.sweep import sweep
@@ -23,6 +24,7 @@ KINDS = {
     "custom_jvp_call": "custom_jvp",
     "custom_vjp_call": "custom_vjp",
 }
+OPENABLE = tuple(dict.fromkeys(KINDS.values()))
 # Inside a rule for derivatives of the user's, calls keep to theirs.
 WITHIN = frozenset({"jit"})
 # record(program, operands, active, opened=as around it) -> Tape
@@ -71,7 +73,8 @@ def kept(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> R
         return _results(tape(*operands))
 
     def cost(value, *operands):
-        return work(tape(*operands))
+        body = tape(*operands)
+        return sum(work_of(body, operation) for operation in body.operations)
 
     derivative: Callable[..., Any] | None = None
     if any(active):
@@ -91,14 +94,6 @@ def by_jax(eqn: JaxprEqn) -> Rule:
         return tuple(map(np.asarray, found)) if eqn.primitive.multiple_results else np.asarray(found)
 
     return Rule(eqn.primitive.name, forward, None, f"{eqn.primitive.name}({{operands}})", "")
-
-
-def work(tape: Tape) -> int:
-    """The number of arithmetic operations of a tape."""
-    return sum(
-        step.rule.work(step.values, [tape.nodes[i].value for i in step.operands], step.params)
-        for step in tape.operations
-    )
 
 
 def _of_jit(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Callable[..., Any]:
@@ -155,7 +150,7 @@ def _of_custom_vjp(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Re
     given = tuple(returned)
 
     def carried_out(program, operands):
-        return _results(record(program, operands, [False] * len(operands), frozenset(KINDS.values())))
+        return _results(record(program, operands, [False] * len(operands), frozenset(OPENABLE)))
 
     def derivative(g, value, *operands):
         primals = operands[constants:]

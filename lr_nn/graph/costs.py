@@ -41,8 +41,8 @@ class Savings:
             [
                 f"the function       {self.value:>16,} operations",
                 f"one sweep          {self.sweep:>16,} operations over {self.edges:,} edges",
-                f"forward mode       {self.forward_mode:>16,} operations, {self.inputs:,} sweeps, one an input",
-                f"reverse mode       {self.reverse_mode:>16,} operations, {self.outputs:,} sweeps, one an output",
+                f"forward mode       {self.forward_mode:>16,} operations, sweeps: {self.inputs:,}, one an input",
+                f"reverse mode       {self.reverse_mode:>16,} operations, sweeps: {self.outputs:,}, one an output",
                 f"paths              {_count(self.paths):>16} from inputs to outputs, against {self.edges:,} edges",
                 f"adjoints reused    {shown}{more}",
             ]
@@ -55,7 +55,7 @@ def savings(tape: Tape) -> Savings:
     uses = dict.fromkeys(tape.between, 0)
     paths = dict.fromkeys(tape.between, 0) | dict.fromkeys(tape.between.intersection(tape.inputs), 1)
     for operation in tape.operations:
-        work = _work(tape, operation)
+        work = work_of(tape, operation)
         value += work
         reached = [index for index in operation.results if index in tape.between]
         carried = [index for index, carries in zip(operation.operands, operation.carries) if carries]
@@ -78,7 +78,8 @@ def savings(tape: Tape) -> Savings:
     )
 
 
-def _work(tape: Tape, operation: Operation) -> int:
+def work_of(tape: Tape, operation: Operation) -> int:
+    """The number of arithmetic operations of one operation of a tape."""
     operands: list[np.ndarray] = [tape.nodes[index].value for index in operation.operands]
     return operation.rule.work(operation.values, operands, operation.params)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lr_nn.graph.text import summary
+from lr_nn.graph.summary import brief
 
 if TYPE_CHECKING:
     from lr_nn.graph.graph import Graph
@@ -27,8 +27,8 @@ def source(graph: Graph) -> str:
 def _label(node: Node) -> list[str]:
     if node.op == "constant":
         return [node.name]
-    lines = [node.equation or node.name, f"{node.shape or ''} {summary(node.value)}".strip()]
-    return lines if node.adjoint is None else [*lines, f"adjoint {summary(node.adjoint)}"]
+    lines = [node.equation or node.name, f"{node.shape or ''} {brief(node.value)}".strip()]
+    return lines if node.adjoint is None else [*lines, f"adjoint {brief(node.adjoint)}"]
 
 
 def _quoted(lines: list[str]) -> str:

@@ -12,6 +12,7 @@ from lr_nn.graph import costs, dot, text
 from lr_nn.graph.costs import Savings
 from lr_nn.graph.node import Node, Tape
 from lr_nn.graph.rules.base import is_float
+from lr_nn.graph.summary import finite
 from lr_nn.graph.sweep import sweep
 
 
@@ -66,13 +67,15 @@ class Graph:
         An argument that is not finite is such a node; a constant only if the result is not finite and nothing else
         explains it. If all of these are finite: the first node of the last reverse sweep whose adjoint is not.
         """
-        bad = {node.index for node in self.nodes if not _finite(node.value)}
+        bad = {node.index for node in self.nodes if not finite(node.value).all()}
         for node in self.nodes:
             if node.index in bad and node.op != "constant" and not bad.intersection(node.operands):
                 return node
         if bad.intersection(self.outputs):
             return self.nodes[min(bad)]
-        adjoints = (node for node in reversed(self.nodes) if node.adjoint is not None and not _finite(node.adjoint))
+        adjoints = (
+            node for node in reversed(self.nodes) if node.adjoint is not None and not finite(node.adjoint).all()
+        )
         return next(adjoints, None)
 
     def savings(self) -> Savings:
@@ -125,8 +128,3 @@ class Graph:
                 raise ValueError(f"a seed must have the shape of its result, {node.shape}; got {np.shape(leaf)}")
             seeds.append(np.asarray(leaf).astype(node.dtype))
         return seeds
-
-
-def _finite(array: np.ndarray) -> bool:
-    """Is every entry of an array of floats finite?"""
-    return not is_float(array.dtype) or bool(np.isfinite(array).all())

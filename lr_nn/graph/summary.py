@@ -1,10 +1,12 @@
-"""An array in a few words and numbers, for a page that cannot show all of it."""
+"""An array in a few words and numbers, for a table or a page that cannot show all of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from lr_nn.graph.rules.base import is_float
 
 WIDTH = 18
 ROWS, COLUMNS = 6, 5
@@ -52,7 +54,7 @@ def brief(array: np.ndarray) -> str:
 
 
 def _range(array: np.ndarray, digits: int) -> str:
-    entries = array.astype(np.float64).ravel()
+    entries = (array.astype(np.float64) if is_float(array.dtype) else array).ravel()
     known = entries[~np.isnan(entries)]
     if not known.size:
         return "all nan"
@@ -67,9 +69,9 @@ def shape(array: np.ndarray) -> str:
 
 
 def number(entry: Any, digits: int = 4) -> str:
-    """One entry in a few digits."""
+    """One entry in a few digits; a whole number in all of its."""
     entry = np.asarray(entry)[()]
-    return str(entry) if entry.dtype == bool else f"{float(entry):.{digits}g}"
+    return f"{float(entry):.{digits}g}" if is_float(entry.dtype) else str(entry)
 
 
 def finite(array: np.ndarray) -> np.ndarray:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lr_nn.graph.rules.base import is_float
+from lr_nn.graph.summary import brief, finite
 
 if TYPE_CHECKING:
     from lr_nn.graph.graph import Graph
     from lr_nn.graph.node import Node
 
 WIDTH = 120
-FEW = 3
 GAP = "  "
 HEADS = ("node", "operation", "shape", "value", "adjoint", "equation")
 WIDEST = (24, 20, 14, 24, 24)
@@ -30,7 +27,7 @@ def table(graph: Graph) -> str:
     lines = [head, "─" * WIDTH, *lines]
     bad = graph.non_finite
     if bad is not None:
-        made = "value" if bad.adjoint is None or not np.isfinite(bad.value.astype(float)).all() else "adjoint"
+        made = "value" if bad.adjoint is None or not finite(bad.value).all() else "adjoint"
         where = f", {bad.source}" if bad.source else ""
         lines += ["─" * WIDTH, _cut(f"first {made} that is not finite: {bad.name} ({bad.op}{where})", WIDTH)]
     return "\n".join(lines)
@@ -41,35 +38,10 @@ def _row(node: Node) -> tuple[str, ...]:
         node.name,
         node.op,
         str(node.shape).replace(" ", "") if node.shape else "",
-        summary(node.value),
-        "" if node.adjoint is None else summary(node.adjoint),
+        brief(node.value),
+        "" if node.adjoint is None else brief(node.adjoint),
         node.equation.partition(" = ")[2],
     )
-
-
-def summary(array: np.ndarray) -> str:
-    """The entries where they are few, else the least and the largest.
-
-    >>> summary(np.array([1.0, 2.5])), summary(np.arange(12.0))
-    ('1 2.5', '0 … 11')
-    """
-    if array.size == 0:
-        return "empty"
-    if array.size <= FEW:
-        return " ".join(map(_number, array.ravel()))
-    if array.dtype == bool:
-        return f"{int(array.sum())} of {array.size} true"
-    wide = array.astype(np.float64) if is_float(array.dtype) else array
-    bad = wide.size - np.isfinite(wide).sum()
-    if bad == wide.size:
-        return f"{bad} not finite"
-    seen = wide[np.isfinite(wide)]
-    ends = f"{_number(seen.min())} … {_number(seen.max())}"
-    return f"{ends}, {bad} not finite" if bad else ends
-
-
-def _number(value: np.generic) -> str:
-    return f"{float(value):.5g}" if is_float(value.dtype) else str(value)
 
 
 def _line(mark: str, cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn.graph.calls import OPENABLE
 from lr_nn.graph.graph import Graph
 from lr_nn.graph.record import Recorder
 from lr_nn.graph.rules import Rule
 from lr_nn.graph.rules.base import is_float
-
-KINDS = ("jit", "custom_jvp", "custom_vjp")
 
 
 def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), rules: Iterable[Rule] = ()) -> Graph:
@@ -129,9 +128,9 @@ def _called(fn: Callable[..., Any]) -> str:
 
 def _kinds(opened: Iterable[str]) -> frozenset[str]:
     kinds = (opened,) if isinstance(opened, str) else tuple(opened)
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in OPENABLE]
     if unknown:
-        raise ValueError(f"opened must hold kinds of calls, of {KINDS}; got {unknown[0]!r}")
+        raise ValueError(f"opened must hold kinds of calls, of {OPENABLE}; got {unknown[0]!r}")
     return frozenset(kinds)
 
 
