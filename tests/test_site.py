@@ -12,7 +12,7 @@ from browser import chromium, needs_chromium, opened
 import lr_nn
 from experiments import runner
 from experiments.__main__ import main, questions
-from experiments.report import Section
+from experiments.report import Figure, Section
 from experiments.site import contents, graphs, page
 
 RAN = ("hard_examples", "outliers", "paths")
@@ -23,10 +23,10 @@ MEGABYTES_15 = 15 * 2**20
 
 def leave_run(folder, name, wide):
     """What an experiment leaves, without its computation."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
     run = runner.Run(name, runner.Options(out=folder / name, seed=3), questions()[name])
-    drawing = Figure(figsize=(9, 4.4) if wide else (5.6, 3.8))
+    drawing = Drawing(figsize=(9, 4.4) if wide else (5.6, 3.8))
     drawing.subplots().plot(np.sin(np.arange(60) / 5))
     figure = run.figure("wave", drawing, alt="A wave.", caption="Seen & drawn.", wide=wide)
     run.record(kind="finding", text=FINDING)
@@ -121,11 +121,11 @@ def test_figures_are_put_into_the_page_without_loss(site):
     from PIL import Image
 
     path = site / RAN[0] / "figures" / "wave.png"
-    found = page.inlined(path)
-    content = b64decode(found["data"].partition(",")[2])
+    figure = Figure(path, "", "")
+    content = b64decode(figure.data.partition(",")[2])
     with Image.open(path) as drawn, Image.open(BytesIO(content)) as shown:
         assert np.array_equal(np.asarray(drawn.convert("RGB")), np.asarray(shown.convert("RGB")))
-        assert shown.format == "WEBP" and found["size"] == drawn.size
+        assert shown.format == "WEBP" and figure.size == drawn.size
     assert len(content) < path.stat().st_size
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,14 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.report import template
+from experiments.report import Figure, template
 from experiments.site.contents import grouped
 
 if TYPE_CHECKING:
     from experiments.site.graphs import Played
 
 FAILURE = "failure.json"
-WIDEST = 1440  # pixels: the width of the page at two of them a point
 
 
 def write(folder: Path, questions: Mapping[str, str], graphs: Sequence[Played]) -> Path:
@@ -48,18 +45,5 @@ def card(folder: Path, name: str, question: str) -> dict[str, Any]:
     if not (summary := folder / "summary.json").is_file():
         return {}
     found = json.loads(summary.read_text("utf-8"))
-    figures = [figure | inlined(folder / figure["path"]) for figure in found["figures"][:1]]
+    figures = [Figure(**figure | {"path": folder / figure["path"]}) for figure in found["figures"][:1]]
     return found | shared | {"report": f"{name}/report.html", "figures": figures}
-
-
-def inlined(path: Path) -> dict[str, Any]:
-    """The picture as a data URI in lossless WebP, and its size in pixels."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        drawn = picture.convert("RGB")
-    drawn.thumbnail((WIDEST, 4 * WIDEST))
-    content = io.BytesIO()
-    drawn.save(content, "WEBP", lossless=True, quality=100)
-    data = base64.b64encode(content.getvalue()).decode("ascii")
-    return {"data": f"data:image/webp;base64,{data}", "size": drawn.size}
