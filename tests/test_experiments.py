@@ -51,7 +51,8 @@ def folder(tmp_path_factory):
 
 
 def test_a_run_leaves_its_record_its_figures_and_its_report(folder):
-    assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "report.html", "figures"}
+    written = {"config.json", "metrics.jsonl", "report.html", "summary.json", "figures"}
+    assert {path.name for path in folder.iterdir()} == written
     figures = {path.name for path in (folder / "figures").iterdir()}
     kinds = ("cost", "predictions", "weights")
     assert figures == {"depths.png", *(f"rung{number}_{kind}.png" for number in PARAMETERS for kind in kinds)}
