@@ -298,7 +298,7 @@ def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
         ),
         (TypeError, "real numbers at params; got <U1", (cube, lambda w: np.array(["a", "b", "c"]), W)),
         (TypeError, "real numbers at params; got object", (cube, lambda w: np.array([1, 2, 3], object), W)),
-        (TypeError, r"got >f8: pass params.astype\(np.float64\)", (cube, cube_slope, W.astype(">f8"))),
+        (TypeError, r"got >f8: pass it .astype\(np.float64\)", (cube, cube_slope, W.astype(">f8"))),
         (TypeError, "got object", (cube, cube_slope, W.astype(object))),
         (TypeError, "masked array", (cube, cube_slope, np.ma.masked_array(W, [1, 0, 0]))),
         (TypeError, "args hold an array of >f8", (lambda w, x: cube(w), lambda w, x: w, W, W.astype(">f8"))),

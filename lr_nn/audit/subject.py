@@ -66,7 +66,7 @@ def admit(name: str, leaf: Any) -> None:
         raise TypeError(f"{name} is a masked array, and would lose its mask: pass {name}.filled(0.0), say")
     if not isinstance(leaf, (float, *ARRAYS)) or not is_float(leaf):
         numeric = isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind in "iuf"
-        hint = f": pass {name}.astype(np.float64)" if numeric else ""
+        hint = ": pass it .astype(np.float64)" if numeric else ""
         raise TypeError(f"{name} must hold real floating-point numbers; got {kind(leaf)}{hint}")
     if not np.isfinite(np.asarray(leaf, np.float64)).all():
         raise ValueError(f"{name} holds NaN or infinity: audit at a finite point")

@@ -46,6 +46,7 @@ class Recorder:
         self.nodes: list[Node] = []
         self.operations: list[Operation] = []
         self.inputs: list[int] = []
+        self.given: set[str] = set()
         self.active: set[int] = set()
 
     def input(self, name: str, value: Any, dtype: Any, active: bool) -> int:
@@ -53,6 +54,7 @@ class Recorder:
         with np.errstate(over="ignore"):
             index = self._node("input", name, (), np.array(value, dtype=dtype))
         self.inputs.append(index)
+        self.given.add(name)
         if active and is_float(dtype):
             self.active.add(index)
         return index
@@ -163,8 +165,7 @@ class Recorder:
     def _fresh(self, letter: str) -> str:
         """A name for the next node that no argument has."""
         name = f"{letter}{len(self.nodes)}"
-        taken = any(self.nodes[i].name == name for i in self.inputs)
-        return f"{letter}{letter}{len(self.nodes)}" if taken else name
+        return letter + name if name in self.given else name
 
     def _is_active(self, value: int | Constant) -> bool:
         return value in self.active
