@@ -20,12 +20,15 @@ EXPERIMENTS = {
     "census": "experiments.census",
     "hard_examples": "experiments.hard_examples",
     "ladder": "experiments.ladder",
+    "memory": "experiments.memory",
     "noise_scale": "experiments.noise_scale",
     "outliers": "experiments.outliers",
     "paths": "experiments.paths",
     "private_training": "experiments.private_training",
     "regularization": "experiments.regularization",
+    "reverse_vs_forward": "experiments.reverse_vs_forward",
     "solvers": "experiments.solvers",
+    "vectorization": "experiments.vectorization",
 }
 
 
