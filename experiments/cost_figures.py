@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from experiments.figures import COLOURS, INK, STYLES, WIDE, styled
 
 MARKERS = ("o", "s", "^", "D")
+FILLS = ("#1668b8", "#e0903c", "#2c8a57", "#b9a3dc", "#8d97a6")  # of areas, which letters need not be read on
 
 
 class Band(NamedTuple):
@@ -32,8 +33,8 @@ class Band(NamedTuple):
     @classmethod
     def of(cls, name: str, rows: Sequence[Mapping[str, Any]], along: str, colour: int) -> Band:
         """The curve of `rows` as `benchmarks.harness.relative` gives them, against what they call `along`."""
-        columns = (np.array([row[key] for row in rows]) for key in (along, "relative_time", "low", "high"))
-        return cls(name, *columns, colour=colour)
+        x, middle, low, high = (np.array([row[key] for row in rows]) for key in (along, "relative_time", "low", "high"))
+        return cls(name, x, middle, low, high, colour)
 
 
 class Panel(NamedTuple):
@@ -93,68 +94,50 @@ def _numbers(axis: Axis, ticks: Sequence[float]) -> None:
 
 
 @styled
-def stacks(
-    parts: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], measured: Mapping[str, np.ndarray]
-) -> Figure:
-    """For each heading a panel of stacked bars, one a name: predicted megabytes by part, and a mark for the measured.
-
-    parts: heading -> part -> megabytes (m,). measured: heading -> megabytes (m,).
-    """
+def stacks(panels: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> Figure:
+    """For each heading stacked bars, one a name: bytes `predicted`, part by part, and a mark at those `compiled`."""
     figure = Figure(figsize=(WIDE, 1.8 + 0.36 * len(names)))
-    grid = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-    for axes, (heading, columns) in zip(grid, parts.items()):
-        left = np.zeros(len(names))
-        for fill, (part, megabytes) in zip(FILLS, columns.items()):
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (heading, rows) in zip(grid, panels.items()):
+        left = np.zeros(len(rows))
+        for fill, part in zip(FILLS, rows[0]["predicted"]):
+            megabytes = np.array([row["predicted"][part] for row in rows]) / 1e6
             axes.barh(names, megabytes, left=left, height=0.62, color=fill, edgecolor="white", label=part)
             left += megabytes
-        _measured(axes, measured[heading])
+        _measured(axes, rows)
         axes.set_title(heading)
-        axes.set_xlim(0, 1.06 * max(left.max(), measured[heading].max()))
     grid[0].invert_yaxis()
     marks, labels = grid[0].get_legend_handles_labels()
     figure.legend([*marks[1:], marks[0]], [*labels[1:], labels[0]], loc="outside upper left", ncols=3)
     return figure
 
 
-FILLS = ("#1668b8", "#e0903c", "#2c8a57", "#b9a3dc", "#8d97a6")
-
-
-class Way(NamedTuple):
-    """A way to compute the same: megabytes predicted and kept, and its time as a multiple, with quartiles."""
-
-    name: str
-    predicted: float
-    measured: float
-    time: float
-    low: float
-    high: float
-
-
 @styled
-def trade(ways: Sequence[Way], time: str) -> Figure:
-    """Memory on the left, time on the right, a line a way."""
-    figure = Figure(figsize=(WIDE, 1.6 + 0.36 * len(ways)))
+def trade(ways: Sequence[Mapping[str, Any]], time: str) -> Figure:
+    """Ways to the same, a line each: bytes `predicted` and `compiled` on the left, times with quartiles beside."""
+    figure = Figure(figsize=(WIDE, 1.8 + 0.36 * len(ways)))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    at = range(len(ways))
-    left.barh(
-        [way.name for way in ways], [way.predicted for way in ways], height=0.62, color=FILLS[-1], label="by formula"
-    )
-    _measured(left, np.array([way.measured for way in ways]))
+    names, predicted = [way["way"] for way in ways], [way["predicted"] / 1e6 for way in ways]
+    left.barh(names, predicted, height=0.62, color=FILLS[-1], label="by formula")
+    _measured(left, ways)
     left.invert_yaxis()
     left.set_title("memory between arguments and result")
-    left.legend(loc="lower right", facecolor="white", frameon=True, edgecolor="none")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     right.axvline(1, color=INK, linewidth=0.8)
-    right.hlines(at, [way.low for way in ways], [way.high for way in ways], color=COLOURS[1], linewidth=3, alpha=0.4)
-    right.plot([way.time for way in ways], at, "o", color=COLOURS[1], markersize=7)
-    right.set_xlim(0, 1.1 * max(way.high for way in ways))
+    low, middle, high = ([way[key] for way in ways] for key in ("low", "relative_time", "high"))
+    right.hlines(names, low, high, color=COLOURS[1], linewidth=3, alpha=0.4)
+    right.plot(middle, names, "o", color=COLOURS[1], markersize=7)
+    right.set_xlim(0, 1.1 * max(high))
     right.set_title("time")
     right.set_xlabel(time)
     return figure
 
 
-def _measured(axes: Axes, megabytes: np.ndarray) -> None:
-    """What the compiled program keeps, marked on horizontal bars in megabytes."""
-    axes.plot(megabytes, range(len(megabytes)), "D", color=INK, markersize=6, label="compiled program")
+def _measured(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What the compiled programs keep, marked on horizontal bars in megabytes."""
+    megabytes = [row["compiled"] / 1e6 for row in rows]
+    axes.plot(megabytes, range(len(rows)), "D", color=INK, markersize=6, label="compiled program")
+    axes.set_xlim(0, 1.06 * max(*megabytes, axes.get_xlim()[1] / 1.06))
     axes.set_xlabel("megabytes")
     axes.grid(axis="y", visible=False)
 

@@ -9,7 +9,7 @@ Griewank & Walther, Evaluating Derivatives (2008), sections 3.2 and 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ def of_one_output(options: Options, width: int, run: runner.Run) -> dict[str, An
     def by_hand(theta: jax.Array) -> jax.Array:
         return ravel_pytree(lr_nn.value_and_gradient(net, shaped(theta), batch)[1])[0]
 
-    methods = {FORWARD: partial(forward, cost), REVERSE: jax.grad(cost), HAND: by_hand}
+    methods: dict[str, Callable[[Any], Any]] = {FORWARD: partial(forward, cost), REVERSE: jax.grad(cost), HAND: by_hand}
     return measured(run, "one output", cost, methods, theta, options.rounds)
 
 
@@ -111,7 +111,7 @@ def measured(
     run: runner.Run,
     part: str,
     function: Callable[[Any], Any],
-    methods: dict[str, Callable[[Any], Any]],
+    methods: Mapping[str, Callable[[Any], Any]],
     x: jax.Array,
     rounds: int,
 ) -> dict[str, Any]:
@@ -120,6 +120,7 @@ def measured(
     import numpy as np
 
     from benchmarks.harness import interleave, relative
+    from experiments.compare import finished
     from lr_nn import graph
 
     counts = graph.trace(function, x).savings()
@@ -133,7 +134,7 @@ def measured(
     jacobians = [np.ravel(programs[name](x)) for name in methods]
     spread = float(max(np.abs(j - jacobians[0]).max() for j in jacobians) / np.abs(jacobians[0]).max())
     run.record(kind="count", **found, disagreement=spread)
-    seconds = interleave({n: lambda p=p: jax.block_until_ready(p(x)) for n, p in programs.items()}, rounds)
+    seconds = interleave({name: partial(finished, program, x) for name, program in programs.items()}, rounds)
     found["measured"] = {name: relative(seconds[name], seconds["value"]) for name in methods}
     run.record(kind="timing", **{key: found[key] for key in ("part", "inputs", "outputs", "measured")})
     return found

@@ -66,32 +66,40 @@ def race(run: runner.Run, net: Any, arrays: tuple[Any, ...], rounds: int) -> lis
 
     import lr_nn
     from benchmarks.harness import interleave, relative
+    from experiments.compare import finished
     from experiments.formulations import FORMULATIONS
 
     on_device = tuple(map(jnp.asarray, arrays))
     layer, batch = lr_nn.Layer(*on_device[:2]), lr_nn.Batch(*on_device[2:])
-    (truth,) = lr_nn.value_and_gradient(net, (layer,), batch)[1]
+    (by_lr_nn,) = lr_nn.value_and_gradient(net, (layer,), batch)[1]
     runs: dict[str, Callable[[], Any]] = {}
     compiling: dict[str, float] = {}
     for name, function in FORMULATIONS.items():
         if name != "vmap of one":
             runs[f"{name}: {NUMPY}"] = partial(function, np, *arrays)
-        runs[f"{name}: {EAGER}"] = lambda function=function: jax.block_until_ready(function(jnp, *on_device))
+        runs[f"{name}: {EAGER}"] = partial(finished, function, jnp, *on_device)
         if name != "loop" or len(batch.x) <= UNROLLED:
             began = time.perf_counter()
             program = jax.jit(partial(function, jnp)).lower(*on_device).compile()
             compiling[f"{name}: {COMPILED}"] = time.perf_counter() - began
-            runs[f"{name}: {COMPILED}"] = lambda program=program: jax.block_until_ready(program(*on_device))
+            runs[f"{name}: {COMPILED}"] = partial(finished, program, *on_device)
     found = []
     seconds = interleave(runs, rounds)
     for case, times in seconds.items():
         name, way = case.split(": ")
         key = {"formulation": name, "way": way, "rows": len(batch.x)}
-        error = max(float(np.abs(a - t).max() / np.abs(t).max()) for a, t in zip(runs[case](), truth))
+        error = max(
+            float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(runs[case](), map(np.asarray, by_lr_nn))
+        )
         run.record(kind="agreement", **key, error=error)
         found.append(key | relative(times, seconds[f"one product: {COMPILED}"]) | {"compiling": compiling.get(case)})
         run.record(kind="timing", **found[-1])
     return found
+
+
+def number(multiple: float) -> str:
+    """Two digits, or all that stand before the point."""
+    return f"{multiple:,.0f}" if multiple >= 10 else f"{multiple:.2g}"
 
 
 def misplaced(run: runner.Run, test: Part, w: Any, b: Any) -> dict[str, dict[str, Any]]:
@@ -132,12 +140,13 @@ def tell(options: Options, run: runner.Run, speeds: list[dict[str, Any]], biases
 
     def factor(name: str, way: str, n: int) -> str:
         row = at[name, way, n]
-        return f"{row['relative_time']:,.3g} (quartiles {row['low']:,.3g} to {row['high']:,.3g})"
+        return f"{number(row['relative_time'])} ({number(row['low'])} to {number(row['high'])})"
 
     finding = (
         f"In times of one compiled product with the same batch, a loop over {most} examples takes "
-        f"{factor('loop', NUMPY, most)} in NumPy and {factor('loop', EAGER, most)} in JAX operation by operation, over "
-        f"{least} it takes {factor('loop', NUMPY, least)} and {factor('loop', EAGER, least)}. "
+        f"{factor('loop', NUMPY, most)} in NumPy (quartiles in brackets) and {factor('loop', EAGER, most)} in JAX "
+        f"operation by operation, over {least} it takes {factor('loop', NUMPY, least)} and "
+        f"{factor('loop', EAGER, least)}. "
         f"Compiled, vmap of one example takes {factor('vmap of one', COMPILED, most)} and broadcasting "
         f"{factor('broadcast', COMPILED, most)}, while a loop of {small} rows becomes a program that takes "
         f"{unrolled / single:.0f} times as long to compile. "
@@ -149,10 +158,7 @@ def tell(options: Options, run: runner.Run, speeds: list[dict[str, Any]], biases
     speed_table = Table(
         f"The gradient of ten neurons on {most} rows, in times of one compiled product",
         ("formulation", *WAYS),
-        [
-            (n, *(factor(n, way, most).replace("quartiles ", "") if (n, way, most) in at else "" for way in WAYS))
-            for n in names
-        ],
+        [(n, *(factor(n, way, most) if (n, way, most) in at else "" for way in WAYS)) for n in names],
     )
     bias_table = Table(
         "The fitted neurons on the test images",
@@ -182,8 +188,8 @@ def tell(options: Options, run: runner.Run, speeds: list[dict[str, Any]], biases
     bias = run.figure(
         "bias",
         cost_figures.counts({f"bias {way}": row["answers"] for way, row in biases.items()}, "answer", "test images"),
-        alt=f"Bars of the answers, digit by digit: with the bias added once per feature {max(per_feature['answers'])} of "
-        f"{sum(per_feature['answers'])} test images are said to be the same digit.",
+        alt=f"Bars of the answers, digit by digit: with the bias added once per feature "
+        f"{max(per_feature['answers'])} of {sum(per_feature['answers'])} test images are said to be the same digit.",
         caption="What the fitted neurons answer, the bias added in three ways.",
         wide=True,
     )
