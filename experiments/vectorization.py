@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from experiments.data import Part
 
 NUMPY, EAGER, COMPILED = WAYS = ("NumPy", "JAX, op by op", "JAX, compiled")
-UNROLLED = 64  # rows up to which a loop is compiled: every turn becomes a part of the program
+UNROLLED = 32  # rows up to which a loop is compiled: every turn becomes a part of the program
 
 
 @dataclass(frozen=True)
 class Options(runner.Options):
     """The options of vectorization."""
 
-    batch_sizes: tuple[int, ...] = (1, 8, 64, 512)
+    batch_sizes: tuple[int, ...] = (1, 4, 32, 256)
     """Rows of the batches, growing."""
     rounds: int = 11
     """How often each formulation is timed, in turn with the others."""
