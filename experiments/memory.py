@@ -1,4 +1,4 @@
-"""What does training keep in memory? Activations, gradients and the optimiser's state; and what keeping less costs.
+"""What does training keep in memory, and what does it cost to keep less?
 
 The bytes of a training step are predicted by formula and read off the compiled program, for five optimisers at a small
 and at a large batch. Then activations are made fewer: by `jax.checkpoint`, which computes them again on the way back,

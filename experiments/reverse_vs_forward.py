@@ -1,4 +1,4 @@
-"""What does a gradient cost: a sweep for every parameter, or one sweep back? And when does forward win?
+"""What does a gradient cost, and when is forward accumulation the cheaper way?
 
 Forward accumulation (`jax.jvp`) gives one column of the Jacobian a sweep, reverse accumulation (`jax.vjp`, and the
 backpropagation of this package) one row. Both are timed against one evaluation of the function, and their operations

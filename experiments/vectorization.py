@@ -1,4 +1,4 @@
-"""How much slower is a loop over examples than one matrix product? And where does the bias go?
+"""How slow is a loop over examples, and where does the bias go?
 
 The gradient of ten logistic neurons on the same images in four formulations (`experiments.formulations`): by NumPy, by
 JAX operation by operation, and compiled as a whole. Then the bias of the fitted neurons is added in the wrong places.
@@ -36,7 +36,7 @@ def main(options: Options, run: runner.Run) -> None:
     """Fit the neurons, time their gradient in every formulation, misplace their bias, and tell."""
     sizes = options.batch_sizes
     if not sizes or list(sizes) != sorted(set(sizes)) or not 1 <= sizes[0] <= UNROLLED or sizes[-1] > 1437:
-        raise runner.UserError(f"--batch-sizes must grow, from 1 to {UNROLLED} to the 1437 images; got {sizes}")
+        raise runner.UserError(f"--batch-sizes must grow, from {UNROLLED} rows at most to the 1437 images; got {sizes}")
     if options.rounds < 2:
         raise runner.UserError(f"--rounds must be at least 2, for a spread; got {options.rounds}")
 
