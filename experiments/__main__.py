@@ -23,14 +23,17 @@ EXPERIMENTS = {
     "entropy": "experiments.entropy",
     "hard_examples": "experiments.hard_examples",
     "ladder": "experiments.ladder",
+    "memory": "experiments.memory",
     "noise_scale": "experiments.noise_scale",
     "odds": "experiments.odds",
     "outliers": "experiments.outliers",
     "paths": "experiments.paths",
     "private_training": "experiments.private_training",
     "regularization": "experiments.regularization",
+    "reverse_vs_forward": "experiments.reverse_vs_forward",
     "saturation": "experiments.saturation",
     "solvers": "experiments.solvers",
+    "vectorization": "experiments.vectorization",
 }
 
 
