@@ -16,9 +16,13 @@ from experiments import runner
 
 # Name on the command line -> module. What it asks is the first line of the module's docstring.
 EXPERIMENTS = {
+    "activations": "experiments.activations",
     "architecture_search": "experiments.architecture_search",
+    "batch_size": "experiments.batch_size",
     "census": "experiments.census",
     "hard_examples": "experiments.hard_examples",
+    "hidden_layer": "experiments.hidden_layer",
+    "init_and_symmetry": "experiments.init_and_symmetry",
     "ladder": "experiments.ladder",
     "noise_scale": "experiments.noise_scale",
     "outliers": "experiments.outliers",
