@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lr_nn.activations import Activation
+    from lr_nn.types import Params
 
 NAMES = ("sigmoid", "tanh", "elu", "leaky_relu", "relu")
 OUTPUTS, ROWS = 10, 32
@@ -55,27 +56,39 @@ def main(options: Options, run: runner.Run) -> None:
 
     menu = {name: getattr(activations, name) for name in ("identity", "step", *NAMES, "softplus")}
     menu["leaky_relu"] = activations.leaky_relu(0.1)
-    found = [row for name in NAMES for depth in options.depths for row in errors(menu[name], depth, options)]
+    found = [row for name in NAMES for row in errors(menu[name], options)]
     for row in found:
         run.record(kind="errors", **row)
     tell(run, menu, found)
 
 
-def errors(activation: Activation, depth: int, options: Options) -> list[dict[str, Any]]:
-    """For every scale of the weights: ‖δ_l‖ / ‖δ_L‖ from layer 1 to L, the root of the mean square over networks and
+def errors(activation: Activation, options: Options) -> list[dict[str, Any]]:
+    """For every depth and scale: ‖δ_l‖ / ‖δ_L‖ from layer 1 to L, the root of the mean square over networks and
     examples, as measured and as predicted; and their factor a hidden layer, a geometric mean.
     """
     import jax
     import jax.numpy as jnp
+
+    import lr_nn
+
+    net = lr_nn.mlp((*[options.width] * options.depths[-1], OUTPUTS), activation, lr_nn.losses.categorical)
+    keys = jax.random.split(jax.random.key(options.seed), options.draws)
+    drawn = jax.vmap(lambda key: lr_nn.init(net, key))(keys)
+    scaled = jax.tree.map(lambda a: jnp.tensordot(jnp.asarray(options.scales), a, axes=0), drawn)
+    # A network of fewer layers is the first of them and the last.
+    return [row for depth in options.depths for row in reach(activation, (*scaled[: depth - 1], scaled[-1]), options)]
+
+
+def reach(activation: Activation, scaled: Params, options: Options) -> list[dict[str, Any]]:
+    """`errors` of one depth, of parameters with two leading axes: scales and networks."""
+    import jax
     import numpy as np
 
     import lr_nn
 
+    depth = len(scaled)
     net = lr_nn.mlp((*[options.width] * depth, OUTPUTS), activation, lr_nn.losses.categorical)
-    key = jax.random.key(options.seed)
-    x, y = jax.random.normal(key, (ROWS, options.width)), np.arange(ROWS) % OUTPUTS
-    drawn = jax.vmap(lambda key: lr_nn.init(net, key))(jax.random.split(key, options.draws))
-    scaled = jax.tree.map(lambda a: jnp.tensordot(jnp.asarray(options.scales), a, axes=0), drawn)
+    x, y = jax.random.normal(jax.random.key(options.seed), (ROWS, options.width)), np.arange(ROWS) % OUTPUTS
     # Not under jit: layer after layer is the same few operations, compiled once for all networks.
     deltas = jax.vmap(jax.vmap(lambda params: lr_nn.backprop(net, params, x, y).deltas))(scaled)
     # In float64: the square of an error that has vanished is none of float32.
@@ -91,7 +104,7 @@ def errors(activation: Activation, depth: int, options: Options) -> list[dict[st
     return found
 
 
-def predicted(activation: Activation, params: Any) -> np.ndarray:
+def predicted(activation: Activation, params: Params) -> np.ndarray:
     """‖δ_l‖ / ‖δ_L‖ from layer 1 to L for inputs from N(0, 1), by the variances of the weights alone."""
     import jax.numpy as jnp
     import numpy as np
@@ -136,7 +149,7 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
     )
     depths = sorted({row["depth"] for row in found})
     rows = [(name, *(f"{end(name, depth=depth):.2g}" for depth in depths)) for name in NAMES]
-    reach = Table(
+    lengths = Table(
         "Length of the first layer's error, relative to the last's", ("", *(f"{d}\nlayers" for d in depths)), rows
     )
     rows = [
@@ -162,8 +175,8 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
         ),
     )
     run.record(kind="finding", text=finding)
-    run.print(reach)
+    run.print(lengths)
     run.print(factors)
     run.console.print(finding)
-    sections = [Section("The menu", figures=pictures[:1]), Section("Down the layers", (), None, (reach, factors), pictures[1:])]
+    sections = [Section("The menu", figures=pictures[:1]), Section("Down the layers", (), None, (lengths, factors), pictures[1:])]
     run.report("Activations, and how far an error reaches", finding, sections)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+import lr_nn
 from experiments.figures import COLOURS, INK, STYLES, WIDE, styled
 from lr_nn.activations import Activation
+
+if TYPE_CHECKING:
+    from experiments.hidden_layer import Found
 
 MARKERS = ("o", "s", "^", "D", "v")
 FIVE = (*COLOURS, INK)
@@ -57,3 +62,61 @@ def errors(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
     figure.supylabel(r"$\Vert\delta_l\Vert\;/\;\Vert\delta_L\Vert$")
     figure.legend(loc="outside upper left", ncols=5, columnspacing=1.2, handletextpad=0.3, markerscale=1.4)
     return figure
+
+
+@styled
+def hidden_layer(
+    data: tuple[np.ndarray, np.ndarray],
+    line: np.ndarray,
+    best: Found,
+    found: Mapping[int, Found],
+    one: Mapping[str, float],
+) -> Figure:
+    """Points, regions and the lines of hidden neurons in the plane, beside the accuracy of every start by width."""
+    figure = Figure(figsize=(WIDE, 4.9))
+    plane, starts = figure.subplots(1, 2, width_ratios=(1.05, 1))
+    x, y = data
+    limit = 1.08 * np.abs(x).max()
+    grid = np.linspace(-limit, limit, 301, dtype=np.float32)
+    at = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    shape, ((w, b), _) = (len(grid), len(grid)), best.params
+    says = np.asarray(lr_nn.predict(best.net, best.params, at)).reshape(shape)
+    plane.contourf(grid, grid, says, (0, 0.5, 1), colors=(COLOURS[0], COLOURS[1]), alpha=0.14)
+    for j, (colour, style) in enumerate(zip((COLOURS[2], COLOURS[3], INK, "#7a5c00"), STYLES)):
+        _half_plane(plane, np.asarray(w[:, j]), float(b[j]), limit, colour, style)
+    plane.plot([], [], color=INK, label="four hidden neurons")
+    _line(plane, line[:2], line[2], limit, color=INK, linewidth=4, alpha=0.25, label="one neuron")
+    for label, marker in enumerate("os"):
+        plane.plot(*x[y == label].T, marker, color=COLOURS[label], markersize=4, markeredgewidth=0, label=f"class {label}")
+    plane.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    plane.set_xlabel("$x_1$")
+    plane.set_title("$x_2$")
+    for place, of in enumerate(found.values()):
+        jitter = np.linspace(-0.3, 0.3, len(of.scores))
+        starts.plot(place + jitter, 100 * np.sort(of.scores), "o", color=COLOURS[0], markersize=4, markeredgewidth=0)
+    for (name, value), style in zip({"best line": one["best_line"], "logistic optimum": one["accuracy"]}.items(), STYLES):
+        starts.axhline(100 * value, color=COLOURS[1], linestyle=style, linewidth=1.4, label=name)
+    starts.set_xticks(range(len(found)), [str(width) for width in found])
+    starts.grid(axis="x", visible=False)
+    starts.set_ylim(45, 102)
+    starts.set_xlabel("hidden neurons")
+    starts.set_title("accuracy of every start (%)")
+    figure.legend(loc="outside upper left", ncols=6, columnspacing=1.1, handlelength=1.6, fontsize=10)
+    return figure
+
+
+def _half_plane(axes: Axes, w: np.ndarray, b: float, limit: float, colour: str, style: str) -> None:
+    """The line w·x + b = 0, and an arrow to the side where it is positive from the place nearest to the middle."""
+    _line(axes, w, b, limit, color=colour, linestyle=style)
+    normal = w / np.linalg.norm(w)
+    foot = -b * w / (w @ w)
+    if np.abs(foot).max() < limit:
+        axes.annotate(
+            "", foot + 0.22 * limit * normal, foot, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.8}
+        )
+
+
+def _line(axes: Axes, w: np.ndarray, b: float, limit: float, **how: Any) -> None:
+    along = np.array([-w[1], w[0]]) / np.linalg.norm(w)
+    ends = -b * w / (w @ w) + np.array([[-3], [3]]) * limit * along[None]
+    axes.plot(*ends.T, **how)

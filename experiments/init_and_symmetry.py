@@ -1,0 +1,126 @@
+"""Why not start a network at zero? Equal neurons get equal gradients for ever.
+
+The error of a hidden neuron is δ_l = (δ_{l+1} w_{l+1}ᵀ) ∘ σ'(z_l): with w_{l+1} = 0 it is exactly zero, and neurons of
+equal weights have equal errors, gradients, and so equal weights after the step. Networks on digits start from zeros and
+from lr_nn.init, and their neurons are compared bit by bit. One neuron has no other to be equal to, and a convex cost:
+there zero is as good a start as any, which the certified optimum of lr_nn.fit shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments import runner
+from experiments.report import Section, Table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from experiments.data import Dataset
+    from lr_nn.types import Params
+
+FIRST_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Options(runner.Options):
+    """The options of init_and_symmetry."""
+
+    width: int = 8
+    """Neurons in each of the two hidden layers."""
+    epochs: int = 60
+    """Epochs of Adam with mini-batches of 64 rows."""
+    strength: float = 1e-3
+    """Strength of the L2 penalty of the single neuron, so that its optimum is one point."""
+    steps: int = 2000
+    """Steps of the single neuron's gradient descent."""
+
+
+def main(options: Options, run: runner.Run) -> None:
+    """Train deep networks and one neuron from zeros and from random weights, and tell what differs."""
+    if options.width < 2 or min(options.epochs, options.steps) < 1 or options.strength <= 0:
+        raise runner.UserError("--width must be at least 2, --epochs and --steps 1, and --strength positive")
+
+    import jax
+    import jax.numpy as jnp
+
+    import lr_nn
+    from experiments import data
+
+    source = data.digits(options.seed)
+    found: dict[str, dict[str, Any]] = {}
+    for name in ("sigmoid", "tanh"):
+        hidden = getattr(lr_nn.activations, name)
+        net = lr_nn.mlp((64, options.width, options.width, 10), hidden, lr_nn.losses.categorical)
+        random = lr_nn.init(net, jax.random.key(options.seed))
+        starts = {"zeros": jax.tree.map(jnp.zeros_like, random), "random weights": random}
+        for start, params in starts.items():
+            found[f"{name}, {start}"] = train(net, params, source, options)
+            numbers = {key: value for key, value in found[f"{name}, {start}"].items() if key != "params"}
+            run.record(kind="network", hidden=name, start=start, **numbers)
+    neurons = one_neuron(source, options)
+    for start, excess in neurons.items():
+        run.record(kind="neuron", start=start, excess=excess.tolist())
+    tell(options, run, found, neurons)
+
+
+def train(net: Any, params: Params, source: Dataset, options: Options) -> dict[str, Any]:
+    """The largest entry of every layer's gradient in the first steps, and what the training ends with."""
+    import jax
+    import numpy as np
+    import optax
+
+    import lr_nn
+
+    rows, optimizer = lr_nn.Batch(*source.train), optax.adam(1e-2)
+    first, now, state = [], params, optimizer.init(params)
+    step = jax.jit(lr_nn.training.step, static_argnums=(0, 1))
+    for _ in range(FIRST_STEPS):
+        gradient = lr_nn.value_and_gradient(net, now, rows)[1]
+        first.append([float(abs(w).max()) for w, _ in gradient])
+        now, state, _ = step(net, optimizer, now, state, rows)
+    order = jax.random.key(options.seed + 1)
+    settings = {"optimizer": optimizer, "epochs": options.epochs, "batch_size": 64, "key": order}
+    trained = lr_nn.train(net, params, rows, **settings)
+    score = lr_nn.training.metrics(net, trained.params, lr_nn.Batch(*source.test))["accuracy"]
+    return {
+        "first_gradients": first,
+        "different": [different(*layer) for layer in trained.params[:-1]],
+        "costs": trained.history["cost"],
+        "accuracy": float(score),
+        "params": jax.tree.map(np.asarray, trained.params),
+    }
+
+
+def different(w: Any, b: Any) -> int:
+    """How many neurons of a layer differ from each other, in any bit of a weight or of the bias."""
+    import numpy as np
+
+    return len({neuron.tobytes() for neuron in np.ascontiguousarray(np.vstack([w, b]).T)})
+
+
+def one_neuron(source: Dataset, options: Options) -> dict[str, np.ndarray]:
+    """J - J* after every step of gradient descent on a logistic regression, odd digits from even, by its start."""
+    import jax
+    import numpy as np
+    import optax
+
+    import lr_nn
+
+    x, y = source.train.x, source.train.y % 2
+    net, penalty = lr_nn.logistic_regression(x.shape[1]), lr_nn.penalties.l2(options.strength)
+    best = lr_nn.fit(net, x, y, penalty=penalty)
+    # The steepest curvature of the logistic loss is a quarter of that of x xᵀ, with the constant 1.
+    inputs = np.hstack([x, np.ones((len(x), 1))])
+    rate = 1 / (np.linalg.eigvalsh(inputs.T @ inputs / len(x))[-1] / 4 + options.strength)
+    zeros = lr_nn.init(net, jax.random.key(options.seed))
+    rng = np.random.default_rng(options.seed)
+    random = jax.tree.map(lambda a: rng.standard_normal(a.shape).astype(np.float32), zeros)
+    settings = {"optimizer": optax.sgd(rate), "epochs": options.steps, "penalty": penalty}
+    found = {}
+    for start, params in {"zeros": zeros, "random weights": random}.items():
+        costs = lr_nn.train(net, params, lr_nn.Batch(x, y), **settings).history["cost"]
+        found[start] = costs.astype(float) - best.cost
+    return found
