@@ -94,11 +94,12 @@ def hidden_layer(
     for place, of in enumerate(found.values()):
         jitter = np.linspace(-0.3, 0.3, len(of.scores))
         starts.plot(place + jitter, 100 * np.sort(of.scores), "o", color=COLOURS[0], markersize=4, markeredgewidth=0)
+        starts.text(place, 101.5, f"{of.solved} of {len(of.scores)}", ha="center", va="bottom", fontsize=9)
     for (name, value), style in zip({"best line": one["best_line"], "logistic optimum": one["accuracy"]}.items(), STYLES):
         starts.axhline(100 * value, color=COLOURS[1], linestyle=style, linewidth=1.4, label=name)
     starts.set_xticks(range(len(found)), [str(width) for width in found])
     starts.grid(axis="x", visible=False)
-    starts.set_ylim(45, 102)
+    starts.set_ylim(45, 105)
     starts.set_xlabel("hidden neurons")
     starts.set_title("accuracy of every start (%)")
     figure.legend(loc="outside upper left", ncols=6, columnspacing=1.1, handlelength=1.6, fontsize=10)
@@ -120,3 +121,39 @@ def _line(axes: Axes, w: np.ndarray, b: float, limit: float, **how: Any) -> None
     along = np.array([-w[1], w[0]]) / np.linalg.norm(w)
     ends = -b * w / (w @ w) + np.array([[-3], [3]]) * limit * along[None]
     axes.plot(*ends.T, **how)
+
+
+@styled
+def neurons(rows: Mapping[str, np.ndarray], shown: int = 8) -> Figure:
+    """The weights of the first neurons of each row as images (m, height, width)."""
+    figure = Figure(figsize=(WIDE, 1.65 * len(rows)))
+    bands = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for band, (heading, images) in zip(bands, rows.items()):
+        band.suptitle(heading, x=0.01, ha="left", fontsize=11)
+        limit = float(np.abs(images).max()) or 1.0
+        for axes, image in zip(band.subplots(1, shown), images):
+            axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axes.set(xticks=(), yticks=())
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(True)
+    return figure
+
+
+@styled
+def starts(networks: Mapping[str, np.ndarray], one: Mapping[str, np.ndarray]) -> Figure:
+    """Costs of networks by epoch, beside the cost of one neuron above its optimum by step."""
+    figure = Figure(figsize=(WIDE, 4.4))
+    deep, single = figure.subplots(1, 2)
+    for i, (name, costs) in enumerate(networks.items()):
+        deep.plot(np.arange(1, 1 + len(costs)), costs, STYLES[i // 2], color=COLOURS[i % 2], label=name)
+    for i, (name, excess) in enumerate(one.items()):
+        single.plot(np.arange(len(excess)), np.abs(excess), color=COLOURS[i], label=name)
+    deep.set_yscale("log")
+    deep.set_xlabel("epoch")
+    deep.set_title("cost of a deep network")
+    single.set_yscale("log")
+    single.set_xlabel("step")
+    single.set_title("one neuron: |cost − certified optimum|")
+    deep.legend(loc="best", fontsize=9)
+    single.legend(loc="best", fontsize=9)
+    return figure
