@@ -157,3 +157,50 @@ def starts(networks: Mapping[str, np.ndarray], one: Mapping[str, np.ndarray]) ->
     deep.legend(loc="best", fontsize=9)
     single.legend(loc="best", fontsize=9)
     return figure
+
+
+@styled
+def counts(sizes: Mapping[str, Mapping[str, Any]], target: float) -> Figure:
+    """The training cost of every batch size against updates, passes and seconds."""
+    figure = Figure(figsize=(WIDE, 4.4))
+    panels = figure.subplots(1, 3, sharey=True)
+    for (name, of), colour, style in zip(sizes.items(), COLOURS, STYLES):
+        costs = np.array(of["costs"])
+        passes = np.arange(1, 1 + costs.shape[1])
+        middle = np.median(costs, axis=0)
+        for axes, unit in zip(panels, (of["updates_per_pass"], 1, of["seconds_per_pass"])):
+            axes.fill_between(passes * unit, costs.min(axis=0), costs.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+            axes.plot(passes * unit, middle, style, color=colour, label=name if axes is panels[0] else None)
+            axes.plot(passes[0] * unit, middle[0], "o", color=colour, markersize=5)
+    for axes, count in zip(panels, ("updates", "passes over the data", "seconds")):
+        axes.axhline(target, color=INK, linewidth=0.8)
+        axes.set(xscale="log", yscale="log")
+        axes.set_xlabel(count)
+    panels[0].set_title("training cost")
+    figure.legend(loc="outside upper left", ncols=len(sizes))
+    return figure
+
+
+@styled
+def noise(points: Mapping[str, Mapping[str, Any]], accuracies: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
+    """The error of the gradient against the batch size, beside the test accuracies of every start."""
+    figure = Figure(figsize=(WIDE, 4.4))
+    errors, scores = figure.subplots(1, 2)
+    for (name, of), colour, style in zip(points.items(), COLOURS, STYLES):
+        n = of["sizes"][-1]
+        m = np.geomspace(1, 0.98 * n, 200)
+        errors.plot(m, of["predicted"][0] * np.sqrt((n - m) / (m * (n - 1))), style, color=colour, label=f"at the {name}")
+        errors.plot(of["sizes"][:-1], of["errors"][:-1], "o", color=colour)
+    errors.axhline(1, color=INK, linewidth=0.8)
+    errors.set(xscale="log", yscale="log")
+    errors.set_xlabel("rows of a batch")
+    errors.set_title("error of the gradient / ‖G‖")
+    errors.legend(loc="lower left")
+    for place, (accuracy, colour, marker) in enumerate(zip(accuracies, COLOURS, MARKERS)):
+        spread = np.linspace(-0.2, 0.2, len(accuracy))
+        scores.plot(place + spread, 100 * accuracy, marker, color=colour, markersize=6, alpha=0.75, markeredgewidth=0)
+        scores.hlines(100 * accuracy.mean(), place - 0.3, place + 0.3, color=INK, linewidth=1.6)
+    scores.set_xticks(range(len(names)), names)
+    scores.grid(axis="x", visible=False)
+    scores.set_title("test accuracy at that training cost (%)")
+    return figure
