@@ -48,7 +48,9 @@ def main(options: Options, run: runner.Run) -> None:
         raise runner.UserError(f"--depths must end at 3 layers or more, to have a factor; got {options.depths}")
     scales = options.scales
     if list(scales) != sorted(set(scales)) or 1 not in scales or scales[0] <= 0 or len(scales) > 3:
-        raise runner.UserError(f"--scales must be one to three growing positive numbers with 1 among them; got {scales}")
+        raise runner.UserError(
+            f"--scales must be one to three growing positive numbers with 1 among them; got {scales}"
+        )
     if min(options.width, options.draws) < 1:
         raise runner.UserError("--width and --draws must be at least 1")
 
@@ -178,5 +180,8 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
     run.print(lengths)
     run.print(factors)
     run.console.print(finding)
-    sections = [Section("The menu", figures=pictures[:1]), Section("Down the layers", (), None, (lengths, factors), pictures[1:])]
+    sections = [
+        Section("The menu", figures=pictures[:1]),
+        Section("Down the layers", (), None, (lengths, factors), pictures[1:]),
+    ]
     run.report("Activations, and how far an error reaches", finding, sections)

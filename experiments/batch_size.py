@@ -197,7 +197,9 @@ def noise(net: Network, params: Params, rows: Batch, sizes: Sequence[int], seed:
     orders = [rng.permutation(n) for _ in range(SHUFFLES)]
 
     def error(m: int) -> float:
-        batches = np.concatenate([order[: n // m * m].reshape(-1, m) for order in orders[: max(1, SHUFFLES * m // n + 1)]])
+        batches = np.concatenate(
+            [order[: n // m * m].reshape(-1, m) for order in orders[: max(1, SHUFFLES * m // n + 1)]]
+        )
         means = np.array([g[batch].mean(axis=0) for batch in batches])
         return float(np.sqrt(np.square(means - full).sum(axis=1).mean()) / length)
 

@@ -154,7 +154,9 @@ def tell(
     rows = [("one neuron, at its optimum", "", f"{one['accuracy']:.1%}", "", "")]
     rows += [("one neuron, the best of all lines", "", f"{one['best_line']:.1%}", "", "")]
     for width, of in found.items():
-        spread = (f"{value:.1%}" for value in (of.scores.max(), sorted(of.scores)[len(of.scores) // 2], of.scores.min()))
+        spread = (
+            f"{value:.1%}" for value in (of.scores.max(), sorted(of.scores)[len(of.scores) // 2], of.scores.min())
+        )
         rows.append((f"{width} hidden", f"{of.solved} of {options.starts}", *spread))
     columns = ("", "starts that\nsolve it", "best\naccuracy", "median", "worst")
     table = Table("Accuracy on the points that were learnt", columns, rows, (f"solved: {SOLVED:.0%} or more",))
@@ -171,4 +173,6 @@ def tell(
     run.record(kind="finding", text=finding)
     run.print(table)
     run.console.print(finding)
-    run.report("What a hidden layer adds", finding, [Section("Lines in the plane", tables=(table,), figures=(picture,))])
+    run.report(
+        "What a hidden layer adds", finding, [Section("Lines in the plane", tables=(table,), figures=(picture,))]
+    )

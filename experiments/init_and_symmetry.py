@@ -145,9 +145,7 @@ def tell(
         f"For one neuron zero is a fine start: its descent ends {gap['zeros']:.0e} from the certified optimum, and "
         f"{gap['random weights']:.0e} from random weights."
     )
-    rows = [
-        (name, spoken(of), f"{of['costs'][-1]:.3f}", f"{of['accuracy']:.1%}") for name, of in found.items()
-    ]
+    rows = [(name, spoken(of), f"{of['costs'][-1]:.3f}", f"{of['accuracy']:.1%}") for name, of in found.items()]
     columns = ("start", "different neurons\na hidden layer", "last\ncost", "test\naccuracy")
     ends = Table(f"Networks 64-{options.width}-{options.width}-10 after {options.epochs} epochs", columns, rows)
     rows = [
@@ -158,7 +156,9 @@ def tell(
     columns = ("", *(f"step {step}" for step in range(FIRST_STEPS)))
     notes = ("0 is exactly zero; all rows at once",)
     first = Table("Largest entry of the gradient of a layer's weights before each step", columns, rows, notes)
-    weights = {f"sigmoids from {name}": of["params"][0].w.T.reshape(-1, 8, 8) for name, of in zip(neurons, (zeros, random))}
+    weights = {
+        f"sigmoids from {name}": of["params"][0].w.T.reshape(-1, 8, 8) for name, of in zip(neurons, (zeros, random))
+    }
     pictures = (
         run.figure(
             "neurons",

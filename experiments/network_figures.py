@@ -87,7 +87,9 @@ def hidden_layer(
     plane.plot([], [], color=INK, label="four hidden neurons")
     _line(plane, line[:2], line[2], limit, color=INK, linewidth=4, alpha=0.25, label="one neuron")
     for label, marker in enumerate("os"):
-        plane.plot(*x[y == label].T, marker, color=COLOURS[label], markersize=4, markeredgewidth=0, label=f"class {label}")
+        plane.plot(
+            *x[y == label].T, marker, color=COLOURS[label], markersize=4, markeredgewidth=0, label=f"class {label}"
+        )
     plane.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     plane.set_xlabel("$x_1$")
     plane.set_title("$x_2$")
@@ -95,7 +97,9 @@ def hidden_layer(
         jitter = np.linspace(-0.3, 0.3, len(of.scores))
         starts.plot(place + jitter, 100 * np.sort(of.scores), "o", color=COLOURS[0], markersize=4, markeredgewidth=0)
         starts.text(place, 101.5, f"{of.solved} of {len(of.scores)}", ha="center", va="bottom", fontsize=9)
-    for (name, value), style in zip({"best line": one["best_line"], "logistic optimum": one["accuracy"]}.items(), STYLES):
+    for (name, value), style in zip(
+        {"best line": one["best_line"], "logistic optimum": one["accuracy"]}.items(), STYLES
+    ):
         starts.axhline(100 * value, color=COLOURS[1], linestyle=style, linewidth=1.4, label=name)
     starts.set_xticks(range(len(found)), [str(width) for width in found])
     starts.grid(axis="x", visible=False)
@@ -169,7 +173,9 @@ def counts(sizes: Mapping[str, Mapping[str, Any]], target: float) -> Figure:
         passes = np.arange(1, 1 + costs.shape[1])
         middle = np.median(costs, axis=0)
         for axes, unit in zip(panels, (of["updates_per_pass"], 1, of["seconds_per_pass"])):
-            axes.fill_between(passes * unit, costs.min(axis=0), costs.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                passes * unit, costs.min(axis=0), costs.max(axis=0), color=colour, alpha=0.15, linewidth=0
+            )
             axes.plot(passes * unit, middle, style, color=colour, label=name if axes is panels[0] else None)
             axes.plot(passes[0] * unit, middle[0], "o", color=colour, markersize=5)
     for axes, count in zip(panels, ("updates", "passes over the data", "seconds")):
@@ -189,7 +195,9 @@ def noise(points: Mapping[str, Mapping[str, Any]], accuracies: Sequence[np.ndarr
     for (name, of), colour, style in zip(points.items(), COLOURS, STYLES):
         n = of["sizes"][-1]
         m = np.geomspace(1, 0.98 * n, 200)
-        errors.plot(m, of["predicted"][0] * np.sqrt((n - m) / (m * (n - 1))), style, color=colour, label=f"at the {name}")
+        errors.plot(
+            m, of["predicted"][0] * np.sqrt((n - m) / (m * (n - 1))), style, color=colour, label=f"at the {name}"
+        )
         errors.plot(of["sizes"][:-1], of["errors"][:-1], "o", color=colour)
     errors.axhline(1, color=INK, linewidth=0.8)
     errors.set(xscale="log", yscale="log")
