@@ -1,8 +1,8 @@
 """How far down does an error reach? By a factor a layer, of weights and of σ'.
 
-The backward pass multiplies the error by a weight matrix and by σ'(z) in every layer: δ_l = (δ_{l+1} w_{l+1}ᵀ) ∘ σ'(z_l).
-For independent weights of variance v, d neurons a layer and z from N(0, q), its length changes by √(d v E[σ'(z)²]), and
-q follows the forward pass, q_{l+1} = d v E[σ(z_l)²] (Poole et al., 2016; Schoenholz et al., 2017). That is held against
+In every layer the backward pass multiplies the error by weights and by σ'(z): δ_l = (δ_{l+1} w_{l+1}ᵀ) ∘ σ'(z_l). For
+independent weights of variance v, d neurons a layer and z from N(0, q), its length changes by √(d v E[σ'(z)²]), and q
+follows the forward pass, q_{l+1} = d v E[σ(z_l)²] (Poole et al., 2016; Schoenholz et al., 2017). That is held against
 lr_nn.backprop at random parameters: as lr_nn.init draws them, smaller, and larger.
 """
 
@@ -47,10 +47,8 @@ def main(options: Options, run: runner.Run) -> None:
     if options.depths[-1] < 3:
         raise runner.UserError(f"--depths must end at 3 layers or more, to have a factor; got {options.depths}")
     scales = options.scales
-    if list(scales) != sorted(set(scales)) or 1 not in scales or scales[0] <= 0 or len(scales) > 3:
-        raise runner.UserError(
-            f"--scales must be one to three growing positive numbers with 1 among them; got {scales}"
-        )
+    if list(scales) != sorted(set(scales)) or 1 not in scales or scales[0] <= 0 or not 1 < len(scales) <= 3:
+        raise runner.UserError(f"--scales must be two or three growing positive numbers, 1 among them; got {scales}")
     if min(options.width, options.draws) < 1:
         raise runner.UserError("--width and --draws must be at least 1")
 
@@ -147,7 +145,7 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
         f"{factor('tanh'):.3f} a layer, and with {end('relu'):.2g} by relu, {factor('relu'):.3f} a layer. "
         f"√(d v E[σ'²]) says so before anything is run: all {len(NAMES) * len(scales)} measured factors are within "
         f"{worst:.1%} of it. "
-        f"It is the activation and the weights together: relu keeps {' and '.join(others) or 'its length'}."
+        f"The activation alone does not tell: relu leaves {' and '.join(others)}."
     )
     depths = sorted({row["depth"] for row in found})
     rows = [(name, *(f"{end(name, depth=depth):.2g}" for depth in depths)) for name in NAMES]
@@ -170,9 +168,9 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
         run.figure(
             "errors",
             network_figures.errors([row for row in found if row["depth"] == deepest], NAMES),
-            alt=f"A panel for each scale of the weights, of the length of δ against the layer, on a logarithmic axis: {finding}",
-            caption=f"Lengths of δ_l in networks of {deepest} layers, from the output (right) to the input (left): dots "
-            "are measured, lines predicted by √(d v E[σ'²]). leaky relu has the slope 0.1 on its negative side.",
+            alt=f"For each scale of the weights, the length of δ_l against the layer l, from 1 to {deepest}. {finding}",
+            caption=f"Lengths of δ_l in networks of {deepest} layers, output right, input left. Dots are "
+            "measured, lines predicted by √(d v E[σ'²]). The leaky relu has the slope 0.1.",
             wide=True,
         ),
     )
@@ -180,8 +178,6 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
     run.print(lengths)
     run.print(factors)
     run.console.print(finding)
-    sections = [
-        Section("The menu", figures=pictures[:1]),
-        Section("Down the layers", (), None, (lengths, factors), pictures[1:]),
-    ]
-    run.report("Activations, and how far an error reaches", finding, sections)
+    first = Section("The menu", figures=pictures[:1])
+    second = Section("Down the layers", tables=(lengths, factors), figures=pictures[1:])
+    run.report("Activations, and how far an error reaches", finding, [first, second])

@@ -106,8 +106,8 @@ def best_descents(net: Network, rows: Batch, test: Batch, m: int, options: Optio
     params, keys = starts(net, options)
     optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
     rates = np.geomspace(0.02, 5, options.starts)
-    same = jax.tree.map(lambda leaf: leaf[np.zeros(options.starts, int)], (params, keys))
-    tried = descend(net, rows, test, m, optimizer, rates, *same, options, any)
+    same, order = jax.tree.map(lambda leaf: leaf[np.zeros(options.starts, int)], (params, keys))
+    tried = descend(net, rows, test, m, optimizer, rates, same, order, options, any)
     rate = float(rates[np.nanargmin(tried.costs[-1])])
     return rate, descend(net, rows, test, m, optimizer, np.full_like(rates, rate), params, keys, options, all)
 
@@ -167,7 +167,7 @@ def seconds_per_pass(net: Network, rows: Batch, m: int, rate: float, options: Op
 
 
 def summary(descents: Descents, updates_per_pass: int, target: float) -> dict[str, Any]:
-    """Passes and updates of every start to the target, and its test accuracy there; a start that fails counts as inf."""
+    """Passes and updates of every start to the target (∞ if it fails), and its test accuracy there."""
     import numpy as np
 
     there = descents.costs <= target
@@ -184,7 +184,7 @@ def summary(descents: Descents, updates_per_pass: int, target: float) -> dict[st
 
 
 def noise(net: Network, params: Params, rows: Batch, sizes: Sequence[int], seed: int) -> dict[str, Any]:
-    """The error of the gradient of m rows, √(mean ‖g - G‖²) / ‖G‖, over the batches of some passes, and as predicted."""
+    """The error of the gradient of m rows, √(mean ‖g - G‖²) / ‖G‖, over batches of some passes, and as predicted."""
     import jax
     import numpy as np
 
@@ -194,12 +194,10 @@ def noise(net: Network, params: Params, rows: Batch, sizes: Sequence[int], seed:
     g = np.concatenate([np.asarray(leaf, float).reshape(len(rows.x), -1) for leaf in jax.tree.leaves(each)], axis=1)
     n, full, rng = len(g), g.mean(axis=0), np.random.default_rng(seed)
     length, trace = float(np.linalg.norm(full)), float(g.var(axis=0).sum())
-    orders = [rng.permutation(n) for _ in range(SHUFFLES)]
 
     def error(m: int) -> float:
-        batches = np.concatenate(
-            [order[: n // m * m].reshape(-1, m) for order in orders[: max(1, SHUFFLES * m // n + 1)]]
-        )
+        orders = [rng.permutation(n)[: n // m * m] for _ in range(1 + SHUFFLES * m // n)]
+        batches = np.concatenate(orders).reshape(-1, m)
         means = np.array([g[batch].mean(axis=0) for batch in batches])
         return float(np.sqrt(np.square(means - full).sum(axis=1).mean()) / length)
 
@@ -220,29 +218,32 @@ def tell(
     from experiments import network_figures
 
     names = {m: f"{m:,} rows" if m > 1 else "one row" for m in found} | {max(found): "all rows"}
-    seconds = {m: of["median_passes"] * of["seconds_per_pass"] for m, of in found.items()}
-    by_count = {
+    counts = {
         "updates": {m: of["median_updates"] for m, of in found.items()},
-        "passes over the data": {m: of["median_passes"] for m, of in found.items()},
-        "seconds": seconds,
+        "passes": {m: of["median_passes"] for m, of in found.items()},
+        "milliseconds": {m: 1e3 * of["median_passes"] * of["seconds_per_pass"] for m, of in found.items()},
+        "milliseconds a pass": {m: 1e3 * of["seconds_per_pass"] for m, of in found.items()},
     }
-    order = {count: sorted(values, key=values.__getitem__) for count, values in by_count.items()}
+    order = {count: sorted(values, key=values.__getitem__) for count, values in counts.items()}
+
+    def ends(count: str) -> str:
+        """Who needs least, and who most."""
+        least, most = order[count][0], order[count][-1]
+        return f"{names[least]} ({counts[count][least]:,.3g}; {counts[count][most]:,.3g} with {names[most]})"
+
     means = {m: float(np.mean(of["accuracy"])) for m, of in found.items()}
     errors = {m: float(np.std(of["accuracy"], ddof=1) / options.starts**0.5) for m, of in found.items()}
-    high, low = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    low, *_, high = sorted(means, key=means.__getitem__)
     apart = (means[high] - means[low]) / max(float(np.hypot(errors[high], errors[low])), 1e-9)
-    fast, slow = (pick(found, key=lambda m: found[m]["seconds_per_pass"]) for pick in (min, max))
+    one_winner = len({of[0] for of in order.values()}) == 1
+    verdict = "one batch size wins by every count" if one_winner else "which is faster depends on what is counted"
     finding = (
-        f"To a training cost of {options.target:g} the fewest updates are those of {names[order['updates'][0]]} "
-        f"({by_count['updates'][order['updates'][0]]:,.0f}; {by_count['updates'][order['updates'][-1]]:,.0f} by "
-        f"{names[order['updates'][-1]]}), and the fewest passes over the data those of "
-        f"{names[order['passes over the data'][0]]} ({found[order['passes over the data'][0]]['median_passes']:g}; "
-        f"{found[order['passes over the data'][-1]]['median_passes']:g} by {names[order['passes over the data'][-1]]}). "
-        f"A pass is shortest with {names[fast]} ({1e3 * found[fast]['seconds_per_pass']:.2g} ms; "
-        f"{1e3 * found[slow]['seconds_per_pass']:.2g} with {names[slow]}), but first to arrive by the clock is "
-        f"{names[order['seconds'][0]]}, and last {names[order['seconds'][-1]]}. "
-        f"Where they arrive the test accuracy is {means[high]:.1%} at best ({names[high]}) and {means[low]:.1%} at worst "
-        f"({names[low]}), {apart:.1f} standard errors apart over {options.starts} starts."
+        f"To a training cost of {options.target:g} it takes the fewest updates with {ends('updates')} and the fewest "
+        f"passes over the data with {ends('passes')}. "
+        f"The fewest milliseconds a pass are those of {ends('milliseconds a pass')}, and the fewest in all those of "
+        f"{ends('milliseconds')}: {verdict}. "
+        f"At that training cost the best test accuracy is {means[high]:.1%}, with {names[high]}, and the worst "
+        f"{means[low]:.1%}, with {names[low]}, {apart:.1f} standard errors apart over {options.starts} starts."
     )
     rows = [
         (
@@ -250,8 +251,8 @@ def tell(
             f"{of['rate']:.2g}",
             f"{of['median_updates']:,.0f}",
             f"{of['median_passes']:g}",
-            f"{1e3 * of['seconds_per_pass']:.2g}",
-            f"{1e3 * seconds[m]:.3g}",
+            f"{counts['milliseconds a pass'][m]:.2g}",
+            f"{counts['milliseconds'][m]:.3g}",
             f"{means[m]:.1%} ± {errors[m]:.1%}",
         )
         for m, of in found.items()
@@ -267,7 +268,7 @@ def tell(
             "counts",
             network_figures.counts({names[m]: of for m, of in found.items()}, options.target),
             alt="The same curves of the training cost three times: against updates, passes over the data and seconds. "
-            + ". ".join(f"By {count} the order is {', '.join(names[m] for m in of)}" for count, of in order.items()),
+            + " ".join(f"By {count} the order is {', '.join(names[m] for m in of)}." for count, of in order.items()),
             caption="The training cost after each pass, the median over the starts on a band from the least to the "
             "largest, by what is counted: updates, passes over the data, seconds on this machine.",
             wide=True,
@@ -286,4 +287,4 @@ def tell(
     run.record(kind="finding", text=finding)
     run.print(table)
     run.console.print(finding)
-    run.report("Batch sizes", finding, [Section("What is counted", (), None, (table,), pictures)])
+    run.report("Batch sizes", finding, [Section("What is counted", tables=(table,), figures=pictures)])

@@ -138,6 +138,8 @@ def tell(
     inside: str,
 ) -> None:
     """The finding, the table and the figure."""
+    import numpy as np
+
     from experiments import network_figures
 
     four, others = found[4], [f"{of.solved} with {width}" for width, of in found.items() if width != 4]
@@ -148,23 +150,21 @@ def tell(
         f"{one['best_line']:.1%}. "
         f"Four hidden sigmoids are right on {four.scores.max():.1%}: by their outputs the classes {told_apart}, and a "
         f"logistic regression on them ends as {inside}. "
-        f"That they can do it is not that descent finds it: of {options.starts} random starts {four.solved} led to "
-        f"{SOLVED:.0%} or more with 4 neurons, {', '.join(others)}."
+        f"Of {options.starts} random starts descent led {four.solved} to {SOLVED:.0%} or more with 4 neurons, "
+        f"{', '.join(others)}{'' if four.solved == options.starts else ': what a network can do is not always found'}."
     )
     rows = [("one neuron, at its optimum", "", f"{one['accuracy']:.1%}", "", "")]
     rows += [("one neuron, the best of all lines", "", f"{one['best_line']:.1%}", "", "")]
-    for width, of in found.items():
-        spread = (
-            f"{value:.1%}" for value in (of.scores.max(), sorted(of.scores)[len(of.scores) // 2], of.scores.min())
-        )
-        rows.append((f"{width} hidden", f"{of.solved} of {options.starts}", *spread))
+    for width in found:
+        best, median, worst = (f"{of(found[width].scores):.1%}" for of in (np.max, np.median, np.min))
+        rows.append((f"{width} hidden", f"{found[width].solved} of {options.starts}", best, median, worst))
     columns = ("", "starts that\nsolve it", "best\naccuracy", "median", "worst")
     table = Table("Accuracy on the points that were learnt", columns, rows, (f"solved: {SOLVED:.0%} or more",))
     picture = run.figure(
         "plane",
         network_figures.hidden_layer(data, neuron.coefficients[:, 0], four, found, one),
-        alt="Left, points of two classes in the plane, the line of one neuron, the lines of four hidden neurons, and the "
-        f"regions that those four enclose. Right, the accuracy of every start against the number of neurons. {finding}",
+        alt="Left, points of two classes in the plane, the line of one neuron, the lines of four hidden neurons, and "
+        f"the regions that those enclose. Right, the accuracy of every start against the number of neurons. {finding}",
         caption="Left, the four neurons of the lowest cost: each is a line, with an arrow to its active side, and the "
         "output neuron adds them up to the shaded regions. Right, a dot for each of "
         f"{options.starts} random starts; the lines are those of one neuron.",

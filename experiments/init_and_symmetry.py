@@ -142,20 +142,20 @@ def tell(
         f"images, and {spoken(random)} after as many from random weights, right on {random['accuracy']:.0%}. "
         f"From zeros the first layer's gradient is {zeros['first_gradients'][0][0]:g} and {awakes(zeros)}; "
         f"of tanh, whose outputs at zero are zero, the largest weight is {still['largest_weight']:g} even at the end. "
-        f"For one neuron zero is a fine start: its descent ends {gap['zeros']:.0e} from the certified optimum, and "
-        f"{gap['random weights']:.0e} from random weights."
+        f"For one neuron zero is {'as good a start as any' if gap['zeros'] < 1e-6 else 'a start'}: descent ends "
+        f"{gap['zeros']:.0e} from the certified optimum, and from random weights {gap['random weights']:.0e}."
     )
     rows = [(name, spoken(of), f"{of['costs'][-1]:.3f}", f"{of['accuracy']:.1%}") for name, of in found.items()]
     columns = ("start", "different neurons\na hidden layer", "last\ncost", "test\naccuracy")
     ends = Table(f"Networks 64-{options.width}-{options.width}-10 after {options.epochs} epochs", columns, rows)
-    rows = [
+    gradients = [
         (f"{name}, layer {layer + 1}", *("0" if g[layer] == 0 else f"{g[layer]:.0e}" for g in of["first_gradients"]))
         for name, of in found.items()
         for layer in range(3)
     ]
     columns = ("", *(f"step {step}" for step in range(FIRST_STEPS)))
     notes = ("0 is exactly zero; all rows at once",)
-    first = Table("Largest entry of the gradient of a layer's weights before each step", columns, rows, notes)
+    first = Table("Largest entry of the gradient of a layer's weights before each step", columns, gradients, notes)
     weights = {
         f"sigmoids from {name}": of["params"][0].w.T.reshape(-1, 8, 8) for name, of in zip(neurons, (zeros, random))
     }
@@ -164,7 +164,7 @@ def tell(
             "neurons",
             network_figures.neurons(weights),
             alt="Two rows of images, the weights of first-layer neurons. "
-            f"From zeros there are {zeros['different'][0]} different images, from random weights {random['different'][0]}.",
+            f"From zeros {zeros['different'][0]} of them differ, from random weights {random['different'][0]}.",
             caption="Weights of the first hidden neurons after training, as images: red for, blue against, each row on "
             "a scale of its own.",
             wide=True,
@@ -172,10 +172,10 @@ def tell(
         run.figure(
             "costs",
             network_figures.starts({name: of["costs"] for name, of in found.items()}, neurons),
-            alt="Left, the costs of the deep networks: from random weights they fall, from zeros they stay high or still. "
+            alt="Left, the costs of deep networks, that fall from random weights and stay high or still from zeros. "
             "Right, the cost above the optimum of one neuron, which falls from both starts.",
-            caption="Left, deep networks; right, one neuron (odd digits from even), down to the rounding of its cost in "
-            "float32. The starts have the same colours in both.",
+            caption="Left, deep networks; right, one neuron (odd digits from even), down to the rounding of its cost. "
+            "The starts have the same colours in both.",
             wide=True,
         ),
     )

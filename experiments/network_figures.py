@@ -83,7 +83,7 @@ def hidden_layer(
     says = np.asarray(lr_nn.predict(best.net, best.params, at)).reshape(shape)
     plane.contourf(grid, grid, says, (0, 0.5, 1), colors=(COLOURS[0], COLOURS[1]), alpha=0.14)
     for j, (colour, style) in enumerate(zip((COLOURS[2], COLOURS[3], INK, "#7a5c00"), STYLES)):
-        _half_plane(plane, np.asarray(w[:, j]), float(b[j]), limit, colour, style)
+        _half_plane(plane, np.asarray(w)[:, j], float(np.asarray(b)[j]), limit, colour, style)
     plane.plot([], [], color=INK, label="four hidden neurons")
     _line(plane, line[:2], line[2], limit, color=INK, linewidth=4, alpha=0.25, label="one neuron")
     for label, marker in enumerate("os"):
