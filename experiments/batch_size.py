@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lr_nn import Batch, Network
     from lr_nn.types import Params
 
-SHUFFLES = 20
+SHUFFLES, REPEATS = 20, 10
 
 
 class Descents(NamedTuple):
@@ -149,7 +149,7 @@ def descend(
 
 
 def seconds_per_pass(net: Network, rows: Batch, m: int, rate: float, options: Options) -> float:
-    """Of a single training, compiled before: the least of three."""
+    """Of a single training, compiled before: the least of some."""
     import jax
     import optax
 
@@ -159,7 +159,7 @@ def seconds_per_pass(net: Network, rows: Batch, m: int, rate: float, options: Op
     passes = 1 + 100 * m // len(rows.x)
     settings = {"optimizer": optax.sgd(rate), "epochs": passes, "batch_size": m, "key": keys}
     seconds = []
-    for _ in range(4):
+    for _ in range(REPEATS):
         began = time.perf_counter()
         lr_nn.train(net, params, rows, **settings)
         seconds.append((time.perf_counter() - began) / passes)
@@ -229,7 +229,8 @@ def tell(
     def ends(count: str) -> str:
         """Who needs least, and who most."""
         least, most = order[count][0], order[count][-1]
-        return f"{names[least]} ({counts[count][least]:,.3g}; {counts[count][most]:,.3g} with {names[most]})"
+        low, high = (f"{counts[count][m]:,.{0 if counts[count][m] >= 100 else 1}f}" for m in (least, most))
+        return f"{names[least]} ({low}; {high} with {names[most]})"
 
     means = {m: float(np.mean(of["accuracy"])) for m, of in found.items()}
     errors = {m: float(np.std(of["accuracy"], ddof=1) / options.starts**0.5) for m, of in found.items()}

@@ -140,7 +140,7 @@ def tell(
         f"Counted to the last bit, the two hidden layers of {options.width} sigmoids have {spoken(zeros)} different "
         f"neurons after {options.epochs} epochs from zeros, which are right on {zeros['accuracy']:.0%} of the test "
         f"images, and {spoken(random)} after as many from random weights, right on {random['accuracy']:.0%}. "
-        f"From zeros the first layer's gradient is {zeros['first_gradients'][0][0]:g} and {awakes(zeros)}; "
+        f"From zeros the first layer's gradient is {zeros['first_gradients'][0][0]:g} at first, and {awakes(zeros)}; "
         f"of tanh, whose outputs at zero are zero, the largest weight is {still['largest_weight']:g} even at the end. "
         f"For one neuron zero is {'as good a start as any' if gap['zeros'] < 1e-6 else 'a start'}: descent ends "
         f"{gap['zeros']:.0e} from the certified optimum, and from random weights {gap['random weights']:.0e}."
@@ -153,9 +153,9 @@ def tell(
         for name, of in found.items()
         for layer in range(3)
     ]
-    columns = ("", *(f"step {step}" for step in range(FIRST_STEPS)))
+    steps = ("", *(f"step {step}" for step in range(FIRST_STEPS)))
     notes = ("0 is exactly zero; all rows at once",)
-    first = Table("Largest entry of the gradient of a layer's weights before each step", columns, gradients, notes)
+    first = Table("Largest entry of the gradient of a layer's weights before each step", steps, gradients, notes)
     weights = {
         f"sigmoids from {name}": of["params"][0].w.T.reshape(-1, 8, 8) for name, of in zip(neurons, (zeros, random))
     }
@@ -183,7 +183,9 @@ def tell(
     run.print(ends)
     run.print(first)
     run.console.print(finding)
-    run.report("Zero, symmetry and random starts", finding, [Section("Two starts", (), None, (ends, first), pictures)])
+    run.report(
+        "Zero, symmetry and random starts", finding, [Section("Two starts", tables=(ends, first), figures=pictures)]
+    )
 
 
 def spoken(network: Mapping[str, Any]) -> str:
@@ -193,5 +195,6 @@ def spoken(network: Mapping[str, Any]) -> str:
 
 def awakes(network: Mapping[str, Any]) -> str:
     """When the first layer gets a gradient, in words."""
-    steps = [step for step, layers in enumerate(network["first_gradients"]) if layers[0] > 0]
-    return f"not zero after {steps[0]} steps" if steps else f"stays so for {FIRST_STEPS} steps"
+    gradients = network["first_gradients"]
+    steps = [step for step, layers in enumerate(gradients) if layers[0] > 0]
+    return f"{gradients[steps[0]][0]:.0e} after {steps[0]} steps" if steps else f"stays so for {FIRST_STEPS} steps"
