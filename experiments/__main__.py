@@ -16,21 +16,28 @@ from experiments import runner, site
 
 # Name on the command line -> module. What it asks is the first line of the module's docstring.
 EXPERIMENTS = {
+    "activations": "experiments.activations",
     "architecture_search": "experiments.architecture_search",
     "audit": "experiments.audit",
+    "batch_size": "experiments.batch_size",
     "census": "experiments.census",
     "coin_toss": "experiments.coin_toss",
     "entropy": "experiments.entropy",
     "hard_examples": "experiments.hard_examples",
+    "hidden_layer": "experiments.hidden_layer",
+    "init_and_symmetry": "experiments.init_and_symmetry",
     "ladder": "experiments.ladder",
+    "memory": "experiments.memory",
     "noise_scale": "experiments.noise_scale",
     "odds": "experiments.odds",
     "outliers": "experiments.outliers",
     "paths": "experiments.paths",
     "private_training": "experiments.private_training",
     "regularization": "experiments.regularization",
+    "reverse_vs_forward": "experiments.reverse_vs_forward",
     "saturation": "experiments.saturation",
     "solvers": "experiments.solvers",
+    "vectorization": "experiments.vectorization",
 }
 
 

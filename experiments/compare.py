@@ -82,6 +82,11 @@ def step_times(net: Network, params: Params, batch: Batch, repeats: int) -> Step
     return StepTimes(*(float(np.median(values)) for values in (hand, autodiff, hand / autodiff)))
 
 
+def finished(function: Callable[..., Any], *args: Any) -> Any:
+    """function(*args), once it is there: what to put a clock around."""
+    return jax.block_until_ready(function(*args))
+
+
 def _seconds(function: Callable[..., Any], calls: int, *args: Any) -> float:
     began = time.perf_counter()
     for _ in range(calls):

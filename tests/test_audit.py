@@ -31,6 +31,11 @@ def hidden(w):
 hidden.defvjp(lambda w: (hidden(w), w), lambda w, g: (3 * w * g,))
 
 
+def while_doubled(w):
+    """8 Σ w, by a loop that has no pullback."""
+    return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 2 * c[1]), (0, jnp.sum(w)))[1]
+
+
 def worst(*arguments, **options):
     report = audit(*arguments, **options)
     return report, report.worst.verdict, report.worst.worst.reason
@@ -379,10 +384,6 @@ def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
     assert max(map(len, lines)) <= 120
 
 
-def looped(w):
-    return jax.lax.while_loop(lambda total: total < 1, lambda total: total + jnp.sum(w**2), 0 * w[0])
-
-
 FACTORS = np.linspace(0.1, 1, 3)
 
 
@@ -402,9 +403,26 @@ def weighted(w):
         (ValueError, "NaN or infinity", (cube, cube_slope, np.array([1, np.inf]))),
         (ValueError, "no leaves", (cube, cube_slope, ())),
         (TypeError, "JAX can trace", (lambda w: np.sum(np.asarray(w)), jnp.ones_like, W)),
+        (TypeError, "masks by values", (lambda w: jnp.sum(w[w > 0]), jnp.ones_like, W)),
         (TypeError, "value_fn must be a function", (1.0, cube_slope, W)),
-        (TypeError, "must have a derivative by jax.grad", (looped, cube_slope, W)),
         (TypeError, r"holds the float64 array 'FACTORS' of NumPy.*params, FACTORS\)", (weighted, cube_slope, W)),
+        (ValueError, r"one number, of shape \(\); got None", (lambda w: None, cube_slope, W)),
+        (ValueError, r"one number, of shape \(\); got str", (lambda w: "text", cube_slope, W)),
+        (ValueError, "floating-point number; got bool", (lambda w: jnp.sum(w) > 0, cube_slope, W)),
+        (ValueError, "a real number; got complex128", (lambda w: jax.lax.complex(cube(w), cube(w)), cube_slope, W)),
+        (ValueError, "jax.grad, .* fails on value_fn: Reverse-mode", (while_doubled, jnp.ones_like, W)),
+        (
+            TypeError,
+            "real numbers at params; got complex128",
+            (cube, lambda w: np.asarray(w) + 0j, W),
+        ),
+        (TypeError, "real numbers at params; got <U1", (cube, lambda w: np.array(["a", "b", "c"]), W)),
+        (TypeError, "real numbers at params; got object", (cube, lambda w: np.array([1, 2, 3], object), W)),
+        (TypeError, r"got >f8: pass it .astype\(np.float64\)", (cube, cube_slope, W.astype(">f8"))),
+        (TypeError, "got object", (cube, cube_slope, W.astype(object))),
+        (TypeError, "masked array", (cube, cube_slope, np.ma.masked_array(W, [1, 0, 0]))),
+        (TypeError, "args hold an array of >f8", (lambda w, x: cube(w), lambda w, x: w, W, W.astype(">f8"))),
+        (ValueError, "params holds a number that float32 cannot hold", (cube, cube_slope, 1e300 * W)),
     ],
 )
 def test_bad_input_gets_a_clear_error(error, says, arguments):
@@ -417,10 +435,108 @@ def test_bad_options_get_a_clear_error():
         audit(cube, cube_slope, W, pushforward=lambda w, v: v)
     with pytest.raises(TypeError, match="floating-point types; got int"):
         audit(cube, cube_slope, W, dtypes=[int])
+    with pytest.raises(ValueError, match="is one of the audit's own"):
+        audit(cube, cube_slope, W, points={"parameters x 30": (W,)})
     with pytest.raises(ValueError, match="point 'a' must be"):
         audit(cube, cube_slope, W, points={"a": ((W, W),)})
     with pytest.raises(TypeError, match="outside jit"):
         jax.jit(lambda w: audit(cube, cube_slope, w).ok)(W)
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "options"),
+    [
+        (TypeError, "dtypes must be a list of types", {"dtypes": np.float32}),
+        (TypeError, "dtypes must be a list of types", {"dtypes": ["none such"]}),
+        (TypeError, "floating-point types; got float128", {"dtypes": [np.longdouble]}),
+        (ValueError, "dtypes is empty", {"dtypes": []}),
+        (TypeError, "seed must be a whole number", {"seed": 1.5}),
+        (TypeError, "seed must be a whole number", {"seed": -1}),
+        (TypeError, "points must be a dict", {"points": [W]}),
+        (ValueError, r"point 'a' must be a tuple \(params, \*args\); got float64", {"points": {"a": W}}),
+        (ValueError, r"point 'a' must have shape \(3,\) at params; got \(4,\)", {"points": {"a": (np.ones(4), 3)}}),
+        (ValueError, "point 'a': params holds NaN", {"points": {"a": (W * np.nan, 3)}}),
+        (ValueError, "point 'a' must keep the settings .*, 3; got 2", {"points": {"a": (W, 2)}}),
+        (TypeError, "hessian must be a function", {"hessian": 3}),
+        (ValueError, "hessian must return the structure", {"hessian": lambda w, v, power: None}),
+        (TypeError, "ggn must return real numbers", {"ggn": lambda w, v, power: np.asarray(v) + 0j}),
+        (
+            ValueError,
+            "pushforward must return the tangent",
+            {"pushforward": lambda w, v, power: None, "pullback": lambda w, c, power: w},
+        ),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_is_expected(error, says, options):
+    with pytest.raises(error, match=says):
+        audit(lambda w, power: jnp.sum(w**power), lambda w, power: power * w ** (power - 1), W, 3, **options)
+
+
+def test_an_array_of_a_trace_around_the_audit_is_refused():
+    for value, gradient in ((lambda w, y: cube(w) * y, cube_slope), (lambda w, y: cube(w), lambda w, y: y * w**2)):
+        with pytest.raises(ValueError, match="outside jit, grad and vmap"):
+            jax.jit(lambda y: audit(lambda w: value(w, y), lambda w: gradient(w, y), W).ok)(3.0)  # noqa: B023
+
+
+@pytest.mark.parametrize("name", ["hessian", "ggn"])
+def test_a_product_that_is_not_a_number_obeys_no_law(name):
+    report = audit(cube, cube_slope, W, **{name: lambda w, v: v * np.nan})
+    assert not report.ok and not any(check.ok for check in report.second_order)
+    assert f"{name}: symmetric: not finite" in str(report)
+
+
+def test_an_adjoint_that_is_not_a_number_is_none():
+    report = audit(cube, cube_slope, W, pushforward=lambda w, v: v * np.nan, pullback=lambda w, c: c)
+    assert not report.ok
+
+
+def test_a_gradient_of_numpy_may_write_on_its_arguments_and_use_one_array_for_every_result():
+    x, result = np.array([3, 1, 2]), np.zeros(3)
+
+    def gradient(w, x, factor=2):
+        w, x = np.asarray(w), np.asarray(x)
+        result[...] = factor * w * x
+        w *= 0
+        x *= 0
+        return result
+
+    def product(w, v, x):
+        v = np.asarray(v)
+        v *= 2 * np.asarray(x)
+        return v
+
+    def value(w, x):
+        return jnp.sum(w**2 * x.astype(w.dtype))
+
+    assert audit(value, gradient, W, x, hessian=product).ok
+    assert not audit(value, lambda w, x: gradient(w, x, factor=2.01), W, x).ok
+    np.testing.assert_array_equal(x, [3, 1, 2])
+
+
+def test_a_point_where_the_type_overflows_is_undefined_without_a_warning():
+    report = audit(jnp.sum, jnp.ones_like, np.array([10.0, 20.0], np.float16))
+    assert report.ok and report.leaves[0].findings[3].verdict == Verdict.undefined
+
+
+def test_a_gradient_without_numbers_obeys_every_law():
+    laws = {"hessian": lambda w, v: 2 * v, "ggn": lambda w, v: 2 * v}
+    report = audit(
+        lambda w: jnp.sum(w**2),
+        lambda w: 2 * w,
+        np.zeros(0),
+        pushforward=lambda w, v: v,
+        pullback=lambda w, c: c,
+        **laws,
+    )
+    assert report.ok and len(report.second_order) == 5
+
+
+def test_reports_are_compared_by_identity_and_a_name_is_no_formula_in_the_figure():
+    report, again = (
+        audit(lambda p: p["$x_$"] ** 2, lambda p: {"$x_$": 2 * p["$x_$"]}, {"$x_$": 2.0}) for _ in range(2)
+    )
+    assert report != again and len({report, again}) == 2
+    report.figure().draw_without_rendering()
 
 
 def test_an_error_of_the_users_gradient_comes_through():

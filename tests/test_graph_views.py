@@ -1,5 +1,7 @@
 """What lr_nn.graph refuses, and what it shows: tables, DOT, counts, the first number that is not finite."""
 
+import copy
+import pickle
 import re
 
 import jax
@@ -75,6 +77,9 @@ J = (lambda a, b, c: 3 * (a + b * c)), 5.0, 3.0, 2.0
             "rule = graph.rule('qr', lambda x: ..., lambda adjoint, value, x: ...)",
         ),
         ("f", (1.0,), TypeError, "fn must be a function; got 'f'"),
+        (lambda x: x, (np.ones(2, ">f8"),), TypeError, "has dtype >f8, which JAX has not: pass it .astype"),
+        (lambda x: x, (np.ones(2, np.longdouble),), TypeError, "has dtype float128, which JAX has not"),
+        (lambda x: x, (np.ma.masked_array([1.0, 2.0], [1, 0]),), TypeError, "is a masked array"),
     ],
 )
 def test_what_is_refused_is_named_with_what_to_do(function, args, error, says):
@@ -90,7 +95,63 @@ def test_refusals_of_tracing_are_chained_from_those_of_jax():
         jax.grad(lambda x: graph.trace(jnp.sin, x).nodes[1].value)(1.0)
 
 
+def test_an_array_of_another_trace_is_refused_wherever_the_function_uses_it():
+    uses = (lambda x, y: x * y, jax.jit(lambda x, y: jnp.sin(x * y)), lambda x, y: y)
+    for use in uses:
+        for around in (jax.jit, jax.grad):
+            with pytest.raises(TypeError, match="trace outside jit, grad and vmap"):
+                around(lambda y: graph.trace(lambda x: use(x, y), 2.0).nodes[-1].value.sum())(3.0)  # noqa: B023
+
+
+def test_an_effect_and_a_complex_number_within_a_jit_are_named_themselves():
+    @jax.jit
+    def printed(x):
+        jax.debug.print("{x}", x=x)
+        return x * x
+
+    with pytest.raises(NotImplementedError, match=r"'debug_print' \(test_graph_views.py:\d+ in printed\)"):
+        graph.trace(printed, 1.0)
+    with pytest.raises(NotImplementedError, match=r"'(fft|convert_element_type)'"):
+        graph.trace(lambda x: jnp.abs(jnp.fft.fft(x)).sum(), np.ones(3))
+
+
+def test_a_graph_is_neither_copied_nor_pickled_and_its_adjoints_are_not_written_on():
+    traced = graph.trace(lambda a, b: a + b, np.ones(2), np.ones(2))
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be copied or pickled: trace again"):
+            attempt(traced)
+    traced.backward(np.ones(2))
+    with pytest.raises(ValueError, match="read-only"):
+        traced.nodes[0].adjoint[0] = 7
+
+
+def test_no_node_has_the_name_of_an_argument():
+    traced = graph.trace(lambda v2, c4: (jnp.sin(v2) * np.float32([2, 3])).sum() * c4, np.float32(3), np.float32(2))
+    names = [node.name for node in traced.nodes]
+    assert len(set(names)) == len(names) and traced.nodes[2].name == "vv2"
+
+
+@pytest.mark.parametrize("title", [3, b"x", ["a"]])
+def test_a_title_is_a_text(title):
+    with pytest.raises(TypeError, match="title must be a text"):
+        graph.trace(*J).html(title)
+
+
+def test_a_function_without_a_signature_serves_in_a_rule():
+    largest = graph.rule("max", max, lambda g, value, x, y: (g if x >= y else 0, g if y > x else 0))
+    assert graph.trace(jnp.maximum, 2.0, 1.0, rules=[largest]).backward() == (1, 0)
+
+
 def test_choices_that_do_not_exist_are_refused():
+    with pytest.raises(TypeError, match=r"opened must hold kinds of calls.*got None"):
+        graph.trace(jnp.sin, 1.0, opened=None)
+    with pytest.raises(TypeError, match=r"rules must be made by graph\.rule.*got None"):
+        graph.trace(jnp.sin, 1.0, rules=None)
+    with pytest.raises(TypeError, match="equation of the rule for 'sin' must be a text"):
+        graph.rule("sin", np.sin, None, equation=3)
+    for adjoints in (3, [1]):
+        with pytest.raises(TypeError, match="adjoints of the rule for 'sin' must be a text"):
+            graph.rule("sin", np.sin, None, adjoints=adjoints)
     with pytest.raises(ValueError, match=r"opened must hold kinds of calls.*got 'scan'"):
         graph.trace(jnp.sin, 1.0, opened=("jit", "scan"))
     with pytest.raises(TypeError, match=r"rules must be made by graph\.rule"):
@@ -111,6 +172,12 @@ def test_choices_that_do_not_exist_are_refused():
         (graph.rule("sin", lambda x: (x, x), None), "gave 2 values; 1 due"),
         (graph.rule("sin", np.sin, lambda g, v, x: (g, g)), "gave 2 adjoints for 1 operands"),
         (graph.rule("sin", np.sin, lambda g, v, x: g[:1]), r"derivative of the rule for 'sin' must give shape \(2,\)"),
+        (
+            graph.rule("sin", lambda x: 1j * x, None),
+            "'sin' must give real numbers; got complex",
+        ),
+        (graph.rule("sin", lambda x: np.array([None, None]), None), "must give real numbers; got object"),
+        (graph.rule("sin", np.sin, np.cos, adjoints=["a", "b"]), "has 2 texts for 1 operands"),
         (graph.rule("sin", np.sin, np.cos, equation="sin {1}"), "an equation of the rule for 'sin'.*1 operands"),
     ],
 )
@@ -133,6 +200,17 @@ def test_a_rule_that_does_not_fit_says_so(rule, says):
 def test_a_sweep_without_a_fitting_seed_is_refused(function, seed, says):
     with pytest.raises(ValueError, match=says):
         graph.trace(function, np.ones(2)).backward(seed)
+
+
+@pytest.mark.parametrize("seed", [np.array(["a", "b"]), np.ones(2) * 1j, np.ones(2, object), np.ones(2, "M8[Y]")])
+def test_a_seed_that_is_no_real_number_is_refused(seed):
+    with pytest.raises(TypeError, match="a seed must be a concrete array of real numbers"):
+        graph.trace(lambda x: x, np.ones(2)).backward(seed)
+
+
+def test_a_seed_may_overflow_and_has_none_where_the_result_has():
+    assert graph.trace(lambda x: (x, None, 2 * x), 1.0).backward((1.0, None, None)) == (1,)
+    assert graph.trace(lambda x: 2 * x, 1.0).backward(1e300) == (np.inf,)
 
 
 def test_the_first_node_that_is_not_finite_is_named():
@@ -233,7 +311,7 @@ def test_savings_of_the_textbook_graph():
     assert (saved.inputs, saved.outputs, saved.edges, saved.value, saved.sweep) == (3, 1, 5, 3, 5)
     assert (saved.forward_mode, saved.reverse_mode, saved.paths) == (15, 5, 3)
     assert saved.reused == (("v3", 2), ("v4", 2))
-    assert "15 operations, 3 sweeps" in str(saved) and "v3 2x, v4 2x" in str(saved)
+    assert "15 operations, sweeps: 3" in str(saved) and "v3 2x, v4 2x" in str(saved)
 
 
 def test_savings_of_a_chain_and_of_a_ladder_of_diamonds():

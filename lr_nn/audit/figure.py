@@ -33,7 +33,7 @@ def slopes(report: Report) -> Figure:
                 axis.axvspan(*window, ymin=0.02 * order, ymax=0.02 * (order + 1), color=colour)
         if found.floor > 0:
             axis.axhline(found.floor, color="0.4", ls="--", lw=1, label="noise floor")
-        axis.set(title=f"{leaf.name}: {leaf.verdict}", xlabel="step h", ylabel="Taylor remainder")
+        axis.set(title=f"{leaf.name}: {leaf.verdict}".replace("$", r"\$"), xlabel="step h", ylabel="Taylor remainder")
         axis.legend(fontsize=7)
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()

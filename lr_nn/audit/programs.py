@@ -50,8 +50,17 @@ def eps(dtype: Any) -> float:
 
 
 def is_float(value: Any) -> bool:
-    """Whether an array, a scalar or an abstract value holds real floating-point numbers."""
-    return jnp.issubdtype(jnp.result_type(value), jnp.floating)
+    """Whether an array, a scalar or an abstract value holds real floating-point numbers of a type that JAX knows."""
+    return is_known(value) and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+
+
+def is_known(value: Any) -> bool:
+    """Whether JAX has the type of an array; it has no strings, no objects and no foreign byte order."""
+    try:
+        jnp.result_type(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _terms(equation: Any) -> int:
@@ -102,13 +111,37 @@ def not_holomorphic(program: Jaxpr) -> str | None:
 
 
 def compiled(function: Callable, *examples: Any) -> Callable:
-    """`function` compiled, or as it is where JAX cannot trace it."""
-    return function if program_of(function, *examples) is None else jax.jit(function)
+    """`function` compiled, or on copies where JAX cannot trace it."""
+    return on_copies(function) if program_of(function, *examples) is None else jax.jit(function)
+
+
+def on_copies(function: Callable) -> Callable:
+    """A function of NumPy that may write on what it is given, and hand back the same array again and again."""
+
+    def called(*arguments: Any) -> Any:
+        own = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, arguments)
+        return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf), function(*own))
+
+    return called
 
 
 def program_of(function: Any, *arguments: Any) -> Jaxpr | None:
     """The program that JAX traces from a function, or None if it cannot be traced (one of NumPy, say)."""
     try:
-        return jax.make_jaxpr(function)(*arguments).jaxpr
-    except (jax.errors.JAXTypeError, TypeError):
+        return on_its_own(jax.make_jaxpr(function)(*arguments))
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError):
         return None
+
+
+def on_its_own(program: ClosedJaxpr) -> Jaxpr:
+    """A program that uses no value of a trace around it.
+
+    Raises:
+        ValueError: it uses one.
+    """
+    if any(isinstance(constant, jax.core.Tracer) for constant in program.consts):
+        raise ValueError(
+            "value_fn or gradient_fn uses an array of a trace around the audit, or one left behind; audit runs on the "
+            "host: call it outside jit, grad and vmap"
+        )
+    return program.jaxpr

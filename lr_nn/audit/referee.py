@@ -9,14 +9,15 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.audit import evidence
 from lr_nn.audit.judge import errors, judge, ratio
 from lr_nn.audit.noise import expected_error
-from lr_nn.audit.programs import compiled, eps, longest_sum, narrowest, program_of
+from lr_nn.audit.programs import compiled, eps, longest_sum, narrowest, on_copies, on_its_own, program_of
 from lr_nn.audit.report import Finding, Testimony, Verdict
-from lr_nn.audit.subject import EXTREMES, FAR_INPUTS, Point, Subject
+from lr_nn.audit.subject import FAR_OUT, Point, Subject
 from lr_nn.audit.taylor import taylor
 
 RAYS = 8
@@ -32,29 +33,32 @@ def traced_value(subject: Subject, place: Point) -> Any:
 
     Raises:
         TypeError: JAX cannot trace it.
+        ValueError: its result is complex.
     """
     try:
-        return jax.make_jaxpr(subject.value)(place.params, place.arrays).jaxpr
-    except jax.errors.JAXTypeError as error:
+        program = on_its_own(jax.make_jaxpr(subject.value)(place.params, place.arrays))
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         raise TypeError(
-            "value_fn must be a function that JAX can trace: written with jax.numpy, without `if` on values or "
-            "NumPy's functions on its arguments (gradient_fn may be of NumPy)"
+            "value_fn must be a function that JAX can trace: written with jax.numpy, without `if` on values, masks by "
+            "values or NumPy's functions on its arguments (gradient_fn may be of NumPy)"
         ) from error
+    result: Any = program.outvars[0].aval
+    if jnp.issubdtype(result.dtype, jnp.complexfloating):
+        raise ValueError(f"value_fn must return a real number; got {result.dtype}: take its real part, say")
+    return program
 
 
-def traced_autodiff(autodiff: Callable, place: Point) -> Any:
+def traced_reference(gradient: Callable, place: Point) -> Any:
     """The program of `jax.grad` of the value.
 
     Raises:
-        TypeError: it has none, as that of a `while_loop`.
+        ValueError: JAX cannot differentiate the value.
     """
     try:
-        return jax.make_jaxpr(autodiff)(place.params, place.arrays).jaxpr
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise TypeError(
-            "value_fn must have a derivative by jax.grad, the float64 reference; "
-            f"JAX says: {str(error).splitlines()[0][:200]}"
-        ) from error
+        return jax.make_jaxpr(gradient)(place.params, place.arrays).jaxpr
+    except Exception as error:  # whatever the derivative of an operation says
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"jax.grad, beside which a gradient is audited, fails on value_fn: {reason}") from error
 
 
 class Referee:
@@ -63,18 +67,17 @@ class Referee:
     def __init__(self, subject: Subject, points: Sequence[Point], hessian: Callable | None, seed: int):
         """Trace value and gradients at the first of `points`, and compile what runs more than once."""
         self.subject, self.points, self.seed = subject, points, seed
-        self.asked = {point.name for point in points} - {*EXTREMES, FAR_INPUTS}
         place, autodiff = points[0].cast(np.float64), jax.grad(subject.value)
         with jax.enable_x64(True):
             value = traced_value(subject, place)
-            twin = traced_autodiff(autodiff, place)
+            twin = traced_reference(autodiff, place)
             hand = program_of(subject.gradient, place.params, place.arrays)
             if hessian is not None:
                 hessian = compiled(subject.product(hessian), place.params, place.arrays, place.params)
             self.complex_slope = evidence.complex_steps(subject, place)
         self.hessian = hessian
         self.autodiff, self.line = jax.jit(autodiff), evidence.lines(subject)
-        self.hand = subject.gradient if hand is None else jax.jit(subject.gradient)
+        self.hand = on_copies(subject.gradient) if hand is None else jax.jit(subject.gradient)
         self.length = max(longest_sum(program) for program in (twin, hand) if program is not None)
         self.coarsest = narrowest(value)
         self.coarsest_by_hand = self.coarsest if hand is None else narrowest(hand)
@@ -143,7 +146,8 @@ class Referee:
             return evidence.curvature(self.hand, place, index, ray)
         still = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), place.params)
         product = self.hessian(place.params, place.arrays, evidence.moved(still, index, ray, 1.0))
-        return float(np.sum(np.asarray(jax.tree.leaves(product)[index], np.float64) * ray))
+        leaves = jax.tree.leaves(self.subject.like_params(product, "hessian"))
+        return float(np.sum(np.asarray(leaves[index], np.float64) * ray))
 
     def examine(
         self, point: Point, dtype: Any, testimonies: Sequence[Testimony], suspects: Sequence[bool]
@@ -164,7 +168,7 @@ class Referee:
                 return self.roundings[whose](unit, wide.params, wide.arrays)
 
         # At the user's points half of the digits must stay; far out, where nobody has asked, fewer.
-        bearable = unit**0.5 if point.name in self.asked else math.inf
+        bearable = math.inf if point.name in FAR_OUT else unit**0.5
 
         def finding(index: int) -> Finding:
             leaf, testimony = hand[index], testimonies[index]
@@ -175,7 +179,7 @@ class Referee:
 
             verdict, reason, here = judge(leaf, twin[index], truth, over, testimony, suspects[index], bearable)
             if verdict == Verdict.wrong and eps(self.coarsest_by_hand) > unit:
-                reason = f"computed in {self.coarsest_by_hand}; {reason}"
+                reason = "; ".join(filter(None, [f"computed in {self.coarsest_by_hand}", reason]))
             return Finding(
                 point.name,
                 verdict,

@@ -66,7 +66,7 @@ class Testimony(NamedTuple):
         return self.by_autodiff.refuted and not self.by_autodiff.kink and not self.by_hand.refuted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Finding:
     """One leaf at one point in one type.
 
@@ -85,7 +85,7 @@ class Finding:
     testimony: Testimony | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Leaf:
     """One leaf of the parameters in one type, at every point."""
 
@@ -132,7 +132,7 @@ def severity(finding: Finding) -> tuple[int, float]:
     return int(finding.verdict), finding.bound_ratio if finding.verdict == Verdict.right else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """The audit of a gradient; `print` shows it as a table."""
 

@@ -13,7 +13,7 @@ from lr_nn.audit.programs import eps
 from lr_nn.audit.referee import Referee
 from lr_nn.audit.report import Leaf, Report
 from lr_nn.audit.second_order import laws
-from lr_nn.audit.subject import Subject, held
+from lr_nn.audit.subject import FAR_OUT, Point, Subject, held
 
 
 def audit(
@@ -72,16 +72,19 @@ def audit(
     """
     if (pushforward is None) != (pullback is None):
         raise ValueError("pushforward and pullback are audited together, one against the other: pass both or neither")
+    products = {"hessian": hessian, "ggn": ggn, "pushforward": pushforward, "pullback": pullback}
+    for name, product in products.items():
+        if product is not None and not callable(product):
+            raise TypeError(f"{name} must be a function of (params, v, *args); got {type(product).__name__}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise TypeError(f"seed must be a whole number of at least 0; got {seed!r}")
     subject = Subject.of(value_fn, gradient_fn, params, args)
     given = narrowest_of(params)
-    types = [jnp.dtype(dtype) for dtype in dtypes] if dtypes is not None else [given, jnp.dtype(np.float64)]
-    for dtype in types:
-        if not jnp.issubdtype(dtype, np.floating):
-            raise TypeError(f"dtypes must be floating-point types; got {dtype}")
-    places = [point.cast(given) for point in subject.points(params, points or {}, seed)]
+    types = types_of([given, np.float64] if dtypes is None else dtypes)
+    places = [within(subject, point, given) for point in subject.points(params, points or {}, seed)]
     try:
         referee = Referee(subject, places, hessian, seed)
-        table = referee.findings(list(dict.fromkeys(types)))
+        table = referee.findings(types)
     except (TypeError, ValueError) as error:
         # JAX keeps an array that a program holds in the type in which it was first traced, float64 on or off.
         names = [] if jnp.result_type(float) == np.float64 else [*held(value_fn), *held(gradient_fn)]
@@ -97,6 +100,29 @@ def audit(
         for index, (name, shape) in enumerate(zip(subject.names, subject.shapes))
     )
     return Report(leaves, laws(subject, referee.hand, places[0], hessian, ggn, pushforward, pullback, seed))
+
+
+def types_of(dtypes: Any) -> list[Any]:
+    """The types to audit in, each once."""
+    try:
+        types = list(dict.fromkeys(jnp.dtype(dtype) for dtype in dtypes))
+    except TypeError as error:
+        raise TypeError(f"dtypes must be a list of types, such as [np.float32]; got {dtypes!r}") from error
+    if not types:
+        raise ValueError("dtypes is empty: name one type at least, such as [np.float64]")
+    for dtype in types:
+        if not jnp.issubdtype(dtype, np.floating) or dtype.itemsize > 8 or not dtype.isnative:
+            raise TypeError(f"dtypes must be floating-point types; got {dtype}")
+    return types
+
+
+def within(subject: Subject, point: Point, dtype: Any) -> Point:
+    """A point in the type of the audit, which must be able to hold it unless the audit has multiplied it itself."""
+    place = point.cast(dtype)
+    for name, leaf in zip(subject.names, jax.tree.leaves(place.params)):
+        if point.name not in FAR_OUT and not np.isfinite(leaf.astype(np.float64)).all():
+            raise ValueError(f"{name} holds a number that {dtype} cannot hold: audit under jax.enable_x64(True)")
+    return place
 
 
 def narrowest_of(params: Any) -> Any:

@@ -80,6 +80,9 @@ def table(report: Report) -> str:
             if str(finding.verdict) == "undefined":
                 notes[f"{finding.point}, {leaf.dtype}: {finding.reason}"] = None
     checks = [
-        f"{check.name}: {number(check.error)} of {number(check.allowed)} allowed" for check in report.second_order
+        f"{check.name}: {number(check.error)} of {number(check.allowed)} allowed"
+        if math.isfinite(check.error)
+        else f"{check.name}: not finite"
+        for check in report.second_order
     ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes, *checks, verdict(report)])

@@ -11,7 +11,7 @@ import numpy as np
 from lr_nn.graph import costs, dot, text
 from lr_nn.graph.costs import Savings
 from lr_nn.graph.node import Node, Tape
-from lr_nn.graph.rules.base import is_float
+from lr_nn.graph.rules.base import is_float, is_real
 from lr_nn.graph.summary import finite
 from lr_nn.graph.sweep import sweep
 
@@ -50,12 +50,12 @@ class Graph:
         """
         adjoints = sweep(self.tape, self._single() if seed is None else self._seeds(seed))
         for node in self.nodes:
-            node.adjoint = adjoints.get(node.index)
+            node.adjoint = _kept(adjoints.get(node.index))
         leaves = []
         for index in self.tape.inputs:
             node = self.nodes[index]
             if is_float(node.dtype):
-                node.adjoint = np.zeros_like(node.value) if node.adjoint is None else node.adjoint
+                node.adjoint = _kept(np.zeros_like(node.value)) if node.adjoint is None else node.adjoint
             leaves.append(None if node.adjoint is None else np.array(node.adjoint))
         rest = iter(leaves)
         return tuple(tree.unflatten([next(rest) for _ in range(tree.num_leaves)]) for tree in self.arguments)
@@ -100,6 +100,13 @@ class Graph:
         """Its size."""
         return f"Graph({len(self.nodes)} nodes)"
 
+    def __reduce__(self) -> Any:
+        """A graph holds functions, which cannot be written down or doubled."""
+        raise TypeError(
+            "a graph holds the functions of its rules and cannot be copied or pickled: trace again, or keep "
+            "str(graph), graph.dot(), graph.html() or the values of its nodes"
+        )
+
     def _single(self) -> list[np.ndarray]:
         values = [self.nodes[i].value for i in self.outputs]
         if len(values) != 1 or values[0].shape:
@@ -113,8 +120,12 @@ class Graph:
         return [np.ones_like(values[0])]
 
     def _seeds(self, seed: Any) -> list[np.ndarray | None]:
-        leaves, structure = jax.tree.flatten(seed, is_leaf=lambda leaf: leaf is None)
-        if structure != self.results:
+        try:
+            leaves = self.results.flatten_up_to(seed)
+        except (TypeError, ValueError):
+            leaves = None
+        if leaves is None or any(isinstance(leaf, (tuple, list, dict)) for leaf in leaves):
+            structure = jax.tree.structure(seed, is_leaf=lambda leaf: leaf is None)
             raise ValueError(
                 f"seed must have the structure of what the function returned, {self.results}; got {structure}"
             )
@@ -124,7 +135,20 @@ class Graph:
             if leaf is None:
                 seeds.append(None)
                 continue
+            dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+            if isinstance(leaf, jax.core.Tracer) or not is_real(dtype):
+                raise TypeError(f"a seed must be a concrete array of real numbers; got {leaf!r:.60}")
             if np.shape(leaf) != node.shape:
                 raise ValueError(f"a seed must have the shape of its result, {node.shape}; got {np.shape(leaf)}")
-            seeds.append(np.asarray(leaf).astype(node.dtype))
+            with np.errstate(over="ignore"):
+                seeds.append(np.asarray(leaf).astype(node.dtype))
         return seeds
+
+
+def _kept(adjoint: np.ndarray | None) -> np.ndarray | None:
+    """An adjoint that cannot be written on: nodes share theirs."""
+    if adjoint is None:
+        return None
+    adjoint = adjoint.view()
+    adjoint.setflags(write=False)
+    return adjoint

@@ -27,6 +27,8 @@ def html(graph: Graph, title: str | None = None) -> str:
 
     Raises ValueError above 1,000 nodes, ImportError where igraph or Jinja2 is missing.
     """
+    if not isinstance(title, (str, type(None))):
+        raise TypeError(f"title must be a text; got {title!r:.60}")
     if len(graph.nodes) > LIMIT:
         raise ValueError(
             f"a page shows at most {LIMIT:,} nodes; this graph has {len(graph.nodes):,}: use print(graph), or trace "

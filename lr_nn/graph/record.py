@@ -27,7 +27,12 @@ class Constant:
     """A constant that becomes a node when it is first used."""
 
     def __init__(self, value: Any) -> None:
-        """Keep the value."""
+        """Keep the value, which must be there: no array of another trace."""
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(
+                "the function uses an array of a trace around graph.trace, or one left behind: trace outside jit, grad "
+                "and vmap, and pass the array as an argument"
+            )
         self.value = np.array(value)
         self.index: int | None = None
 
@@ -41,6 +46,7 @@ class Recorder:
         self.nodes: list[Node] = []
         self.operations: list[Operation] = []
         self.inputs: list[int] = []
+        self.given: set[str] = set()
         self.active: set[int] = set()
 
     def input(self, name: str, value: Any, dtype: Any, active: bool) -> int:
@@ -48,6 +54,7 @@ class Recorder:
         with np.errstate(over="ignore"):
             index = self._node("input", name, (), np.array(value, dtype=dtype))
         self.inputs.append(index)
+        self.given.add(name)
         if active and is_float(dtype):
             self.active.add(index)
         return index
@@ -73,7 +80,7 @@ class Recorder:
         if not isinstance(value, Constant):
             return value
         if value.index is None:
-            name = str(value.value[()]) if value.value.ndim == 0 else f"c{len(self.nodes)}"
+            name = str(value.value[()]) if value.value.ndim == 0 else self._fresh("c")
             value.index = self._node("constant", name, (), value.value)
         return value.index
 
@@ -109,7 +116,6 @@ class Recorder:
         return inner.finish(inner.run(program, arguments, source))
 
     def _equation(self, eqn: JaxprEqn, operands: list[int | Constant], source: str) -> list[int | Constant]:
-        refusals.check(eqn, source)
         branch = calls.of_this_platform(eqn)
         if branch is not None:
             return self.run(branch, operands[1:], source)
@@ -119,7 +125,9 @@ class Recorder:
         if call and rule is None:
             if call.kind in self.opened:
                 return self.run(call.program, operands, source if call.is_internal(JAX) else None)
+            refusals.check(eqn, source)
             rule = calls.kept(call, eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
+        refusals.check(eqn, source)
         if rule is None:
             rule = TABLE.get(name)
         if rule is None:
@@ -138,7 +146,7 @@ class Recorder:
             if isinstance(variable, DropVar):
                 results.append(None)
                 continue
-            index = self._node(rule.operation, f"v{len(self.nodes)}", tuple(operands), value, source)
+            index = self._node(rule.operation, self._fresh("v"), tuple(operands), value, source)
             part = f"[{k}]" if len(values) > 1 else ""
             self.nodes[index].equation = equation(rule, self.nodes[index].name, nodes, eqn.params, part)
             if any(carries) and is_float(value.dtype):
@@ -153,6 +161,11 @@ class Recorder:
         value.setflags(write=False)
         self.nodes.append(Node(len(self.nodes), op, name, operands, value, source=source))
         return len(self.nodes) - 1
+
+    def _fresh(self, letter: str) -> str:
+        """A name for the next node that no argument has."""
+        name = f"{letter}{len(self.nodes)}"
+        return letter + name if name in self.given else name
 
     def _is_active(self, value: int | Constant) -> bool:
         return value in self.active

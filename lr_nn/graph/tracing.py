@@ -101,6 +101,8 @@ def _admit_leaf(name: str, leaf: Any) -> None:
         raise TypeError(f"argument {name!r} is the integer {leaf}, which has no derivative: pass {leaf}.0")
     if not isinstance(leaf, (float, complex, np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"argument {name!r} must be an array of real numbers; got {leaf!r:.60}: fix it by a lambda")
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(f"argument {name!r} is a masked array, and would lose its mask: pass its .filled(0.0), say")
     dtype = jnp.result_type(leaf) if isinstance(leaf, (float, complex)) else leaf.dtype
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise TypeError(f"argument {name!r} is a random key: draw the numbers outside, and pass them")
@@ -108,6 +110,8 @@ def _admit_leaf(name: str, leaf: Any) -> None:
         raise TypeError(f"argument {name!r} is complex, and a graph is of real numbers: pass its parts as two arrays")
     if dtype.kind not in "biuf" and not is_float(dtype):
         raise TypeError(f"argument {name!r} must be an array of real numbers; got dtype {dtype}")
+    if dtype.itemsize > 8 or not dtype.isnative:
+        raise TypeError(f"argument {name!r} has dtype {dtype}, which JAX has not: pass it .astype(np.float64)")
 
 
 def _names(fn: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
@@ -127,6 +131,8 @@ def _called(fn: Callable[..., Any]) -> str:
 
 
 def _kinds(opened: Iterable[str]) -> frozenset[str]:
+    if not isinstance(opened, Iterable):
+        raise TypeError(f"opened must hold kinds of calls, of {OPENABLE}; got {opened!r:.60}")
     kinds = (opened,) if isinstance(opened, str) else tuple(opened)
     unknown = [kind for kind in kinds if kind not in OPENABLE]
     if unknown:
@@ -135,7 +141,7 @@ def _kinds(opened: Iterable[str]) -> frozenset[str]:
 
 
 def _table(rules: Iterable[Rule]) -> dict[str, Rule]:
-    rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
+    rules = tuple(rules) if isinstance(rules, Iterable) else (rules,)
     for row in rules:
         if not isinstance(row, Rule):
             raise TypeError(f"rules must be made by graph.rule(operation, forward, derivative); got {row!r:.100}")

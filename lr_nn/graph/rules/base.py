@@ -43,6 +43,11 @@ class Rule:
 
     def values(self, operands: Sequence[np.ndarray], params: Mapping[str, Any], kinds: Sequence[Kind]) -> list:
         """The value of each result, in the shape and dtype that JAX gives it."""
+        if isinstance(self.adjoints, tuple) and len(self.adjoints) != len(operands):
+            raise ValueError(
+                f"adjoints of the rule for {self.operation!r} has {len(self.adjoints)} texts for {len(operands)} "
+                'operands; give one each, "" for none, or a single text for all'
+            )
         with np.errstate(all="ignore"):
             found = self.forward(*map(widened, operands), **_named(self._of_forward, params))
             found = _listed(found)
@@ -108,6 +113,8 @@ class Rule:
             raise ValueError(
                 f"{part} of the rule for {self.operation!r} must give shape {kind.shape}; got {value.shape}"
             )
+        if not is_real(value.dtype):
+            raise ValueError(f"{part} of the rule for {self.operation!r} must give real numbers; got {value.dtype}")
         return value.astype(kind.dtype, copy=False)
 
 
@@ -142,11 +149,17 @@ def rule(
         raise TypeError(f"operation must be the name of a primitive or of a nested call; got {operation!r}")
     if not callable(forward) or not (derivative is None or callable(derivative)):
         raise TypeError(f"forward and derivative of the rule for {operation!r} must be functions")
+    if not isinstance(equation, (str, type(None))):
+        raise TypeError(f"equation of the rule for {operation!r} must be a text; got {equation!r:.60}")
     if equation is None:
         equation = f"{operation}({{operands}})"
     if adjoints is None:
         adjoints = "" if derivative is None else "{bar} ∂{out}/∂{self}"
-    return Rule(operation, forward, derivative, equation, adjoints if isinstance(adjoints, str) else tuple(adjoints))
+    if not isinstance(adjoints, str):
+        adjoints = tuple(adjoints) if isinstance(adjoints, Iterable) else (adjoints,)
+        if not all(isinstance(text, str) for text in adjoints):
+            raise TypeError(f"adjoints of the rule for {operation!r} must be a text, or one an operand; got {adjoints}")
+    return Rule(operation, forward, derivative, equation, adjoints)
 
 
 def elementwise(operation: str, forward: Callable[..., Any], derivative: Any, equation: str, *adjoints: str) -> Rule:
@@ -172,6 +185,11 @@ def kind_of(atom: Any) -> Kind:
 def is_float(dtype: Any) -> bool:
     """Is it a real floating dtype, bfloat16 included?"""
     return bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def is_real(dtype: Any) -> bool:
+    """Is it a dtype of real numbers, whole ones and booleans included?"""
+    return is_float(dtype) or bool(jnp.issubdtype(dtype, jnp.integer)) or bool(jnp.issubdtype(dtype, jnp.bool_))
 
 
 def widened(array: np.ndarray) -> np.ndarray:
@@ -202,7 +220,10 @@ def _keywords(function: Callable[..., Any]) -> frozenset[str] | None:
     """The parameters that a function names behind `*`; None for all."""
     if isinstance(function, np.ufunc):
         return frozenset()
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # of a function in C, which has none
+        return frozenset()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)

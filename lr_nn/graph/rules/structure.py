@@ -178,6 +178,20 @@ RULES: tuple[Rule, ...] = (
         "{bar} of {self}'s places",
     ),
     moves(
+        "stack",
+        lambda *operands, axis: np.stack(operands, axis=axis),
+        lambda g, v, *operands, axis: [np.take(g, k, axis=axis) for k in range(len(operands))],
+        "({operands}) stacked along axis {axis}",
+        "{bar} of {self}'s place",
+    ),
+    moves(
+        "unstack",
+        lambda x, *, axis: tuple(np.moveaxis(x, axis, 0)),
+        lambda g, v, x, *, axis: np.stack(g if isinstance(g, tuple) else (g,), axis=axis),
+        "{0} unstacked along axis {axis}",
+        "{bar} at its place",
+    ),
+    moves(
         "split",
         lambda x, *, sizes, axis: tuple(np.split(x, _bounds(sizes)[1:-1], axis=axis)),
         lambda g, v, x, *, axis: np.concatenate(g if isinstance(g, tuple) else (g,), axis=axis),
