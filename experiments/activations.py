@@ -159,13 +159,6 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
     factors = Table(f"Factor a layer in {deepest} layers, by the scale of the weights", columns, rows)
     pictures = (
         run.figure(
-            "menu",
-            network_figures.menu(menu),
-            alt="Eight small plots of activations, each with its derivative: " + ", ".join(menu) + ".",
-            caption="The activations of lr_nn and their derivatives, which are functions of the output.",
-            wide=True,
-        ),
-        run.figure(
             "errors",
             network_figures.errors([row for row in found if row["depth"] == deepest], NAMES),
             alt=f"For each scale of the weights, the length of δ_l against the layer l, from 1 to {deepest}. {finding}",
@@ -173,11 +166,17 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
             "measured, lines predicted by √(d v E[σ'²]). The leaky relu has the slope 0.1.",
             wide=True,
         ),
+        run.figure(
+            "menu",
+            network_figures.menu(menu),
+            alt=f"{len(menu)} small plots of activations, each with its derivative: {', '.join(menu)}.",
+            caption="The activations of lr_nn and their derivatives, which are functions of the output.",
+            wide=True,
+        ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(lengths)
-    run.print(factors)
-    run.console.print(finding)
-    first = Section("The menu", figures=pictures[:1])
-    second = Section("Down the layers", tables=(lengths, factors), figures=pictures[1:])
-    run.report("Activations, and how far an error reaches", finding, [first, second])
+    # The card of the site shows the first figure: what was found, before the menu that it was found with.
+    sections = [
+        Section("Down the layers", tables=(lengths, factors), figures=pictures[:1]),
+        Section("The menu", figures=pictures[1:]),
+    ]
+    run.conclude("Activations, and how far an error reaches", finding, sections)

@@ -165,7 +165,4 @@ def tell(run: runner.Run, found: list[dict[str, Any]]) -> None:
         alt=f"Taylor remainders of six gradients against the step, on logarithmic axes; {finding}",
         caption="A right slope s leaves h², a wrong one h, until the rounding of J is reached.",
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("The audit of a gradient", finding, [Section("One network", tables=(table,), figures=(picture,))])
+    run.conclude("The audit of a gradient", finding, [Section("One network", tables=(table,), figures=(picture,))])

@@ -285,7 +285,4 @@ def tell(
             wide=True,
         ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("Batch sizes", finding, [Section("What is counted", tables=(table,), figures=pictures)])
+    run.conclude("Batch sizes", finding, [Section("What is counted", tables=(table,), figures=pictures)])

@@ -138,11 +138,8 @@ def tell(
         named[f"KL(q ‖ p), {when}"] = reverse[i]
     rows = [(name, f"{nats:.5g}", f"{nats / math.log(2):.5g}") for name, nats in named.items()]
     table = Table("Entropies and divergences", ("quantity", "nats", "bits"), rows)
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
     pictures = tuple(draw(options, run, measured))
-    run.report("Entropy, cross-entropy, divergence", finding, [Section("One gap", tables=(table,), figures=pictures)])
+    run.conclude("Entropy, cross-entropy, divergence", finding, [Section("One gap", tables=(table,), figures=pictures)])
 
 
 def draw(options: Options, run: runner.Run, measured: dict[str, Any]) -> Iterator[Figure]:

@@ -170,9 +170,6 @@ def tell(
         f"{options.starts} random starts; the lines are those of one neuron.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report(
+    run.conclude(
         "What a hidden layer adds", finding, [Section("Lines in the plane", tables=(table,), figures=(picture,))]
     )

@@ -179,11 +179,7 @@ def tell(
             wide=True,
         ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(ends)
-    run.print(first)
-    run.console.print(finding)
-    run.report(
+    run.conclude(
         "Zero, symmetry and random starts", finding, [Section("Two starts", tables=(ends, first), figures=pictures)]
     )
 

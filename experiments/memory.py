@@ -74,7 +74,6 @@ def tell(options: Options, run: runner.Run, steps: list[dict[str, Any]], ways: l
         f"written out in a row it takes {less(in_a_row)}{merged}. "
         f"Rows in {blocks['way']}, forward and backward together, take {less(blocks)} and compute nothing twice."
     )
-    run.record(kind="finding", text=finding)
     step_table = Table(
         "What a training step keeps, in megabytes",
         ("optimiser, rows", "state,\npredicted", "state,\nmeasured", "sum,\npredicted", "program,\nmeasured"),
@@ -117,14 +116,11 @@ def tell(options: Options, run: runner.Run, steps: list[dict[str, Any]], ways: l
         caption="One gradient in four ways: the memory it takes, and its time as a median with quartiles.",
         wide=True,
     )
-    run.print(step_table)
-    run.print(way_table)
-    run.console.print(finding)
     sections = [
         Section("What a step keeps", tables=(step_table,), figures=(step_picture,)),
         Section("Keeping less", tables=(way_table,), figures=(way_picture,)),
     ]
-    run.report("What training keeps in memory", finding, sections)
+    run.conclude("What training keeps in memory", finding, sections)
 
 
 def mega(size: float) -> str:

@@ -217,10 +217,7 @@ def tell(options: Options, run: runner.Run, points: Sequence[dict[str, Any]]) ->
             wide=True,
         ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("How large a batch pays?", finding, [Section("Noise and progress", (), None, (table,), pictures)])
+    run.conclude("How large a batch pays?", finding, [Section("Noise and progress", (), None, (table,), pictures)])
 
 
 def draw(sizes: Sequence[int], points: Sequence[dict[str, Any]]) -> Figure:

@@ -111,10 +111,7 @@ def tell(
             + ("They shrink together." if name == "L2" else "They reach zero, one by one."),
         )
         pictures.append(picture)
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("Regularisation", finding, [Section("Two penalties", tables=(table,), figures=tuple(pictures))])
+    run.conclude("Regularisation", finding, [Section("Two penalties", tables=(table,), figures=tuple(pictures))])
 
 
 def spoken(path: Sequence[dict[str, Any]]) -> str:

@@ -235,7 +235,6 @@ def tell(run: runner.Run, options: Options, deep: Sequence[dict[str, Any]], wide
         "counted on the graph, dashed. Left a network with one cost, right one with ever more outputs.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("Reverse and forward accumulation", finding, [Section("Two ways", tables=(table,), figures=(picture,))])
+    run.conclude(
+        "Reverse and forward accumulation", finding, [Section("Two ways", tables=(table,), figures=(picture,))]
+    )

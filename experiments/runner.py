@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from experiments.report import Figure, Section, Table, render
+from experiments.report import Figure, Section, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -85,14 +85,23 @@ class Run:
         drawing.savefig(path, dpi=160)
         return Figure(path, alt, caption, wide)
 
-    def report(self, title: str, lead: str, sections: Sequence[Section]) -> Path:
-        """Write report.html, one file that needs no other, and summary.json, from which the site makes a card."""
-        page = render(title, lead, sections, json.loads((self._place() / "config.json").read_text("utf-8")))
+    def conclude(self, title: str, finding: str, sections: Sequence[Section]) -> None:
+        """Tell what was found, the last thing that a run does.
+
+        The tables and the finding go to the terminal, the finding into the record, all of it into report.html, one
+        file that needs no other, and what the site makes a card from into summary.json.
+        """
+        for section in sections:
+            for table in section.tables:
+                self.console.print(table.for_terminal(), "")
+        self.console.print(finding, markup=False)
+        self.record(kind="finding", text=finding)
+        page = render(title, finding, sections, json.loads((self._place() / "config.json").read_text("utf-8")))
         summary = {
             "experiment": self.experiment,
             "question": self.question,
             "title": title,
-            "finding": lead,
+            "finding": finding,
             "figures": [
                 {**asdict(figure), "path": figure.path.relative_to(self.folder).as_posix()}
                 for section in sections
@@ -102,11 +111,7 @@ class Run:
             "seconds": time.perf_counter() - self._start,
         }
         write_json(self.folder / "summary.json", summary)
-        return _write_atomically(self.folder / "report.html", page)
-
-    def print(self, table: Table) -> None:
-        """A table on the terminal."""
-        self.console.print(table.for_terminal(), "")
+        _write_atomically(self.folder / "report.html", page)
 
     def progress(self) -> Progress:
         """Live bars for the time being; nothing at all where the output is not a terminal."""

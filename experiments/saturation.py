@@ -145,16 +145,12 @@ def tell(options: Options, run: runner.Run, learned: dict[str, Any], deep: dict[
     network = Table(
         f"δ above and below {options.hidden} hidden layers", ("hidden, loss", "δ_L", "δ_1", "a layer"), rows, (note,)
     )
-    run.record(kind="finding", text=finding)
-    run.print(neuron)
-    run.print(network)
-    run.console.print(finding)
     one, many = draw(options, run, learned, deep)
     sections = [
         Section("The last layer", tables=(neuron,), figures=(one,)),
         Section("The layers below", tables=(network,), figures=(many,)),
     ]
-    run.report("Saturation", finding, sections)
+    run.conclude("Saturation", finding, sections)
 
 
 def said(steps: int | None) -> str:

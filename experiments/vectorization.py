@@ -193,12 +193,8 @@ def tell(options: Options, run: runner.Run, speeds: list[dict[str, Any]], biases
         caption="What the fitted neurons answer, the bias added in three ways.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(speed_table)
-    run.print(bias_table)
-    run.console.print(finding)
     sections = [
         Section("One gradient, four formulations", tables=(speed_table,), figures=(speed,)),
         Section("Where the bias goes", tables=(bias_table,), figures=(bias,)),
     ]
-    run.report("Vectorisation", finding, sections)
+    run.conclude("Vectorisation", finding, sections)

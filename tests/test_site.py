@@ -29,8 +29,7 @@ def leave_run(folder, name, wide):
     drawing = Drawing(figsize=(9, 4.4) if wide else (5.6, 3.8))
     drawing.subplots().plot(np.sin(np.arange(60) / 5))
     figure = run.figure("wave", drawing, alt="A wave.", caption="Seen & drawn.", wide=wide)
-    run.record(kind="finding", text=FINDING)
-    run.report(f"On {name}", FINDING, [Section("All", figures=(figure, figure))])
+    run.conclude(f"On {name}", FINDING, [Section("All", figures=(figure, figure))])
 
 
 @pytest.fixture(scope="module")
