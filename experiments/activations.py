@@ -42,12 +42,12 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Send errors down random networks, and tell how they fare."""
-    if list(options.depths) != sorted(set(options.depths)) or not options.depths or options.depths[0] < 2:
+    if not runner.growing(options.depths, above=1):
         raise runner.UserError(f"--depths must be growing numbers of layers from 2 on; got {options.depths}")
     if options.depths[-1] < 3:
         raise runner.UserError(f"--depths must end at 3 layers or more, to have a factor; got {options.depths}")
     scales = options.scales
-    if list(scales) != sorted(set(scales)) or 1 not in scales or scales[0] <= 0 or not 1 < len(scales) <= 3:
+    if not runner.growing(scales, above=0) or 1 not in scales or not 1 < len(scales) <= 3:
         raise runner.UserError(f"--scales must be two or three growing positive numbers, 1 among them; got {scales}")
     if min(options.width, options.draws) < 1:
         raise runner.UserError("--width and --draws must be at least 1")

@@ -30,7 +30,7 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Fit along both paths and on separated data, and tell what was found."""
-    if list(options.strengths) != sorted(set(options.strengths)) or not options.strengths or options.strengths[0] <= 0:
+    if not runner.growing(options.strengths, above=0):
         raise runner.UserError(f"--strengths must be positive and growing; got {options.strengths}")
 
     import numpy as np

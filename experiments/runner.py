@@ -69,8 +69,7 @@ class Run:
         self.experiment, self.options, self.folder, self.question = experiment, options, options.out, question
         self.console = Console(highlight=False)
         self._begun, self._start = False, time.perf_counter()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"--out {self.folder} is a file; pass the name of a folder")
+        check_folder(self.folder)
         if self._leftovers() and not options.overwrite:
             raise UserError(f"{self.folder} already holds a run; pass another --out, or --overwrite to replace it")
 
@@ -161,9 +160,13 @@ def launch(name: str, experiment: ModuleType, arguments: Sequence[str]) -> int:
     """Parse the options, run, and turn what the user can put right into a message; the exit status."""
     try:
         options = parse(name, experiment.Options, arguments, experiment.__doc__ or "")
+        check_numbers(options)
         experiment.main(options, Run(name, options, (experiment.__doc__ or "").partition("\n")[0]))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"error: out of memory: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -175,6 +178,32 @@ def launch(name: str, experiment: ModuleType, arguments: Sequence[str]) -> int:
         print("interrupted: the record of the run is incomplete", file=sys.stderr)
         return 130
     return 0
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where `folder` is none, or cannot be made or written to: before anything is computed."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--out {folder}: {nearest} is a file; pass the name of a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--out {folder}: {nearest} cannot be written to; pass another")
+
+
+def check_numbers(options: Options) -> None:
+    """Raise UserError for what is no number to compute with: NaN, infinity, a seed that not every generator takes."""
+    for name, value in vars(options).items():
+        if any(
+            isinstance(item, float) and not math.isfinite(item)
+            for item in (value if isinstance(value, tuple) else (value,))
+        ):
+            raise UserError(f"{_flag(name)} must be finite; got {value}")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed must lie between 0 and 2³² - 1; got {options.seed}")
+
+
+def growing(values: Sequence[float], above: float) -> bool:
+    """Whether there is at least one value, and each is larger than the one before it, the first than `above`."""
+    return bool(values) and all(low < high for low, high in zip((above, *values), values))
 
 
 def parse(name: str, kind: type[AnyOptions], arguments: Sequence[str], description: str) -> AnyOptions:
@@ -232,12 +261,16 @@ def _arguments(values: Mapping[str, Any]) -> list[str]:
     """Options as they stand on the command line."""
     arguments: list[str] = []
     for key, value in values.items():
-        flag = key.replace("_", "-")
         if isinstance(value, bool):
-            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+            arguments.append(_flag(key) if value else _flag(f"no_{key}"))
         else:
-            arguments += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+            arguments += [_flag(key), *map(str, value if isinstance(value, list) else [value])]
     return arguments
+
+
+def _flag(name: str) -> str:
+    """An option's name on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ class Options(runner.Options):
 def main(options: Options, run: runner.Run) -> None:
     """Fit the neurons, time their gradient in every formulation, misplace their bias, and tell."""
     sizes = options.batch_sizes
-    if not sizes or list(sizes) != sorted(set(sizes)) or not 1 <= sizes[0] <= UNROLLED or sizes[-1] > 1437:
+    if not runner.growing(sizes, above=0) or sizes[0] > UNROLLED or sizes[-1] > 1437:
         raise runner.UserError(f"--batch-sizes must grow, from {UNROLLED} rows at most to the 1437 images; got {sizes}")
     if options.rounds < 2:
         raise runner.UserError(f"--rounds must be at least 2, for a spread; got {options.rounds}")

@@ -42,7 +42,7 @@ def launch(arguments: Sequence[str], questions: Mapping[str, str]) -> int:
 
         options = tyro.cli(Options, prog="python -m experiments all", description=__doc__, args=arguments)
         return build(options, questions)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     except ImportError as error:
         print(f'error: {error}\nall that it needs: pip install -e ".[experiments]"', file=sys.stderr)
@@ -55,8 +55,7 @@ def launch(arguments: Sequence[str], questions: Mapping[str, str]) -> int:
 def build(options: Options, questions: Mapping[str, str]) -> int:
     """Check the options, draw the graphs, run the experiments, and write index.html; the exit status."""
     names = chosen(options, questions)
-    if options.out.is_file():
-        raise UserError(f"--out {options.out} is a file; pass the name of a folder")
+    runner.check_folder(options.out)
     if options.out.is_dir() and any(options.out.iterdir()) and not options.overwrite:
         raise UserError(f"{options.out} already holds a site; pass another --out, or --overwrite to replace its runs")
     from experiments.site import graphs
