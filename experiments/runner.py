@@ -233,14 +233,14 @@ def _stored(name: str, kind: type[Options], path: Path) -> list[str]:
     """The options of a config.json, as they would stand on the command line: so they are checked in one way."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        of, values = config["experiment"], dict(config["options"])
+        of, values = str(config["experiment"]), dict(config["options"])
     except OSError as error:
         raise UserError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--config {path} is not the config.json of a run") from error
     if of != name:
         raise UserError(f"--config {path} is of another experiment: python -m experiments {of} --config {path}")
-    unknown = sorted(set(values) - {field.name for field in fields(kind)})
+    unknown = sorted(set(values) - {field.name for field in fields(kind) if field.name not in NOT_RECORDED})
     if unknown:
         raise UserError(f"--config {path} has options that {name} does not know: {', '.join(unknown)}")
     return _arguments(values)

@@ -74,7 +74,9 @@ def race(run: runner.Run, net: Any, arrays: tuple[Any, ...], rounds: int) -> lis
     (by_lr_nn,) = lr_nn.value_and_gradient(net, (layer,), batch)[1]
     runs: dict[str, Callable[[], Any]] = {}
     compiling: dict[str, float] = {}
+    operations: dict[str, int] = {}
     for name, function in FORMULATIONS.items():
+        operations[name] = len(jax.make_jaxpr(partial(function, jnp))(*on_device).eqns)
         if name != "vmap of one":
             runs[f"{name}: {NUMPY}"] = partial(function, np, *arrays)
         runs[f"{name}: {EAGER}"] = partial(finished, function, jnp, *on_device)
@@ -91,7 +93,7 @@ def race(run: runner.Run, net: Any, arrays: tuple[Any, ...], rounds: int) -> lis
         error = max(
             float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(runs[case](), map(np.asarray, by_lr_nn))
         )
-        run.record(kind="agreement", **key, error=error)
+        run.record(kind="agreement", **key, error=error, operations=operations[name])
         found.append(key | relative(times, seconds[f"one product: {COMPILED}"]) | {"compiling": compiling.get(case)})
         run.record(kind="timing", **found[-1])
     return found

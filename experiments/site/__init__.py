@@ -25,8 +25,8 @@ class Options:
 
     out: Path = Path("runs/site")
     """Folder of the site: index.html, the graphs, and a folder for each experiment."""
-    only: tuple[str, ...] = ()
-    """Run these alone; the site still shows what its folder holds of others."""
+    only: tuple[str, ...] | None = None
+    """Run these alone (None: all); the site still shows what its folder holds of others."""
     skip: tuple[str, ...] = ()
     """Run all but these."""
     overwrite: bool = False
@@ -72,11 +72,13 @@ def build(options: Options, questions: Mapping[str, str]) -> int:
 
 def chosen(options: Options, questions: Mapping[str, str]) -> list[str]:
     """The names that are to be run. Raises UserError for one that is not known, and where none is left."""
-    for flag, names in (("only", options.only), ("skip", options.skip)):
+    for flag, names in (("only", options.only or ()), ("skip", options.skip)):
         unknown = [name for name in names if name not in questions]
         if unknown:
             raise UserError(f"--{flag}: there is no experiment {unknown[0]!r}\n\n{listing(questions)}")
-    left = [name for name in dict.fromkeys(options.only or questions) if name not in options.skip]
+    left = [
+        name for name in dict.fromkeys(questions if options.only is None else options.only) if name not in options.skip
+    ]
     if not left:
         raise UserError("--only and --skip leave no experiment")
     return left
