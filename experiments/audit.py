@@ -139,8 +139,8 @@ def tell(run: runner.Run, found: list[dict[str, Any]]) -> None:
     range_of = f", with remainders that fall as h^{min(shown):.2f} to h^{max(shown):.2f}" if shown else ""
     unseen = ", ".join(f"{row['gradient']}, whose worst error is at {row['point']}" for row in hidden)
     finding = (
-        f"The right gradient {'passes' if right['ok'] else 'is refused'}, its largest error {right['ratio']:.2f} of the rounding bound, with a Taylor "
-        f"remainder that falls as h^{right['slope']:.2f}. "
+        f"The right gradient {'passes' if right['ok'] else 'fails'}, its largest error {right['ratio']:.2f} of the "
+        f"rounding bound, with a Taylor remainder that falls as h^{right['slope']:.2f}. "
         f"Of {len(wrong)} wrong ones {sum(not row['ok'] for row in wrong)} are found, and the leaf that is wrong is "
         f"named for {sum(row['named'] for row in wrong)}. "
         f"At the given point {len(shown)} of them show{range_of}"

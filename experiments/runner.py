@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from experiments.record import plain, write_atomically, write_json
 from experiments.report import Figure, Section, render
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Run:
     def record(self, **values: Any) -> None:
         """Append one line to metrics.jsonl. NaN and infinity, which JSON has not, become null."""
         with (self._place() / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(values), ensure_ascii=False) + "\n")
+            file.write(json.dumps(plain(values), ensure_ascii=False) + "\n")
 
     def figure(self, name: str, drawing: Drawing, *, alt: str, caption: str, wide: bool = False) -> Figure:
         """Save figures/NAME.png; `alt` says in words what is to be seen, for those who cannot see it."""
@@ -110,7 +111,7 @@ class Run:
             "seconds": time.perf_counter() - self._start,
         }
         write_json(self.folder / "summary.json", summary)
-        _write_atomically(self.folder / "report.html", page)
+        write_atomically(self.folder / "report.html", page)
 
     def progress(self) -> Progress:
         """Live bars for the time being; nothing at all where the output is not a terminal."""
@@ -149,7 +150,7 @@ class Run:
         device = jax.devices()[0]
         return {
             "experiment": self.experiment,
-            "options": _plain(values),
+            "options": plain(values),
             "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
             "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -250,7 +251,7 @@ def command(name: str, options: Options) -> str:
     """What to type for the same numbers on another machine: its folders are its own."""
     left_out = (*NOT_RECORDED, *OF_THIS_MACHINE)
     changed = {
-        field.name: _plain(value)
+        field.name: plain(value)
         for field in fields(options)
         if (value := getattr(options, field.name)) != field.default and field.name not in left_out
     }
@@ -271,31 +272,3 @@ def _arguments(values: Mapping[str, Any]) -> list[str]:
 def _flag(name: str) -> str:
     """An option's name on the command line."""
     return f"--{name.replace('_', '-')}"
-
-
-def _plain(value: Any) -> Any:
-    """`value` in the types of JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """One object, to be read by people too."""
-    return _write_atomically(path, json.dumps(_plain(values), indent=2, ensure_ascii=False) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> Path:
-    """A reader finds the old file or the new one, never half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-    return path

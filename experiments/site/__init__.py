@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import runner
+from experiments import record, runner
 from experiments.runner import UserError
 from experiments.site import page
 
@@ -102,7 +102,7 @@ def carry_out_all(names: Sequence[str], options: Options) -> dict[str, str]:
         if failure:
             failures[name] = failure
             values = {"failure": failure, "command": f"python -m experiments {name}", "seconds": seconds}
-            runner.write_json(options.out / name / page.FAILURE, values)
+            record.write_json(options.out / name / page.FAILURE, values)
     return failures
 
 
