@@ -65,7 +65,7 @@ usage: python -m experiments NAME [OPTIONS]      (NAME --help lists its options)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiment that `arguments` (default: the command line) ask for; return the exit status."""
-    name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
         return 0

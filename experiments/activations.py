@@ -42,12 +42,12 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Send errors down random networks, and tell how they fare."""
-    if list(options.depths) != sorted(set(options.depths)) or not options.depths or options.depths[0] < 2:
+    if not runner.growing(options.depths, above=1):
         raise runner.UserError(f"--depths must be growing numbers of layers from 2 on; got {options.depths}")
     if options.depths[-1] < 3:
         raise runner.UserError(f"--depths must end at 3 layers or more, to have a factor; got {options.depths}")
     scales = options.scales
-    if list(scales) != sorted(set(scales)) or 1 not in scales or scales[0] <= 0 or not 1 < len(scales) <= 3:
+    if not runner.growing(scales, above=0) or 1 not in scales or not 1 < len(scales) <= 3:
         raise runner.UserError(f"--scales must be two or three growing positive numbers, 1 among them; got {scales}")
     if min(options.width, options.draws) < 1:
         raise runner.UserError("--width and --draws must be at least 1")
@@ -159,13 +159,6 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
     factors = Table(f"Factor a layer in {deepest} layers, by the scale of the weights", columns, rows)
     pictures = (
         run.figure(
-            "menu",
-            network_figures.menu(menu),
-            alt="Eight small plots of activations, each with its derivative: " + ", ".join(menu) + ".",
-            caption="The activations of lr_nn and their derivatives, which are functions of the output.",
-            wide=True,
-        ),
-        run.figure(
             "errors",
             network_figures.errors([row for row in found if row["depth"] == deepest], NAMES),
             alt=f"For each scale of the weights, the length of δ_l against the layer l, from 1 to {deepest}. {finding}",
@@ -173,11 +166,17 @@ def tell(run: runner.Run, menu: Mapping[str, Activation], found: Sequence[dict[s
             "measured, lines predicted by √(d v E[σ'²]). The leaky relu has the slope 0.1.",
             wide=True,
         ),
+        run.figure(
+            "menu",
+            network_figures.menu(menu),
+            alt=f"{len(menu)} small plots of activations, each with its derivative: {', '.join(menu)}.",
+            caption="The activations of lr_nn and their derivatives, which are functions of the output.",
+            wide=True,
+        ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(lengths)
-    run.print(factors)
-    run.console.print(finding)
-    first = Section("The menu", figures=pictures[:1])
-    second = Section("Down the layers", tables=(lengths, factors), figures=pictures[1:])
-    run.report("Activations, and how far an error reaches", finding, [first, second])
+    # The card of the site shows the first figure: what was found, before the menu that it was found with.
+    sections = [
+        Section("Down the layers", tables=(lengths, factors), figures=pictures[:1]),
+        Section("The menu", figures=pictures[1:]),
+    ]
+    run.conclude("Activations, and how far an error reaches", finding, sections)

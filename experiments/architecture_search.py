@@ -164,10 +164,7 @@ def tell(
             caption="Trained on all training rows; a point is a network with its own start, a line their mean.",
         ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("How many layers, and how wide?", finding, [Section("The choice", tables=(table,), figures=pictures)])
+    run.conclude("How many layers, and how wide?", finding, [Section("The choice", tables=(table,), figures=pictures)])
 
 
 def said(one: dict[str, Any]) -> str:

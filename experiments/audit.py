@@ -118,7 +118,7 @@ def numbers(name: str, leaf: str, report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "leaf": worst.name,
         "named": worst.name.startswith(leaf),
-        "point": finding.point.removeprefix("parameters "),
+        "point": finding.point,
         "dtype": worst.dtype,
         "ratio": finding.bound_ratio,
         "given_ratio": max(each.findings[0].bound_ratio for each in report.leaves),
@@ -136,14 +136,15 @@ def tell(run: runner.Run, found: list[dict[str, Any]]) -> None:
     right, *wrong = found
     hidden = [row for row in wrong if row["given_ratio"] <= 1]
     shown = [row["slope"] for row in wrong if row not in hidden]
+    range_of = f", with remainders that fall as h^{min(shown):.2f} to h^{max(shown):.2f}" if shown else ""
+    unseen = ", ".join(f"{row['gradient']}, whose worst error is at {row['point']}" for row in hidden)
     finding = (
-        f"The right gradient passes, its largest error {right['ratio']:.2f} of the rounding bound, with a Taylor "
-        f"remainder that falls as h^{right['slope']:.2f}. "
+        f"The right gradient {'passes' if right['ok'] else 'fails'}, its largest error {right['ratio']:.2f} of the "
+        f"rounding bound, with a Taylor remainder that falls as h^{right['slope']:.2f}. "
         f"Of {len(wrong)} wrong ones {sum(not row['ok'] for row in wrong)} are found, and the leaf that is wrong is "
-        f"named for {sum(row['named'] for row in wrong)}, with remainders that fall as h^{min(shown):.2f} to "
-        f"h^{max(shown):.2f} where the mistake shows at the given point. "
-        f"There {len(hidden)} of them ({', '.join(row['gradient'] for row in hidden)}) is as good as the right one, "
-        "and is found where neurons saturate."
+        f"named for {sum(row['named'] for row in wrong)}. "
+        f"At the given point {len(shown)} of them show{range_of}"
+        + (f", and {len(hidden)} cannot be seen: {unseen}." if hidden else ".")
     )
     columns = ("gradient", "verdict", "worst leaf", "where", "error over\nits bound", "remainder\nfalls as")
     rows = [
@@ -151,7 +152,7 @@ def tell(run: runner.Run, found: list[dict[str, Any]]) -> None:
             row["gradient"],
             "right" if row["ok"] else "wrong",
             row["leaf"],
-            row["point"],
+            row["point"].removeprefix("parameters "),
             f"{row['ratio']:.2g}",
             f"h^{row['slope']:.2f}",
         )
@@ -165,7 +166,4 @@ def tell(run: runner.Run, found: list[dict[str, Any]]) -> None:
         alt=f"Taylor remainders of six gradients against the step, on logarithmic axes; {finding}",
         caption="A right slope s leaves h², a wrong one h, until the rounding of J is reached.",
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("The audit of a gradient", finding, [Section("One network", tables=(table,), figures=(picture,))])
+    run.conclude("The audit of a gradient", finding, [Section("One network", tables=(table,), figures=(picture,))])

@@ -53,10 +53,10 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Train with every batch size, and tell what each costs and where it leads."""
-    if list(options.batch_sizes) != sorted(set(options.batch_sizes)) or not 0 < len(options.batch_sizes) <= 3:
+    if not runner.growing(options.batch_sizes, above=0) or len(options.batch_sizes) > 3:
         raise runner.UserError(f"--batch-sizes must be one to three growing numbers; got {options.batch_sizes}")
-    if min(*options.batch_sizes, options.passes, options.hidden) < 1 or options.target <= 0:
-        raise runner.UserError("--batch-sizes, --passes and --hidden must be at least 1, and --target positive")
+    if min(options.passes, options.hidden) < 1 or options.target <= 0:
+        raise runner.UserError("--passes and --hidden must be at least 1, and --target positive")
     if options.starts < 2:
         raise runner.UserError("--starts must be at least 2, for a spread and a choice of learning rates")
 
@@ -285,7 +285,4 @@ def tell(
             wide=True,
         ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("Batch sizes", finding, [Section("What is counted", tables=(table,), figures=pictures)])
+    run.conclude("Batch sizes", finding, [Section("What is counted", tables=(table,), figures=pictures)])

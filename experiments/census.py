@@ -140,20 +140,16 @@ def tell(
         f"The bootstrap's standard errors are at the median {medians} times Wald's."
     )
     notes = (judging.NOTE, "numbers: for one standard deviation; levels: against " + ", ".join(source.references))
-    table = judging.coefficients(summary, order[:SHOWN], f"The {SHOWN} of the largest |z|", notes)
-    whole = judging.coefficients(summary, [*order, -1], "In the order of |z|", notes)
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
+    table = judging.coefficients(summary, [*order, -1], "In the order of |z|", notes)
     pairs = np.array([errors["wald"], errors["bootstrap"]])
     pictures = tuple(draw(run, summary, order[:SHOWN], judged, {name: pairs[:, of] for name, of in groups.items()}))
     sections = [
-        Section("Odds", tables=(table,), figures=pictures[:1]),
+        Section("Odds", figures=pictures[:1]),
         Section("On people held out", figures=pictures[1:3]),
         Section("Two standard errors", figures=pictures[3:]),
-        Section("All coefficients", tables=(whole,)),
+        Section("All coefficients", tables=(table,)),
     ]
-    run.report("Who earns more than 50,000 dollars?", finding, sections)
+    run.conclude("Who earns more than 50,000 dollars?", finding, sections)
 
 
 def draw(run: runner.Run, summary: Summary, shown: np.ndarray, judged: dict[str, Any], pairs: Any) -> Iterator[Figure]:

@@ -144,15 +144,12 @@ def tell(
     columns = ("product in", "least that\nis left", "zero after\n(fair coin)", "zero after\n(this coin)")
     note = f"a toss of this coin takes {logs['bits']:.3f} bits, its entropy; of a fair one a whole bit"
     table = Table("Tosses until the likelihood is zero", columns, rows, (note,))
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
     product, top = draw(run, y, lost, best)
     sections = [
         Section("The product", tables=(table,), figures=(product,)),
         Section("The maximum", figures=(top,)),
     ]
-    run.report("Tossing a coin", finding, sections)
+    run.conclude("Tossing a coin", finding, sections)
 
 
 def draw(run: runner.Run, y: np.ndarray, lost: list[dict[str, Any]], best: dict[str, Any]) -> Iterator[Figure]:

@@ -38,8 +38,9 @@ def main(options: Options, run: runner.Run) -> None:
     """Go down both, look at every q and every p of two outcomes, and tell."""
     if len(options.p) < 2 or min(options.p) <= 0 or abs(sum(options.p) - 1) > 1e-9:
         raise runner.UserError(f"--p must be at least two positive chances that sum to one; got {options.p}")
-    if not 0 < options.share < 1 or options.steps < 1 or not options.rate > 0:
-        raise runner.UserError("--share must lie between 0 and 1, --steps be at least 1 and --rate positive")
+    if not 0 < options.share < 1 or options.steps < 1 or not 0 < options.rate < 4:
+        # The curvature of the cross-entropy in the logits is at most ½: descent falls at every rate below 4.
+        raise runner.UserError("--share must lie between 0 and 1, --steps be at least 1 and --rate between 0 and 4")
 
     import jax
     import numpy as np
@@ -138,11 +139,8 @@ def tell(
         named[f"KL(q ‖ p), {when}"] = reverse[i]
     rows = [(name, f"{nats:.5g}", f"{nats / math.log(2):.5g}") for name, nats in named.items()]
     table = Table("Entropies and divergences", ("quantity", "nats", "bits"), rows)
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
     pictures = tuple(draw(options, run, measured))
-    run.report("Entropy, cross-entropy, divergence", finding, [Section("One gap", tables=(table,), figures=pictures)])
+    run.conclude("Entropy, cross-entropy, divergence", finding, [Section("One gap", tables=(table,), figures=pictures)])
 
 
 def draw(options: Options, run: runner.Run, measured: dict[str, Any]) -> Iterator[Figure]:

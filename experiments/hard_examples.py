@@ -166,10 +166,7 @@ def tell(
         caption="What the network says of an image (✗: and what it is), and the norm of its gradient.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("The hardest images", finding, [Section("By gradient norm", tables=(table,), figures=(picture,))])
+    run.conclude("The hardest images", finding, [Section("By gradient norm", tables=(table,), figures=(picture,))])
 
 
 def sample(source: Dataset, name: str, part: Judged, i: int) -> figures.Sample:

@@ -55,7 +55,7 @@ class Found(NamedTuple):
 
 def main(options: Options, run: runner.Run) -> None:
     """Fit a neuron, train networks of every width from many starts, and tell what they found."""
-    if list(options.widths) != sorted(set(options.widths)) or 4 not in options.widths or options.widths[0] < 1:
+    if not runner.growing(options.widths, above=0) or 4 not in options.widths:
         raise runner.UserError(f"--widths must be growing numbers of neurons with 4 among them; got {options.widths}")
     if min(options.starts, options.steps) < 1 or options.points < 20:
         raise runner.UserError("--starts and --steps must be at least 1, --points at least 20")
@@ -170,9 +170,6 @@ def tell(
         f"{options.starts} random starts; the lines are those of one neuron.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report(
+    run.conclude(
         "What a hidden layer adds", finding, [Section("Lines in the plane", tables=(table,), figures=(picture,))]
     )

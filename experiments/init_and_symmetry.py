@@ -172,18 +172,17 @@ def tell(
         run.figure(
             "costs",
             network_figures.starts({name: of["costs"] for name, of in found.items()}, neurons),
-            alt="Left, the costs of deep networks, that fall from random weights and stay high or still from zeros. "
-            "Right, the cost above the optimum of one neuron, which falls from both starts.",
+            alt="Left, the costs of deep networks, at the end "
+            + ", ".join(f"{of['costs'][-1]:.3f} of {name}" for name, of in found.items())
+            + ". Right, the cost above the optimum of one neuron, at the end "
+            + ", ".join(f"{end:.0e} from {start}" for start, end in gap.items())
+            + ".",
             caption="Left, deep networks; right, one neuron (odd digits from even), down to the rounding of its cost. "
             "The starts have the same colours in both.",
             wide=True,
         ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(ends)
-    run.print(first)
-    run.console.print(finding)
-    run.report(
+    run.conclude(
         "Zero, symmetry and random starts", finding, [Section("Two starts", tables=(ends, first), figures=pictures)]
     )
 

@@ -42,7 +42,7 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Train, stop at the points to measure, and tell what was found."""
-    if list(options.epochs) != sorted(set(options.epochs)) or not 0 < len(options.epochs) <= 4 or options.epochs[0] < 0:
+    if not runner.growing(options.epochs, above=-1) or len(options.epochs) > 4:
         raise runner.UserError(f"--epochs must be one to four growing numbers from 0 on; got {options.epochs}")
     if len(options.batch_sizes) < 2 or min(options.batch_sizes) < 1 or options.draws < 2 or options.estimate_from < 2:
         raise runner.UserError("--batch-sizes must be two or more from 1 on, --draws and --estimate-from at least 2")
@@ -217,10 +217,7 @@ def tell(options: Options, run: runner.Run, points: Sequence[dict[str, Any]]) ->
             wide=True,
         ),
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("How large a batch pays?", finding, [Section("Noise and progress", (), None, (table,), pictures)])
+    run.conclude("How large a batch pays?", finding, [Section("Noise and progress", (), None, (table,), pictures)])
 
 
 def draw(sizes: Sequence[int], points: Sequence[dict[str, Any]]) -> Figure:

@@ -208,17 +208,13 @@ def tell(
     ]
     columns = ("feature", "odds ratio\nof one unit", "95 %\nfrom", "\nto", *(["\ntrue"] if first["truth"] else []))
     coefficients = Table(f"The odds to {people.label}, by all features together", columns, rows)
-    run.record(kind="finding", text=finding)
-    run.print(scales)
-    run.print(coefficients)
-    run.console.print(finding)
     rulers, panels = draw(run, people, levels, lines)
     sections = [
         Section("Three scales", tables=(same,), figures=(rulers,)),
         Section("A line on each", tables=(scales,), figures=(panels,)),
         Section("Coefficients are odds ratios", tables=(coefficients,)),
     ]
-    run.report("Probability, odds and log-odds", finding, sections)
+    run.conclude("Probability, odds and log-odds", finding, sections)
 
 
 def draw(run: runner.Run, people: People, levels: Levels, lines: dict[str, Any]) -> Iterator[Figure]:

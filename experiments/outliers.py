@@ -90,7 +90,4 @@ def tell(run: runner.Run, x: Any, y: Any, found: list[dict[str, Any]]) -> None:
         caption="Line and logistic curve, without the far point and with the farthest.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("A line fitted to labels", finding, [Section("One far point", tables=(table,), figures=(picture,))])
+    run.conclude("A line fitted to labels", finding, [Section("One far point", tables=(table,), figures=(picture,))])

@@ -119,11 +119,8 @@ def tell(
         "test: rows that were neither fitted nor folded",
     )
     table = Table(f"Choices on the {source.name} data", columns, rows, notes)
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
     pictures = tuple(draw(run, name, source, *pair) for name, pair in found.items())
-    run.report("How strong a penalty?", finding, [Section("Paths and folds", tables=(table,), figures=pictures)])
+    run.conclude("How strong a penalty?", finding, [Section("Paths and folds", tables=(table,), figures=pictures)])
 
 
 def draw(run: runner.Run, name: str, source: Dataset, path: Path, folds: CrossValidation) -> Figure:

@@ -174,15 +174,12 @@ def tell(options: Options, run: runner.Run, levels: Sequence[dict[str, Any]], re
         "from the least to the most. The number at a point is its noise multiplier.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
     facts = {
         "model": "softmax regression on 8×8 pixels",
         "training": f"{options.steps} steps of SGD, rate {options.rate:g}, {options.batch_size} rows expected a batch",
         "clipped to": f"{options.max_norm:g}",
     }
-    run.report("What privacy costs", finding, [Section("Accuracy against ε", (), facts, (table,), (figure,))])
+    run.conclude("What privacy costs", finding, [Section("Accuracy against ε", (), facts, (table,), (figure,))])
 
 
 def draw(noisy: Sequence[dict[str, Any]], base: float, clipped: float) -> Figure:

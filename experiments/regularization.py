@@ -30,7 +30,7 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Fit along both paths and on separated data, and tell what was found."""
-    if list(options.strengths) != sorted(set(options.strengths)) or not options.strengths or options.strengths[0] <= 0:
+    if not runner.growing(options.strengths, above=0):
         raise runner.UserError(f"--strengths must be positive and growing; got {options.strengths}")
 
     import numpy as np
@@ -111,10 +111,7 @@ def tell(
             + ("They shrink together." if name == "L2" else "They reach zero, one by one."),
         )
         pictures.append(picture)
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("Regularisation", finding, [Section("Two penalties", tables=(table,), figures=tuple(pictures))])
+    run.conclude("Regularisation", finding, [Section("Two penalties", tables=(table,), figures=tuple(pictures))])
 
 
 def spoken(path: Sequence[dict[str, Any]]) -> str:

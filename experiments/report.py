@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table as TerminalTable
 
 TEMPLATES = Path(__file__).parent / "templates"
+LONGEST = 40  # rows of a table on the terminal
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,16 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def for_terminal(self) -> TerminalTable:
-        """The table for rich, narrow enough for 80 columns if the texts are."""
+        """The table for rich, narrow enough for 80 columns if the texts are; of a long one the first rows."""
         from rich import box
         from rich.table import Table as TerminalTable
 
+        more = [f"and {len(self.rows) - LONGEST:,} rows more, in report.html"] if len(self.rows) > LONGEST else []
         table = TerminalTable(
             title=self.title,
             title_justify="left",
             title_style="bold",
-            caption="\n".join(self.notes) or None,
+            caption="\n".join([*more, *self.notes]) or None,
             caption_justify="left",
             caption_style="",
             box=box.SIMPLE_HEAD,
@@ -69,7 +71,7 @@ class Table:
         )
         for i, column in enumerate(self.columns):
             table.add_column(column, justify="right" if i else "left", vertical="bottom", no_wrap=not i)
-        for row in self.rows:
+        for row in self.rows[:LONGEST]:
             table.add_row(*row)
         return table
 

@@ -58,7 +58,7 @@ def reverse(function: Callable[[Any], Any], x: jax.Array) -> jax.Array:
 def main(options: Options, run: runner.Run) -> None:
     """Count and time both for many parameters, then for many outputs, and tell."""
     for name, sizes in (("--widths", options.widths), ("--outputs", options.outputs)):
-        if list(sizes) != sorted(set(sizes)) or len(sizes) < 2 or sizes[0] < 1:
+        if not runner.growing(sizes, above=0) or len(sizes) < 2:
             raise runner.UserError(f"{name} must be at least two positive numbers, growing; got {sizes}")
     if options.inputs < 1 or options.rounds < 2:
         raise runner.UserError("--inputs must be at least 1, and --rounds at least 2 for a spread")
@@ -162,6 +162,9 @@ def tell(run: runner.Run, options: Options, deep: Sequence[dict[str, Any]], wide
     def times(row: dict[str, Any], name: str) -> float:
         return row["measured"][name]["relative_time"]
 
+    def ahead(row: dict[str, Any]) -> float:
+        return times(row, FORWARD) / times(row, HAND)
+
     first, last, most = deep[0], deep[-1], wide[-1]
     at = crossing(wide)
     crossed = (
@@ -170,15 +173,17 @@ def tell(run: runner.Run, options: Options, deep: Sequence[dict[str, Any]], wide
         else f"they do not cross from {wide[0]['outputs']} to {most['outputs']} outputs"
     )
     ratio = most["reverse_over_forward"]
+    not_by_direction = "; with enough outputs it is the slower way" if ratio > 1 else ""
     finding = (
         f"The gradient of one cost by {last['inputs']:,} parameters takes {times(last, FORWARD):,.0f} evaluations of "
         f"the cost forward ({last['counted'][FORWARD]:,.0f} by count), {times(last, REVERSE):.1f} in reverse and "
         f"{times(last, HAND):.1f} by the backward pass written by hand; by {first['inputs']} parameters "
         f"{times(first, FORWARD):.1f}, {times(first, REVERSE):.1f} and {times(first, HAND):.1f}. "
         f"With {options.inputs} inputs and ever more outputs {crossed}, and at {most['outputs']} outputs "
-        f"{'forward' if ratio > 1 else 'reverse'} accumulation is {max(ratio, 1 / ratio):.0f} times faster. "
-        f"Reverse takes a sweep for each output and forward one for each input: it is by the single output of a cost "
-        f"that backpropagation is {times(last, FORWARD) / times(last, HAND):,.0f} times cheaper, not by going back."
+        f"{'forward' if ratio > 1 else 'reverse'} accumulation is {max(ratio, 1 / ratio):.1f} times as fast as the "
+        f"other. Reverse takes a sweep for each output and forward one for each input: the one output of a cost makes "
+        f"backpropagation {ahead(first):,.1f} times as fast as forward accumulation by {first['inputs']} parameters, "
+        f"and {ahead(last):,.0f} times by {last['inputs']:,}{not_by_direction}."
     )
     run.record(kind="timing", crossing=at)
     table = Table(
@@ -235,7 +240,6 @@ def tell(run: runner.Run, options: Options, deep: Sequence[dict[str, Any]], wide
         "counted on the graph, dashed. Left a network with one cost, right one with ever more outputs.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("Reverse and forward accumulation", finding, [Section("Two ways", tables=(table,), figures=(picture,))])
+    run.conclude(
+        "Reverse and forward accumulation", finding, [Section("Two ways", tables=(table,), figures=(picture,))]
+    )

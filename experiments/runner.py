@@ -21,7 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from experiments.report import Figure, Section, Table, render
+from experiments.record import plain, write_atomically, write_json
+from experiments.report import Figure, Section, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -69,15 +70,14 @@ class Run:
         self.experiment, self.options, self.folder, self.question = experiment, options, options.out, question
         self.console = Console(highlight=False)
         self._begun, self._start = False, time.perf_counter()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"--out {self.folder} is a file; pass the name of a folder")
+        check_folder(self.folder)
         if self._leftovers() and not options.overwrite:
             raise UserError(f"{self.folder} already holds a run; pass another --out, or --overwrite to replace it")
 
     def record(self, **values: Any) -> None:
         """Append one line to metrics.jsonl. NaN and infinity, which JSON has not, become null."""
         with (self._place() / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(values), ensure_ascii=False) + "\n")
+            file.write(json.dumps(plain(values), ensure_ascii=False) + "\n")
 
     def figure(self, name: str, drawing: Drawing, *, alt: str, caption: str, wide: bool = False) -> Figure:
         """Save figures/NAME.png; `alt` says in words what is to be seen, for those who cannot see it."""
@@ -85,14 +85,23 @@ class Run:
         drawing.savefig(path, dpi=160)
         return Figure(path, alt, caption, wide)
 
-    def report(self, title: str, lead: str, sections: Sequence[Section]) -> Path:
-        """Write report.html, one file that needs no other, and summary.json, from which the site makes a card."""
-        page = render(title, lead, sections, json.loads((self._place() / "config.json").read_text("utf-8")))
+    def conclude(self, title: str, finding: str, sections: Sequence[Section]) -> None:
+        """Tell what was found, the last thing that a run does.
+
+        The tables and the finding go to the terminal, the finding into the record, all of it into report.html, one
+        file that needs no other, and what the site makes a card from into summary.json.
+        """
+        for section in sections:
+            for table in section.tables:
+                self.console.print(table.for_terminal(), "")
+        self.console.print(finding, markup=False)
+        self.record(kind="finding", text=finding)
+        page = render(title, finding, sections, json.loads((self._place() / "config.json").read_text("utf-8")))
         summary = {
             "experiment": self.experiment,
             "question": self.question,
             "title": title,
-            "finding": lead,
+            "finding": finding,
             "figures": [
                 {**asdict(figure), "path": figure.path.relative_to(self.folder).as_posix()}
                 for section in sections
@@ -102,11 +111,7 @@ class Run:
             "seconds": time.perf_counter() - self._start,
         }
         write_json(self.folder / "summary.json", summary)
-        return _write_atomically(self.folder / "report.html", page)
-
-    def print(self, table: Table) -> None:
-        """A table on the terminal."""
-        self.console.print(table.for_terminal(), "")
+        write_atomically(self.folder / "report.html", page)
 
     def progress(self) -> Progress:
         """Live bars for the time being; nothing at all where the output is not a terminal."""
@@ -145,7 +150,7 @@ class Run:
         device = jax.devices()[0]
         return {
             "experiment": self.experiment,
-            "options": _plain(values),
+            "options": plain(values),
             "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
             "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -156,9 +161,13 @@ def launch(name: str, experiment: ModuleType, arguments: Sequence[str]) -> int:
     """Parse the options, run, and turn what the user can put right into a message; the exit status."""
     try:
         options = parse(name, experiment.Options, arguments, experiment.__doc__ or "")
+        check_numbers(options)
         experiment.main(options, Run(name, options, (experiment.__doc__ or "").partition("\n")[0]))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"error: out of memory: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -170,6 +179,32 @@ def launch(name: str, experiment: ModuleType, arguments: Sequence[str]) -> int:
         print("interrupted: the record of the run is incomplete", file=sys.stderr)
         return 130
     return 0
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where `folder` is none, or cannot be made or written to: before anything is computed."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--out {folder}: {nearest} is a file; pass the name of a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--out {folder}: {nearest} cannot be written to; pass another")
+
+
+def check_numbers(options: Options) -> None:
+    """Raise UserError for what is no number to compute with: NaN, infinity, a seed that not every generator takes."""
+    for name, value in vars(options).items():
+        if any(
+            isinstance(item, float) and not math.isfinite(item)
+            for item in (value if isinstance(value, tuple) else (value,))
+        ):
+            raise UserError(f"{_flag(name)} must be finite; got {value}")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed must lie between 0 and 2³² - 1; got {options.seed}")
+
+
+def growing(values: Sequence[float], above: float) -> bool:
+    """Whether there is at least one value, and each is larger than the one before it, the first than `above`."""
+    return bool(values) and all(low < high for low, high in zip((above, *values), values))
 
 
 def parse(name: str, kind: type[AnyOptions], arguments: Sequence[str], description: str) -> AnyOptions:
@@ -199,14 +234,14 @@ def _stored(name: str, kind: type[Options], path: Path) -> list[str]:
     """The options of a config.json, as they would stand on the command line: so they are checked in one way."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        of, values = config["experiment"], dict(config["options"])
+        of, values = str(config["experiment"]), dict(config["options"])
     except OSError as error:
         raise UserError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--config {path} is not the config.json of a run") from error
     if of != name:
         raise UserError(f"--config {path} is of another experiment: python -m experiments {of} --config {path}")
-    unknown = sorted(set(values) - {field.name for field in fields(kind)})
+    unknown = sorted(set(values) - {field.name for field in fields(kind) if field.name not in NOT_RECORDED})
     if unknown:
         raise UserError(f"--config {path} has options that {name} does not know: {', '.join(unknown)}")
     return _arguments(values)
@@ -216,7 +251,7 @@ def command(name: str, options: Options) -> str:
     """What to type for the same numbers on another machine: its folders are its own."""
     left_out = (*NOT_RECORDED, *OF_THIS_MACHINE)
     changed = {
-        field.name: _plain(value)
+        field.name: plain(value)
         for field in fields(options)
         if (value := getattr(options, field.name)) != field.default and field.name not in left_out
     }
@@ -227,37 +262,13 @@ def _arguments(values: Mapping[str, Any]) -> list[str]:
     """Options as they stand on the command line."""
     arguments: list[str] = []
     for key, value in values.items():
-        flag = key.replace("_", "-")
         if isinstance(value, bool):
-            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+            arguments.append(_flag(key) if value else _flag(f"no_{key}"))
         else:
-            arguments += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+            arguments += [_flag(key), *map(str, value if isinstance(value, list) else [value])]
     return arguments
 
 
-def _plain(value: Any) -> Any:
-    """`value` in the types of JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """One object, to be read by people too."""
-    return _write_atomically(path, json.dumps(_plain(values), indent=2, ensure_ascii=False) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> Path:
-    """A reader finds the old file or the new one, never half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-    return path
+def _flag(name: str) -> str:
+    """An option's name on the command line."""
+    return f"--{name.replace('_', '-')}"

@@ -40,8 +40,8 @@ class Options(runner.Options):
 
 def main(options: Options, run: runner.Run) -> None:
     """Let one neuron learn from every start, look into a deep network, and tell."""
-    if len(options.starts) < 2 or list(options.starts) != sorted({abs(at) for at in options.starts}):
-        raise runner.UserError(f"--starts must be at least two numbers, not negative and growing; got {options.starts}")
+    if not runner.growing(options.starts, above=0) or len(options.starts) < 2:
+        raise runner.UserError(f"--starts must be at least two positive numbers, growing; got {options.starts}")
     if min(options.steps, options.hidden, options.width) < 1 or not 0 < options.rate <= 1:
         raise runner.UserError("--steps, --hidden and --width must be at least 1, and --rate in (0, 1]")
 
@@ -114,7 +114,7 @@ def tell(options: Options, run: runner.Run, learned: dict[str, Any], deep: dict[
         f"One neuron that is wrong by a logit of {far:g} has a δ of {cross['delta'][-1]:.3f} by the cross-entropy and "
         f"of {squared['delta'][-1]:.1e} by the squared error, a(1 − a) = "
         f"{squared['delta'][-1] / cross['delta'][-1]:.1e} of it. "
-        f"From logits of {first:g} to {far:g} its steps to even odds grow from {said(cross['steps'][0])} to "
+        f"From logits of {first:g} to {far:g} its steps to even odds go from {said(cross['steps'][0])} to "
         f"{said(cross['steps'][-1])} by the cross-entropy, and from {said(squared['steps'][0])} to "
         f"{said(squared['steps'][-1])} by the squared error, each at the same share of the rate that it bears. "
         f"That is the last layer alone: below {options.hidden} sigmoid layers δ_1 is {sigmoid:.1e} of δ_L with the "
@@ -145,16 +145,12 @@ def tell(options: Options, run: runner.Run, learned: dict[str, Any], deep: dict[
     network = Table(
         f"δ above and below {options.hidden} hidden layers", ("hidden, loss", "δ_L", "δ_1", "a layer"), rows, (note,)
     )
-    run.record(kind="finding", text=finding)
-    run.print(neuron)
-    run.print(network)
-    run.console.print(finding)
     one, many = draw(options, run, learned, deep)
     sections = [
         Section("The last layer", tables=(neuron,), figures=(one,)),
         Section("The layers below", tables=(network,), figures=(many,)),
     ]
-    run.report("Saturation", finding, sections)
+    run.conclude("Saturation", finding, sections)
 
 
 def said(steps: int | None) -> str:

@@ -130,7 +130,4 @@ def tell(options: Options, run: runner.Run, found: dict[str, dict[str, Any]], be
         )
         for key, label in (("passes", "passes over the data"), ("seconds", "seconds"))
     ]
-    run.record(kind="finding", text=finding)
-    run.print(table)
-    run.console.print(finding)
-    run.report("Solvers", finding, [Section("One ill-conditioned problem", tables=(table,), figures=tuple(pictures))])
+    run.conclude("Solvers", finding, [Section("One ill-conditioned problem", tables=(table,), figures=tuple(pictures))])

@@ -35,7 +35,7 @@ class Options(runner.Options):
 def main(options: Options, run: runner.Run) -> None:
     """Fit the neurons, time their gradient in every formulation, misplace their bias, and tell."""
     sizes = options.batch_sizes
-    if not sizes or list(sizes) != sorted(set(sizes)) or not 1 <= sizes[0] <= UNROLLED or sizes[-1] > 1437:
+    if not runner.growing(sizes, above=0) or sizes[0] > UNROLLED or sizes[-1] > 1437:
         raise runner.UserError(f"--batch-sizes must grow, from {UNROLLED} rows at most to the 1437 images; got {sizes}")
     if options.rounds < 2:
         raise runner.UserError(f"--rounds must be at least 2, for a spread; got {options.rounds}")
@@ -74,7 +74,9 @@ def race(run: runner.Run, net: Any, arrays: tuple[Any, ...], rounds: int) -> lis
     (by_lr_nn,) = lr_nn.value_and_gradient(net, (layer,), batch)[1]
     runs: dict[str, Callable[[], Any]] = {}
     compiling: dict[str, float] = {}
+    operations: dict[str, int] = {}
     for name, function in FORMULATIONS.items():
+        operations[name] = len(jax.make_jaxpr(partial(function, jnp))(*on_device).eqns)
         if name != "vmap of one":
             runs[f"{name}: {NUMPY}"] = partial(function, np, *arrays)
         runs[f"{name}: {EAGER}"] = partial(finished, function, jnp, *on_device)
@@ -91,7 +93,7 @@ def race(run: runner.Run, net: Any, arrays: tuple[Any, ...], rounds: int) -> lis
         error = max(
             float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(runs[case](), map(np.asarray, by_lr_nn))
         )
-        run.record(kind="agreement", **key, error=error)
+        run.record(kind="agreement", **key, error=error, operations=operations[name])
         found.append(key | relative(times, seconds[f"one product: {COMPILED}"]) | {"compiling": compiling.get(case)})
         run.record(kind="timing", **found[-1])
     return found
@@ -193,12 +195,8 @@ def tell(options: Options, run: runner.Run, speeds: list[dict[str, Any]], biases
         caption="What the fitted neurons answer, the bias added in three ways.",
         wide=True,
     )
-    run.record(kind="finding", text=finding)
-    run.print(speed_table)
-    run.print(bias_table)
-    run.console.print(finding)
     sections = [
         Section("One gradient, four formulations", tables=(speed_table,), figures=(speed,)),
         Section("Where the bias goes", tables=(bias_table,), figures=(bias,)),
     ]
-    run.report("Vectorisation", finding, sections)
+    run.conclude("Vectorisation", finding, sections)

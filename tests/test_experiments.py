@@ -23,8 +23,6 @@ from lr_nn import Batch
 from tests.tolerances import tolerance
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
 PARAMETERS = {3: 10 * 65, 4: 11, 5: 4 * 65 + 5, 6: 20 * 65 + 7 * 21 + 5 * 8 + 6}
 
 
@@ -174,6 +172,7 @@ def test_missing_data_say_how_to_set_their_folder(tmp_path, monkeypatch, capsys)
         ("no json", "is not the config.json of a run"),
         ('{"experiment": "other", "options": {}}', "is of another experiment"),
         ('{"experiment": "ladder", "options": {"speed": 1}}', "does not know: speed"),
+        ('{"experiment": "ladder", "options": {"overwrite": true}}', "does not know: overwrite"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path, capsys, content, message):

@@ -15,11 +15,12 @@ SMALL = {
     "hidden_layer": ("--widths", 1, 2, 4, "--points", 100, "--starts", 30, "--steps", 500),
     "init_and_symmetry": ("--epochs", 15, "--steps", 400),
 }
+# In the order of the report: the card of the site shows the first.
 FIGURES = {
-    "activations": {"menu", "errors"},
-    "batch_size": {"counts", "noise"},
-    "hidden_layer": {"plane"},
-    "init_and_symmetry": {"neurons", "costs"},
+    "activations": ["errors", "menu"],
+    "batch_size": ["counts", "noise"],
+    "hidden_layer": ["plane"],
+    "init_and_symmetry": ["neurons", "costs"],
 }
 
 
@@ -111,7 +112,9 @@ def test_an_experiment_finds_what_it_is_there_to_find(done):
 
 def test_figures_a_page_and_three_sentences_tell_it(done):
     name, folder, record = done
-    assert {path.stem for path in (folder / "figures").iterdir()} == FIGURES[name]
+    assert {path.stem for path in (folder / "figures").iterdir()} == set(FIGURES[name])
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [figure["path"] for figure in summary["figures"]] == [f"figures/{of}.png" for of in FIGURES[name]]
     ((finding,),) = (line.values() for line in record["finding"])
     assert finding.count(". ") == 2 and finding.endswith(".")
     page = (folder / "report.html").read_text()

@@ -10,7 +10,7 @@ import pytest
 from browser import chromium, needs_chromium, opened
 
 import lr_nn
-from experiments import runner
+from experiments import record, runner
 from experiments.__main__ import main, questions
 from experiments.report import Figure, Section
 from experiments.site import contents, graphs, page
@@ -29,8 +29,7 @@ def leave_run(folder, name, wide):
     drawing = Drawing(figsize=(9, 4.4) if wide else (5.6, 3.8))
     drawing.subplots().plot(np.sin(np.arange(60) / 5))
     figure = run.figure("wave", drawing, alt="A wave.", caption="Seen & drawn.", wide=wide)
-    run.record(kind="finding", text=FINDING)
-    run.report(f"On {name}", FINDING, [Section("All", figures=(figure, figure))])
+    run.conclude(f"On {name}", FINDING, [Section("All", figures=(figure, figure))])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def site(tmp_path_factory, both):
         leave_run(folder, name, wide=name == "paths")
     (folder / FAILED).mkdir()
     failure = {"failure": f"no {'unbreakable' * 20}/file", "command": f"python -m experiments {FAILED}", "seconds": 1.0}
-    runner.write_json(folder / FAILED / page.FAILURE, failure)
+    record.write_json(folder / FAILED / page.FAILURE, failure)
     page.write(folder, questions(), graphs.write(folder, both))
     return folder
 
@@ -127,6 +126,14 @@ def test_figures_are_put_into_the_page_without_loss(site):
         assert np.array_equal(np.asarray(drawn.convert("RGB")), np.asarray(shown.convert("RGB")))
         assert shown.format == "WEBP" and figure.size == drawn.size
     assert len(content) < path.stat().st_size
+
+
+@pytest.mark.parametrize("content", ["no json", "{}", "[]"])
+def test_a_damaged_summary_costs_one_card_and_not_the_site(tmp_path, content):
+    (tmp_path / "paths").mkdir()
+    (tmp_path / "paths" / "summary.json").write_text(content)
+    words = " ".join(Parts(page.write(tmp_path, questions(), []).read_text(encoding="utf-8")).words)
+    assert "It did not run." in words and "is damaged" in words and "python -m experiments paths" in words
 
 
 @pytest.fixture(scope="module")
@@ -277,8 +284,9 @@ def test_a_name_that_is_not_known_is_answered_with_those_that_are(tmp_path, monk
 
 def test_choosing_nothing_or_a_file_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["all", "--only", "paths", "--skip", "paths"]) == 2
-    assert "leave no experiment" in capsys.readouterr().err
+    for nothing in (("--only", "paths", "--skip", "paths"), ("--only",)):
+        assert main(["all", *nothing]) == 2
+        assert "leave no experiment" in capsys.readouterr().err
     (tmp_path / "taken").touch()
     assert main(["all", "--out", "taken"]) == 2 and "is a file" in capsys.readouterr().err
 

@@ -46,8 +46,8 @@ def main(options: Options, run: runner.Run) -> None:
     chosen = [rung for rung in rungs.RUNGS if rung.number in options.rungs and rung.number in tasks]
     if not chosen:
         raise runner.UserError(
-            f"--data {options.data} has the rungs {', '.join(map(str, tasks))} ({rungs.WHY_NOT[options.data]}); "
-            f"got --rungs {' '.join(map(str, options.rungs))}"
+            f"--rungs must name some of {', '.join(map(str, tasks))}, which --data {options.data} has; "
+            f"got {' '.join(map(str, options.rungs)) or 'none'}"
         )
     with run.progress() as display:
         bars = [display.add_task(rung.title, total=None, start=False, note="") for rung in chosen]

@@ -31,15 +31,13 @@ METHOD = (
 
 
 def tell(options: Options, run: Run, results: Sequence[Result]) -> None:
-    """Print the tables and write the report."""
+    """The tables, the pictures and the finding."""
     learnt, gradients = _learnt(options, results), _gradients(results)
     published = _published(options, results)
-    for table in (learnt, gradients, *published):
-        run.print(table)
     overview = Section("All rungs", tables=(learnt, *published), figures=pictures.depths(run, results))
     sections = [overview, *(_section(run, options.seed, result) for result in results)]
     sections.append(Section("The gradient written by hand", METHOD, tables=(gradients,)))
-    run.report(f"The ladder on {NAMES[options.data]}", _lead(results), sections)
+    run.conclude(f"The ladder on {NAMES[options.data]}", _lead(results), sections)
 
 
 def _lead(results: Sequence[Result]) -> str:

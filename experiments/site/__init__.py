@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import runner
+from experiments import record, runner
 from experiments.runner import UserError
 from experiments.site import page
 
@@ -25,8 +25,8 @@ class Options:
 
     out: Path = Path("runs/site")
     """Folder of the site: index.html, the graphs, and a folder for each experiment."""
-    only: tuple[str, ...] = ()
-    """Run these alone; the site still shows what its folder holds of others."""
+    only: tuple[str, ...] | None = None
+    """Run these alone (None: all); the site still shows what its folder holds of others."""
     skip: tuple[str, ...] = ()
     """Run all but these."""
     overwrite: bool = False
@@ -42,7 +42,7 @@ def launch(arguments: Sequence[str], questions: Mapping[str, str]) -> int:
 
         options = tyro.cli(Options, prog="python -m experiments all", description=__doc__, args=arguments)
         return build(options, questions)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     except ImportError as error:
         print(f'error: {error}\nall that it needs: pip install -e ".[experiments]"', file=sys.stderr)
@@ -55,8 +55,7 @@ def launch(arguments: Sequence[str], questions: Mapping[str, str]) -> int:
 def build(options: Options, questions: Mapping[str, str]) -> int:
     """Check the options, draw the graphs, run the experiments, and write index.html; the exit status."""
     names = chosen(options, questions)
-    if options.out.is_file():
-        raise UserError(f"--out {options.out} is a file; pass the name of a folder")
+    runner.check_folder(options.out)
     if options.out.is_dir() and any(options.out.iterdir()) and not options.overwrite:
         raise UserError(f"{options.out} already holds a site; pass another --out, or --overwrite to replace its runs")
     from experiments.site import graphs
@@ -73,11 +72,13 @@ def build(options: Options, questions: Mapping[str, str]) -> int:
 
 def chosen(options: Options, questions: Mapping[str, str]) -> list[str]:
     """The names that are to be run. Raises UserError for one that is not known, and where none is left."""
-    for flag, names in (("only", options.only), ("skip", options.skip)):
+    for flag, names in (("only", options.only or ()), ("skip", options.skip)):
         unknown = [name for name in names if name not in questions]
         if unknown:
             raise UserError(f"--{flag}: there is no experiment {unknown[0]!r}\n\n{listing(questions)}")
-    left = [name for name in dict.fromkeys(options.only or questions) if name not in options.skip]
+    left = [
+        name for name in dict.fromkeys(questions if options.only is None else options.only) if name not in options.skip
+    ]
     if not left:
         raise UserError("--only and --skip leave no experiment")
     return left
@@ -101,7 +102,7 @@ def carry_out_all(names: Sequence[str], options: Options) -> dict[str, str]:
         if failure:
             failures[name] = failure
             values = {"failure": failure, "command": f"python -m experiments {name}", "seconds": seconds}
-            runner.write_json(options.out / name / page.FAILURE, values)
+            record.write_json(options.out / name / page.FAILURE, values)
     return failures
 
 

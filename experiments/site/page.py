@@ -40,10 +40,14 @@ def write(folder: Path, questions: Mapping[str, str], graphs: Sequence[Played]) 
 def card(folder: Path, name: str, question: str) -> dict[str, Any]:
     """What is told of the run in `folder`; nothing where there was none."""
     shared: dict[str, Any] = {"name": name, "question": question, "failure": None, "report": None, "figures": []}
-    if (failure := folder / FAILURE).is_file():
-        return shared | json.loads(failure.read_text("utf-8"))
-    if not (summary := folder / "summary.json").is_file():
-        return {}
-    found = json.loads(summary.read_text("utf-8"))
-    figures = [Figure(**figure | {"path": folder / figure["path"]}) for figure in found["figures"][:1]]
+    try:
+        if (failure := folder / FAILURE).is_file():
+            return shared | json.loads(failure.read_text("utf-8"))
+        if not (summary := folder / "summary.json").is_file():
+            return {}
+        found = json.loads(summary.read_text("utf-8"))
+        figures = [Figure(**figure | {"path": folder / figure["path"]}) for figure in found["figures"][:1]]
+    except (ValueError, KeyError, TypeError) as error:
+        damaged = f"what {folder} holds of an earlier run is damaged: {error!r}"
+        return shared | {"failure": damaged, "command": f"python -m experiments {name}", "seconds": 0.0}
     return found | shared | {"report": f"{name}/report.html", "figures": figures}
