@@ -105,7 +105,16 @@ def table() -> str:
             best = min(others, key=lambda peer: rows[peer]["relative_time"])
             faster = np.median(np.divide(rows[best]["ratios"], rows[ours]["ratios"]))
             lines.append(f"| {what} | `{best}` | {faster:.2f} |")
-    return "\n".join([*lines, "", _where(read("gradient")["thin"]["environment"])])
+    return "\n".join([*lines, "", _where(read("gradient")["thin"]["environment"]), "", *_referees()])
+
+
+def _referees() -> list[str]:
+    """The mutation score as a Markdown table."""
+    rows = read("audit")["scores"]["rows"]
+    lines = [f"| {row['referee']} | {row['killed']} | {row['false_alarms']} | {row['seconds']:.1f} |" for row in rows]
+    wrong, right = rows[0]["mutants"], rows[0]["right"]
+    head = f"| referee of a gradient | kills, of {wrong} wrong | accuses, of {right} right | seconds |"
+    return [head, "|---|---:|---:|---:|", *lines]
 
 
 def _where(environment: dict[str, Any]) -> str:

@@ -126,3 +126,13 @@ def test_a_kink_nearby_is_none_here():
 def test_values_that_overflow_leave_the_rest():
     found = on_a_line(lambda h: np.where(h > 0.1, np.inf, np.exp(h)), slope=1.0)
     assert abs(found.slopes[1] - 2) < 0.1
+
+
+def test_a_function_that_saturates_on_the_way_does_not_refute_its_slope():
+    found = on_a_line(lambda h: 2e3 + 6e-11 * np.tanh(80 * np.asarray(h)), slope=80 * 6e-11)
+    assert not found.refuted
+
+
+def test_a_small_wrong_slope_beside_a_large_right_one_is_refuted():
+    assert on_a_line(lambda h: 5 + 3 * np.sin(h), slope=3.003).refuted
+    assert on_a_line(lambda h: 5 + h**2, slope=0.003).refuted

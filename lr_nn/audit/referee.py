@@ -103,20 +103,25 @@ class Referee:
         """What the values say at a point, leaf by leaf."""
         with jax.enable_x64(True):
             by_hand, by_autodiff = self.leaves(self.hand, place), self.leaves(self.autodiff, place)
-            noise, heard = self.noise(place), []
-            for index, (hand, autodiff) in enumerate(zip(by_hand, by_autodiff)):
-                rays = (evidence.directions(place.params, self.seed + turn)[index] for turn in range(RAYS))
-                testimony = self.testimony(place, index, noise, next(rays), hand, autodiff)
-                # At a kink one ray may pass between the sides by chance.
-                while testimony.by_hand.kink and testimony.by_hand.between and (ray := next(rays, None)) is not None:
-                    testimony = self.testimony(place, index, noise, ray, hand, autodiff)
-                heard.append(testimony)
-            return heard
+            return [self.heard(place, index, *slopes) for index, slopes in enumerate(zip(by_hand, by_autodiff))]
+
+    def heard(self, place: Point, index: int, hand: np.ndarray, autodiff: np.ndarray) -> Testimony:
+        """What the values say of one leaf at a point."""
+        rays = [evidence.directions(place.params, self.seed + turn)[index] for turn in range(RAYS)]
+        noise = 0.0 if self.coarsest == np.float64 else self.noise(place)
+        testimony = self.testimony(place, index, noise, rays[0], hand, autodiff)
+        if testimony.by_autodiff.refuted and not noise:
+            # Saturated values move in steps, coarser than the last place of the value: to refute takes more than those.
+            noise = self.noise(place)
+            testimony = self.testimony(place, index, noise, rays[0], hand, autodiff)
+        for ray in rays[1:]:  # at a kink one ray may pass between the sides by chance
+            if not (testimony.by_hand.kink and testimony.by_hand.between):
+                break
+            testimony = self.testimony(place, index, noise, ray, hand, autodiff)
+        return testimony
 
     def noise(self, place: Point) -> float:
-        """The rounding error of the value where it computes in less than float64."""
-        if self.coarsest == np.float64:
-            return 0.0
+        """The rounding error that the value must expect, in the coarsest type that it rounds to."""
         return float(self.roundings_of_value(eps(self.coarsest), place.params, place.arrays)[0])
 
     def testimony(

@@ -18,12 +18,15 @@ ABOVE_THE_FLOOR = 30
 STEADY = 0.5
 FEWEST = 4
 PERSISTENT = 6
+STANDING = 0.25
 
 
 class Taylor(NamedTuple):
     """Remainders of orders 0, 1, 2 at `steps`, the slope of each in its window, and the noise floor.
 
     A slope is NaN where fewer than four remainders in a row stand clear of the floor: a remainder that vanishes.
+    `kink`: J(h) + J(-h) - 2 J(0) falls like h. `between`: the slope lies between those of the two sides of a kink.
+    `settled`: the secants of J stand still where the window of r₁ begins.
     """
 
     steps: np.ndarray
@@ -33,12 +36,15 @@ class Taylor(NamedTuple):
     floor: float
     kink: bool
     between: bool
+    settled: bool
 
     @property
     def refuted(self) -> bool:
-        """Whether the values refute the slope: r₁ goes to zero like h over many halvings."""
-        window = self.windows[1]
-        return window is not None and 0.8 < self.slopes[1] < 1.2 and window[1] >= 2**PERSISTENT * window[0]
+        """Whether the values refute the slope: r₁ falls like h over many halvings, and the values' own stands still."""
+        if self.windows[1] is None or not self.settled:
+            return False
+        smallest, largest = self.windows[1]
+        return 0.8 < self.slopes[1] < 1.2 and largest >= 2**PERSISTENT * smallest
 
 
 def fitted(steps: np.ndarray, remainder: np.ndarray, floor: float) -> tuple[float, tuple[float, float] | None]:
@@ -86,5 +92,15 @@ def taylor(
         sides = np.median(rise[near] / h[near]), np.median((here - behind[near]) / h[near])
         slack = 0.01 * abs(sides[0] - sides[1])
         between = min(sides) - slack <= slope <= max(sides) + slack
+    settled = fits[1][1] is not None and _settled(rise / h, slope, fits[1][1])
     slopes = (fits[0][0], fits[1][0], fits[2][0])
-    return Taylor(h, remainders, slopes, tuple(window for _, window in fits), floor, kink, between)
+    return Taylor(h, remainders, slopes, tuple(window for _, window in fits), floor, kink, between, settled)
+
+
+def _settled(secants: np.ndarray, slope: float, window: tuple[float, float]) -> bool:
+    """Whether the secants (J(h) - J(0)) / h stand still, beside their distance to a slope, where the window begins.
+
+    Where a function saturates within the window they do not, and r₁ = O(h) says nothing of the slope at zero.
+    """
+    first = secants[np.flatnonzero(window[0] <= STEPS)[-FEWEST:]]
+    return bool((np.abs(np.diff(first)) <= STANDING * np.abs(first[:-1] - slope)).all())
