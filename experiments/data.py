@@ -231,7 +231,7 @@ def directory(option: Path | None, dataset: str) -> Path:
     folder = option or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     how = (
         f"pass --data-dir FOLDER or set the environment variable {VARIABLE}; "
-        "the data of scikit-learn, such as the ladder's --data digits, need no folder"
+        "the embedded data need no folder: ladder --data digits, odds --data simulated"
     )
     if folder is None:
         raise UserError(f"the {dataset} data are read from a data directory, and none is set: {how}")
