@@ -1,10 +1,8 @@
 """What gradients cost in time and memory, at reduced size: each experiment finds what it is there to find."""
 
-import json
-
-import jax
 import numpy as np
 import pytest
+from records import run
 from tolerances import tolerance
 
 from experiments.__main__ import main
@@ -15,16 +13,6 @@ SMALL = {
     "memory": ("--batch-sizes", 32, 512, "--rows", 1024, "--rounds", 3),
 }
 FIGURES = {"vectorization": ["bias", "speed"], "reverse_vs_forward": ["sweeps"], "memory": ["step", "ways"]}
-
-
-def run(name, folder, *arguments):
-    """Run an experiment and return its record by kind. Adam of optax fails strict promotion."""
-    with jax.numpy_dtype_promotion("standard"):
-        assert main([name, *map(str, arguments), "--out", str(folder)]) == 0
-    record = {}
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        record.setdefault(line.pop("kind"), []).append(line)
-    return record
 
 
 @pytest.fixture(scope="module", params=SMALL)

@@ -1,10 +1,8 @@
 """What per-example gradients buy, at reduced size: each experiment finds what it is there to find."""
 
-import json
-
-import jax
 import numpy as np
 import pytest
+from records import run
 
 from experiments import noise_scale
 from experiments.__main__ import main
@@ -15,16 +13,6 @@ SMALL = {
     "hard_examples": ("--epochs", 8),
 }
 FIGURES = {"noise_scale": "noise", "private_training": "accuracy", "hard_examples": "images"}
-
-
-def run(name, folder, *arguments):
-    """Run an experiment and return its record by kind. Adam of optax fails strict promotion."""
-    with jax.numpy_dtype_promotion("standard"):
-        assert main([name, *map(str, arguments), "--out", str(folder)]) == 0
-    record = {}
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        record.setdefault(line.pop("kind"), []).append(line)
-    return record
 
 
 @pytest.fixture(scope="module", params=SMALL)

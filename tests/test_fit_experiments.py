@@ -1,11 +1,7 @@
 """What fits show, at reduced size: each experiment finds what it is there to find."""
 
-import json
-
-import jax
 import pytest
-
-from experiments.__main__ import main
+from records import run
 
 SMALL = {
     "regularization": ("--strengths", "1e-4", "1e-2", "1e-1"),
@@ -14,19 +10,8 @@ SMALL = {
 }
 
 
-def run(name, folder):
-    """Run an experiment and return its record by kind. Adam of optax fails strict promotion."""
-    with jax.numpy_dtype_promotion("standard"):
-        assert main([name, *map(str, SMALL[name]), "--out", str(folder)]) == 0
-    record = {}
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        record.setdefault(line.pop("kind"), []).append(line)
-    assert (folder / "report.html").stat().st_size > 10_000 and list((folder / "figures").glob("*.png"))
-    return record
-
-
 def test_l2_shrinks_l1_makes_zeros_and_separated_data_need_one(tmp_path):
-    record = run("regularization", tmp_path / "run")
+    record = run("regularization", tmp_path / "run", *SMALL["regularization"])
     l2, l1 = ([fit for fit in record["fit"] if fit["penalty"] == name] for name in ("L2", "L1"))
     assert all(fit["status"] == "converged" for fit in l2 + l1)
     lengths, zeros = [fit["length"] for fit in l2], [fit["zeros"] for fit in l1]
@@ -37,14 +22,14 @@ def test_l2_shrinks_l1_makes_zeros_and_separated_data_need_one(tmp_path):
 
 
 def test_an_outlier_moves_the_line_and_not_the_curve(tmp_path):
-    near, far = run("outliers", tmp_path / "run")["fit"]
+    near, far = run("outliers", tmp_path / "run", *SMALL["outliers"])["fit"]
     assert abs(far["line"] - near["line"]) > 0.5 > 10 * abs(far["logistic"] - near["logistic"])
     assert far["line_errors"] > near["line_errors"] and far["logistic_errors"] == near["logistic_errors"]
 
 
 @pytest.mark.filterwarnings("ignore:.*clip.*")
 def test_second_order_methods_end_at_the_optimum_and_first_order_ones_on_the_way(tmp_path):
-    methods = {method["name"]: method for method in run("solvers", tmp_path / "run")["method"]}
+    methods = {method["name"]: method for method in run("solvers", tmp_path / "run", *SMALL["solvers"])["method"]}
     for name in ("L-BFGS", "Newton"):
         assert methods[name]["excess"][-1] <= 1e-12 and methods[name]["passes"][-1] <= 30
     assert methods["gradient descent"]["excess"][-1] > 1e-5

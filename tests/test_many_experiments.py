@@ -1,13 +1,12 @@
 """What many fits show, at reduced size: each experiment finds what it is there to find."""
 
 import gzip
-import json
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from records import run
 
 from experiments import data, judging, runner
 from experiments.__main__ import main
@@ -15,20 +14,9 @@ from experiments.__main__ import main
 needs_data = pytest.mark.skipif(not os.environ.get("LR_NN_DATA"), reason="LR_NN_DATA is not set; CI sets it")
 
 
-def run(folder, name, *options):
-    """Run an experiment and return its record by kind. Adam of optax fails strict promotion."""
-    with jax.numpy_dtype_promotion("standard"):
-        assert main([name, *map(str, options), "--out", str(folder)]) == 0
-    record = {}
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        record.setdefault(line.pop("kind"), []).append(line)
-    assert (folder / "report.html").stat().st_size > 10_000 and list((folder / "figures").glob("*.png"))
-    return record
-
-
 @needs_data
 def test_the_census_separates_ranks_people_rightly_and_the_bootstrap_agrees_with_wald_where_many_decide(tmp_path):
-    record = run(tmp_path / "run", "census", "--rows", 4000, "--resampled-rows", 1000, "--resamples", 100)
+    record = run("census", tmp_path / "run", "--rows", 4000, "--resampled-rows", 1000, "--resamples", 100)
     (free,), (test,), (errors,) = (record[kind] for kind in ("unpenalised", "test", "bootstrap"))
     assert free["status"] == "separated" and free["along"]
     found = {line["name"]: line for line in record["coefficient"]}
@@ -73,7 +61,7 @@ def test_a_census_file_is_read_past_comments_full_stops_and_empty_lines(tmp_path
 
 
 def test_l1_keeps_fewer_weights_the_stronger_it_is_and_the_rule_takes_the_strongest_within_its_band(tmp_path):
-    record = run(tmp_path / "run", "paths", "--data", "diabetes", "--strengths", 12, "--folds", 5)
+    record = run("paths", tmp_path / "run", "--data", "diabetes", "--strengths", 12, "--folds", 5)
     paths = {line["penalty"]: np.array(line["coefficients"])[:, :-1] for line in record["path"]}
     kept = (paths["L1"] != 0).sum(axis=1)
     assert kept[0] == 0 and kept[-1] >= 8 and (paths["L2"] != 0).all()
@@ -91,7 +79,7 @@ def test_l1_keeps_fewer_weights_the_stronger_it_is_and_the_rule_takes_the_strong
 
 def test_a_network_that_is_wide_enough_is_chosen_and_errs_no_more_than_the_largest(tmp_path):
     options = ("--depths", 1, 2, "--widths", 3, 24, "--folds", 3, "--seeds", 1, "--epochs", 30)
-    record = run(tmp_path / "run", "architecture_search", *options)
+    record = run("architecture_search", tmp_path / "run", *options)
     found = {(line["depth"], line["width"]): line for line in record["architecture"]}
     for depth, other in ((1, 1), (2, 2), (2, 1)):  # depth does not make up for width
         assert found[depth, 3]["error"] > 3 * found[other, 24]["error"]

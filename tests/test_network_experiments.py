@@ -2,9 +2,9 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
+from records import run
 
 from experiments import hidden_layer
 from experiments.__main__ import main
@@ -22,16 +22,6 @@ FIGURES = {
     "hidden_layer": ["plane"],
     "init_and_symmetry": ["neurons", "costs"],
 }
-
-
-def run(name, folder, *arguments):
-    """Run an experiment and return its record by kind, without times. Adam of optax fails strict promotion."""
-    with jax.numpy_dtype_promotion("standard"):
-        assert main([name, *map(str, arguments), "--out", str(folder)]) == 0
-    record = {}
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        record.setdefault(line.pop("kind"), []).append(line)
-    return record
 
 
 @pytest.fixture(scope="module", params=SMALL)

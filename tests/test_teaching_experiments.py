@@ -1,11 +1,10 @@
 """Chances, likelihoods, entropies and errors that fade, at reduced size: each experiment finds what it is there for."""
 
-import json
 import os
 
-import jax
 import numpy as np
 import pytest
+from records import run
 
 from experiments import odds
 from experiments.__main__ import main
@@ -24,16 +23,6 @@ FIGURES = {
     "saturation": {"neuron", "layers"},
 }
 EXACT = tolerance(np.float64)
-
-
-def run(name, folder, *arguments):
-    """Run an experiment and return its record by kind. A step of optax fails strict promotion."""
-    with jax.numpy_dtype_promotion("standard"):
-        assert main([name, *map(str, arguments), "--out", str(folder)]) == 0
-    record = {}
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        record.setdefault(line.pop("kind"), []).append(line)
-    return record
 
 
 @pytest.fixture(scope="module", params=SMALL)
