@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lr_nn import (
         activations,
         curvature,
+        data,
         graph,
         inference,
         interop,
@@ -70,6 +71,7 @@ _HOMES = {
 _ROOMS = (
     "activations",
     "curvature",
+    "data",
     "graph",
     "inference",
     "interop",

@@ -1,0 +1,52 @@
+"""Blocks and mini-batches of rows, each read while the one before it is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from lr_nn.data.rows import Rows
+from lr_nn.types import Batch
+
+T = TypeVar("T")
+
+
+def blocks(rows: Rows, size: int) -> Iterator[Batch]:
+    """All rows in their own order, `size` at a time, the last block ragged."""
+    return read_ahead(_read(rows, block, size) for block in range(count(rows, size)))
+
+
+def mini_batches(rows: Rows, size: int, key: jax.Array, epoch: int, start: int = 0) -> Iterator[Batch]:
+    """The mini-batches number start, start + 1, ... of an epoch: blocks of consecutive rows in the order of `order`."""
+    return read_ahead(_read(rows, int(block), size) for block in order(key, epoch, count(rows, size))[start:])
+
+
+def order(key: jax.Array, epoch: int, blocks: int) -> np.ndarray:
+    """The order of the blocks in an epoch, a permutation drawn from (key, epoch): nothing else is remembered."""
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), blocks))
+
+
+def count(rows: Rows, size: int) -> int:
+    """⌈n / size⌉, the number of blocks."""
+    return -(-len(rows) // size)
+
+
+def read_ahead(reads: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """What each of `reads` returns, in their order; a thread is one ahead of who asks, and two are in memory."""
+    with ThreadPoolExecutor(1, "read_ahead") as reader:
+        waiting = None
+        for read in reads:
+            following = reader.submit(read)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
+def _read(rows: Rows, block: int, size: int) -> Callable[[], Batch]:
+    return lambda: rows.read(block * size, min(len(rows), (block + 1) * size))
