@@ -11,6 +11,7 @@ NAMES = {
     "curvature": "Hessian and Gauss-Newton products, diagonals and factors against autodiff",
     "fit": "one model to a certified gap, against scikit-learn, glum, skglm and optax",
     "many": "thousands of models in one call, against joblib, LogisticRegressionCV and paths of skglm, glum, celer",
+    "scale": "files larger than memory, devices and processes, kills, damage, fuzz; how time and memory grow",
     "audit": "wrong backward passes killed by the audit, check_grads and chex, and their false alarms on right ones",
     "readme": "write the table of the README from the committed records",
 }
