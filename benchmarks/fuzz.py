@@ -15,17 +15,8 @@ import numpy as np
 
 # What stands in files for numbers and is none, or none that fits.
 TOKENS = (
-    b"1e999",
-    b"-1e999",
-    b"nan",
-    b"99999999999999999999",
-    b"-1",
-    b"0x1f",
-    b"1_0",
-    b"\xff\xfe",
-    b"\n\n",
-    b",",
-    b'"',
+    *(b"1e999", b"-1e999", b"nan", b"99999999999999999999", b"-1", b"0x1f", b"1_0"),
+    *(b"\xff\xfe", b"\n\n", b",", b'"'),
 )
 EXTREMES = (0x00, 0x01, 0x7F, 0x80, 0xFF)
 
