@@ -1,11 +1,12 @@
 """Damaged files, and what readers make of them: the one engine of tests and of the benchmark.
 
-A case is (name of a format, seed): the seed writes a valid file and damages it. A reader may read it or refuse it by
+A case is (format, seed): the seed writes a valid file and damages it. A reader may read it or refuse it by
 ValueError or OSError; anything else is a fault of the reader, and goes through to the caller.
 """
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ TOKENS = (
     *(b"1e999", b"-1e999", b"nan", b"99999999999999999999", b"-1", b"0x1f", b"1_0"),
     *(b"\xff\xfe", b"\n\n", b",", b'"'),
 )
+# A file of a fuzzed format is small.
+MEMORY = 2**26
 EXTREMES = (0x00, 0x01, 0x7F, 0x80, 0xFF)
 
 
@@ -29,26 +32,29 @@ class Format:
     read: Callable[[Path], Any]
 
 
-FORMATS: dict[str, Format] = {}
-
-
-def fuzz(name: str, seed: int, folder: Path) -> str:
+def fuzz(form: Format, seed: int, folder: Path) -> str:
     """Damage a valid file in `folder`, which must be empty, and read it: "read", or "refused: " and the message."""
     rng = np.random.default_rng(seed)
-    path = FORMATS[name].write(folder, rng)
+    path = form.write(folder, rng)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     damaged = files[rng.integers(len(files))]
     damaged.write_bytes(mutations(damaged.read_bytes(), rng))
-    return outcome(name, path)
+    return outcome(form, path)
 
 
-def outcome(name: str, path: Path) -> str:
-    """What the reader of a format makes of a path."""
+def outcome(form: Format, path: Path) -> str:
+    """What the reader of a format makes of a path. Raises MemoryError where it takes more than `MEMORY` bytes."""
+    tracemalloc.start()
     try:
-        FORMATS[name].read(path)
+        form.read(path)
+        return "read"
     except (ValueError, OSError) as refusal:
         return f"refused: {refusal}"
-    return "read"
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        if peak > MEMORY:
+            raise MemoryError(f"{peak} bytes were taken for a file of a few thousand")
 
 
 def mutations(valid: bytes, rng: np.random.Generator) -> bytes:
