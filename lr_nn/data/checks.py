@@ -107,16 +107,17 @@ class _Columns:
             yield f"{self._of(j)} is {self.least[j]:g} in every row: there is nothing to learn"
 
     def scales(self) -> Iterator[str]:
-        spread, size = self.largest - self.least, np.maximum(abs(self.least), abs(self.largest))
+        with np.errstate(over="ignore"):
+            spread, size = self.largest - self.least, np.maximum(abs(self.least), abs(self.largest))
         some = np.isfinite(spread) & (spread > 0)
-        narrow = np.flatnonzero(some & (spread * UNEQUAL < size))
+        narrow = np.flatnonzero(some & (spread < size / UNEQUAL))
         if len(narrow):
             j = narrow[0]
             yield (
                 f"{len(narrow)} columns vary little around a large value, such as {self.names[j]} from "
                 f"{self.least[j]:.10g} to {self.largest[j]:.10g}: subtract it, float32 keeps seven digits"
             )
-        if some.any() and spread[some].max() > UNEQUAL * spread[some].min():
+        if some.any() and spread[some].max() / UNEQUAL > spread[some].min():
             j, k = np.where(some, spread, -np.inf).argmax(), np.where(some, spread, np.inf).argmin()
             yield (
                 f"the scales of columns differ: {self.names[j]} spans {spread[j]:.3g}, "
