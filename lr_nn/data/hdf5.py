@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,17 +38,29 @@ def hdf5(
     except ImportError as error:
         raise ImportError('hdf5 needs h5py: pip install "lr-nn[data]"') from error
     file = opened(path)
-    try:
-        with h5py.File(file.path, "r") as content:
-            names = chosen(path, {"x": x, "y": y, "weight": weight, "offset": offset}, _data_sets(content))
-            room = [_chunk_room(file, content[name]) for name in names if name is not None]
-        content = h5py.File(file.path, "r", rdcc_nbytes=max(room, default=0) + 2**20)
-        found = [None if name is None else _in_file(file, content[name]) for name in names]
-    except ValueError:
-        raise
-    except Exception as error:  # whatever a damaged file makes of the library
-        raise ValueError(f"{path} is not an HDF5 file, or is damaged ({error})") from error
-    return joined(path, found)
+    with _library(file):
+        content = h5py.File(file.path, "r")
+        known = _data_sets(content)
+    names = chosen(path, {"x": x, "y": y, "weight": weight, "offset": offset}, known)
+    with _library(file):
+        found = {name: _described(content[name]) for name in names if name is not None}
+    room = max(_chunk_room(file, data) for data in found.values())
+    if room:
+        with _library(file):
+            content.close()
+            content = h5py.File(file.path, "r", rdcc_nbytes=room + 2**20)
+    return joined(path, [None if name is None else _in_file(file, content, found[name]) for name in names])
+
+
+class Described(NamedTuple):
+    """What the header of a data set says, `offset` None where it does not lie in the file in one piece."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: tuple[int, ...] | None
+    offset: int | None
+    stored: int
 
 
 class DataSet:
@@ -64,13 +78,18 @@ class DataSet:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         self.file.unchanged()
-        try:
+        with _library(self.file, f"; rows {rows.start} to {rows.stop - 1} cannot be read"):
             values = self.data[rows]
-        except Exception as error:  # whatever a damaged chunk makes of the library
-            raise OSError(
-                f"{self.file.path}: rows {rows.start} to {rows.stop - 1} of {self.data.name} cannot be read ({error})"
-            ) from error
         return values.astype(self.dtype, copy=False).reshape(len(values), *self.shape[1:])
+
+
+@contextmanager
+def _library(file: File, what: str = "") -> Iterator[None]:
+    """Say of the file whatever a damaged one makes of the library."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{file.path} is not an HDF5 file, or is damaged{what} ({error})") from error
 
 
 def _data_sets(content: Any) -> dict[str, str]:
@@ -80,29 +99,35 @@ def _data_sets(content: Any) -> dict[str, str]:
     return found
 
 
-def _in_file(file: File, data: Any) -> InPlace | DataSet:
-    offset, what = data.id.get_offset(), f"{data.name} in {file.path}"
-    if data.chunks is None and offset is not None and not data.external:
-        shape = tuple(map(int, data.shape))
-        whole(file, offset, data.dtype, shape, data.id.get_storage_size(), what)
-        in_place = InPlace(file, offset, data.dtype, shape)
-        return in_place.flat() if len(shape) > 2 else in_place
-    return DataSet(file, data)
+def _described(data: Any) -> Described:
+    in_one_piece = data.chunks is None and not data.external and not data.is_virtual
+    offset = data.id.get_offset() if in_one_piece else None
+    shape = tuple(map(int, data.shape or ()))
+    return Described(data.name, shape, data.dtype, data.chunks, offset, data.id.get_storage_size())
 
 
-def _chunk_room(file: File, data: Any) -> int:
+def _in_file(file: File, content: Any, known: Described) -> InPlace | DataSet:
+    if known.offset is None:
+        with _library(file):
+            return DataSet(file, content[known.name])
+    whole(file, known.offset, known.dtype, known.shape, known.stored, f"{known.name} in {file.path}")
+    in_place = InPlace(file, known.offset, known.dtype, known.shape)
+    return in_place.flat() if len(known.shape) > 2 else in_place
+
+
+def _chunk_room(file: File, data: Described) -> int:
     """The bytes of the chunks that one row touches; what the file cannot hold is refused here."""
     what = f"{data.name} in {file.path}"
     if data.dtype.kind not in NUMERIC_KINDS or data.dtype.itemsize > 8:
         raise ValueError(f"{what} holds {data.dtype}; expected real numbers of at most 8 bytes")
     if not data.shape or 0 in data.shape:
         raise ValueError(f"{what} has shape {data.shape}; expected rows, at least one, and no axis without entries")
-    stored = min(data.id.get_storage_size(), file.size)
+    stored = min(data.stored, file.size)
     chunk = math.prod(data.chunks or (1,)) * data.dtype.itemsize
     if math.prod(data.shape) * data.dtype.itemsize > DEFLATE * stored + chunk:
         raise ValueError(
             f"{what} has shape {data.shape} of {data.dtype} but {stored} bytes in the file: it was never written, "
-            "or is truncated or damaged"
+            "lies in other files, or is truncated or damaged"
         )
     if data.chunks is None:
         return 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lr_nn.data.idx import scaled
-from lr_nn.data.in_place import opened
+from lr_nn.data.in_place import File, opened
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
@@ -41,7 +41,8 @@ def image_folder(path: str | os.PathLike, size: tuple[int, int] | None = None) -
     if not files:
         raise ValueError(f"{path} has no pictures in sub-folders; expected one sub-folder a class")
     paths, labels = zip(*files)
-    looks = [_look(file) for file in paths]
+    kept = tuple(opened(file) for file in paths)
+    looks = [_look(each) for each in kept]
     first = looks[0][0]
     for file, (shape, _) in zip(paths, looks):
         if size is None and shape != first:
@@ -50,14 +51,14 @@ def image_folder(path: str | os.PathLike, size: tuple[int, int] | None = None) -
                 f"pass size={first} to scale all of them"
             )
     shape = (*(size or first), *(() if all(grey for _, grey in looks) else (3,)))
-    return Pictures(paths, np.array(labels, np.int64), tuple(entry.name for entry in classes), shape)
+    return Pictures(kept, np.array(labels, np.int64), tuple(entry.name for entry in classes), shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures(Rows):
     """Pictures in files, `labels` (n,) the numbers of their `classes`, each of `shape` (h, w) or (h, w, 3)."""
 
-    files: tuple[Path, ...]
+    files: tuple[File, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
     shape: tuple[int, ...]
@@ -76,10 +77,11 @@ class Pictures(Rows):
             x[row - start] = scaled(self._unpacked(self.files[row]))
         return Batch(x.reshape(stop - start, -1), self.labels[start:stop].copy())
 
-    def _unpacked(self, file: Path) -> np.ndarray:
+    def _unpacked(self, file: File) -> np.ndarray:
         from PIL import Image
 
         height, width, *colours = self.shape
+        file.unchanged()
         with _opened(file) as picture:
             try:
                 pixels = picture.convert("RGB" if colours else "L")
@@ -87,31 +89,32 @@ class Pictures(Rows):
                     pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
                 return np.asarray(pixels)
             except Exception as error:  # each format has its own
-                raise _broken(file, error) from error
+                raise _broken(file.path, error) from error
 
 
-def _look(file: Path) -> tuple[tuple[int, int], bool]:
+def _look(file: File) -> tuple[tuple[int, int], bool]:
     """Height and width, and is it grey?, from the header."""
     with _opened(file) as picture:
         return (picture.height, picture.width), picture.mode in GREY
 
 
-def _opened(file: Path) -> Any:
+def _opened(file: File) -> Any:
     """A picture of which only the header is read."""
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError('image_folder needs Pillow: pip install "lr-nn[data]"') from error
-    opened(file)
     try:
-        picture = Image.open(file, formats=FORMATS)
+        picture = Image.open(file.path, formats=FORMATS)
     except Exception as error:  # each format has its own
-        raise _broken(file, error) from error
+        raise _broken(file.path, error) from error
     if picture.mode in (*GREY, *COLOUR) and picture.width * picture.height <= LARGEST:
         return picture
     kind = f"{picture.width} by {picture.height} pixels of mode {picture.mode}"
     picture.close()
-    raise ValueError(f"{file} has {kind}; expected 8 bits a colour and at most {LARGEST} pixels: convert or remove it")
+    raise ValueError(
+        f"{file.path} has {kind}; expected 8 bits a colour and at most {LARGEST} pixels: convert or remove it"
+    )
 
 
 def _broken(file: Path, error: Exception) -> ValueError:
