@@ -127,8 +127,36 @@ def test_changes_that_a_map_keeps_to_itself_are_read(tmp_path):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
     mapped[0, 0] = 7
     assert Arrays(mapped).read(0, 1).x[0, 0] == 7
-    part = np.load(tmp_path / "x.npy", mmap_mode="r")[5:]
-    np.testing.assert_array_equal(Arrays(part).read(0, 2).x, arrays()[0][5:7])
+
+
+VIEWS = {
+    "rows": lambda a: a[5:],
+    "columns": lambda a: a[3:, 1:],
+    "every other row": lambda a: a[1::2],
+    "backwards": lambda a: a[::-1],
+    "turned": lambda a: a.T,
+}
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=list(VIEWS))
+def test_a_view_of_a_map_is_read_where_it_lies(tmp_path, view, by_column):
+    x = arrays()[0]
+    np.save(tmp_path / "x.npy", np.asfortranarray(x) if by_column else x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    rows, expected = Arrays(view(mapped), view(mapped)[:, 0]), view(x)
+    batch = rows.read(1, len(rows))
+    np.testing.assert_array_equal(batch.x, expected[1:])
+    np.testing.assert_array_equal(batch.y, expected[1:, 0])
+
+
+def test_a_map_whose_file_is_cut_off_is_an_error_and_no_crash(tmp_path):
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float64, (10000, 3))
+    rows = Arrays(x[:, :2], x[:, 2])
+    assert rows.read(9999, 10000).y == 0
+    os.truncate(tmp_path / "x.npy", 4096)
+    with pytest.raises(OSError, match=r"x\.npy was cut off"):
+        rows.read(9999, 10000)
 
 
 @pytest.mark.parametrize("cut", [True, False])

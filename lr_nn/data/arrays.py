@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lr_nn.data.in_place import File, InPlace, opened, whole
+from lr_nn.data.in_place import File, InPlace, opened, row_after_row, whole
 from lr_nn.data.rows import Arrays, Rows
 
 Path = str | os.PathLike
@@ -78,7 +78,7 @@ def _npy(file: File) -> InPlace:
     start = file.read(0, min(file.size, HEADER)).tobytes()
     dtype, shape, by_column, offset = _header(str(file.path), start)
     whole(file, offset, dtype, shape, file.size - offset, str(file.path))
-    return InPlace(file, offset, dtype, shape, by_column)
+    return InPlace(file, offset, dtype, shape, _strides(dtype, shape) if by_column else None)
 
 
 def _header(what: str, start: bytes) -> tuple[np.dtype, tuple[int, ...], bool, int]:
@@ -127,7 +127,12 @@ def _member(file: File, stream: Any, info: zipfile.ZipInfo) -> InPlace | np.ndar
     start = file.read(begin, min(info.file_size, HEADER)).tobytes()
     dtype, shape, by_column, offset = _header(what, start)
     whole(file, begin + offset, dtype, shape, info.file_size - offset, what)
-    return InPlace(file, begin + offset, dtype, shape, by_column)
+    return InPlace(file, begin + offset, dtype, shape, _strides(dtype, shape) if by_column else None)
+
+
+def _strides(dtype: np.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of an array whose first axis is fastest."""
+    return row_after_row(dtype, shape[::-1])[::-1]
 
 
 def _inflated(file: File, stream: Any, info: zipfile.ZipInfo, what: str) -> np.ndarray:

@@ -72,14 +72,15 @@ def opened(path: str | os.PathLike) -> File:
 class InPlace:
     """An array in a file, from byte `offset` on; `array[start:stop]` reads these rows, in this machine's byte order.
 
-    Of an array stored column after column (`by_column`, two axes at most), a read takes a piece of each column.
+    `strides`, the bytes from one entry to the next along each axis, are those of row after row if None. Where the
+    first is not the largest, as in an array (n, d) stored column after column, a piece of each column is read.
     """
 
     file: File
     offset: int
     kept: np.dtype
     shape: tuple[int, ...]
-    by_column: bool = False
+    strides: tuple[int, ...] | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -96,25 +97,33 @@ class InPlace:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, step = rows.indices(len(self))
-        if step != 1:
-            raise IndexError("rows of a file are read by array[start:stop]")
-        shape = (max(0, stop - start), *self.shape[1:])
-        if not self.by_column:
-            return self._values(start * math.prod(self.shape[1:]), math.prod(shape)).reshape(shape)
-        columns = [self._values(j * len(self) + start, shape[0]) for j in range(math.prod(self.shape[1:]))]
-        return np.stack(columns, axis=1).reshape(shape)
+        if step != 1 or start >= stop:
+            raise IndexError("rows of a file are read by array[start:stop], at least one")
+        shape, strides = (stop - start, *self.shape[1:]), self.strides or row_after_row(self.kept, self.shape)
+        if strides[0] == max(strides):
+            return self._values(start * strides[0], shape, strides)
+        columns = [self._values(start * strides[0] + j * strides[1], shape[:1], strides[:1]) for j in range(shape[1])]
+        return np.stack(columns, axis=1)
 
     def flat(self) -> InPlace:
         """One row an example: (n, h, w, ...) as (n, h w ...)."""
-        if self.by_column and self.ndim > 2:
+        if self.ndim < 3:
+            return self
+        if self.strides is not None:
             raise ValueError(f"{self.file.path} keeps shape {self.shape} column after column; save it row after row")
-        shape = self.shape if self.ndim < 2 else (len(self), math.prod(self.shape[1:]))
-        return InPlace(self.file, self.offset, self.kept, shape, self.by_column)
+        return InPlace(self.file, self.offset, self.kept, (len(self), math.prod(self.shape[1:])))
 
-    def _values(self, first: int, count: int) -> np.ndarray:
-        each = self.kept.itemsize
-        data = self.file.read(self.offset + first * each, count * each)
-        return data != 0 if self.kept.kind == "b" else data.view(self.kept).astype(self.dtype, copy=False)
+    def _values(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+        last = sum((length - 1) * stride for length, stride in zip(shape, strides))
+        data = self.file.read(self.offset + offset, last + self.kept.itemsize)
+        if self.kept.kind == "b":
+            return np.ndarray(shape, np.uint8, data, strides=strides) != 0
+        return np.ascontiguousarray(np.ndarray(shape, self.kept, data, strides=strides), self.dtype)
+
+
+def row_after_row(dtype: np.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of an array whose last axis is fastest."""
+    return tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def whole(file: File, offset: int, dtype: np.dtype, shape: tuple[int, ...], size: int, what: str) -> None:
@@ -134,13 +143,16 @@ def whole(file: File, offset: int, dtype: np.dtype, shape: tuple[int, ...], size
 
 
 def mapped(array: np.memmap) -> InPlace | None:
-    """A mapped array as one in its file; None where it is not the whole map, or keeps changes to itself."""
-    filename = getattr(array, "filename", None)
-    contiguous = array.flags.c_contiguous or (array.flags.f_contiguous and array.ndim == 2)
-    if filename is None or isinstance(array.base, np.memmap) or not contiguous or array.mode == "c":
+    """A mapped array, or a view, as it lies in its file; None where it keeps changes to itself, or runs backwards."""
+    root: np.ndarray = array
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    filename, mode = getattr(root, "filename", None), getattr(root, "mode", "c")
+    if filename is None or mode == "c" or array.ndim > 2 or min(array.strides, default=0) <= 0 or not array.size:
         return None
     path = Path(filename)
     if not path.is_file():
         return None
+    offset = root.offset + array.ctypes.data - root.ctypes.data  # type: ignore[attr-defined]
     file = File(path, path.stat().st_size, modified=None)
-    return InPlace(file, array.offset, array.dtype, array.shape, by_column=not array.flags.c_contiguous)
+    return InPlace(file, offset, array.dtype, array.shape, array.strides)
