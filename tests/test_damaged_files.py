@@ -177,3 +177,13 @@ def test_any_bytes_are_read_or_refused(name, content):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         outcome(FORMATS["npy"], Path(folder) if "/" in name else path)
+
+
+@pytest.mark.parametrize("library, name", [("h5py", "a.h5"), ("PIL", "c/a.png")])
+def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, library, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"something")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=r'pip install "lr-nn\[data\]"'):
+        data.open_rows(tmp_path if "/" in name else path)
