@@ -21,6 +21,7 @@ from tests.test_readers import WRITERS, save_npy, save_npz
 
 EXAMPLES = int(os.environ.get("LR_NN_FUZZ", "12"))
 h5py = pytest.importorskip("h5py")
+Image = pytest.importorskip("PIL.Image")
 
 
 BAD = {
@@ -147,6 +148,15 @@ def test_a_header_that_states_more_than_there_is_takes_no_memory(tmp_path, monke
         archive.writestr("x.npy", b"0" * 1000)
     with pytest.raises(ValueError, match="compressed in a way that NumPy does not write"):
         data.npz(tmp_path / "a.npz")
+
+
+def test_a_picture_that_states_a_long_chunk_takes_no_memory(tmp_path):
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (6, 8)).save(tmp_path / "one" / "a.png")
+    content = (tmp_path / "one" / "a.png").read_bytes()
+    assert content[37:41] == b"IDAT"
+    (tmp_path / "one" / "a.png").write_bytes(content[:33] + b"\x7f\xff\xff\xff" + content[37:])
+    outcome(FORMATS["images, png"], tmp_path)  # raises MemoryError where two gigabytes are taken
 
 
 def test_a_disk_that_fails_is_told_with_the_path(tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,23 +101,32 @@ def _look(file: File) -> tuple[tuple[int, int], bool]:
         return (picture.height, picture.width), picture.mode in GREY
 
 
-def _opened(file: File) -> Any:
+@contextmanager
+def _opened(file: File) -> Iterator[Any]:
     """A picture of which only the header is read."""
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError('image_folder needs Pillow: pip install "lr-nn[data]"') from error
-    try:
-        picture = Image.open(file.path, formats=FORMATS)
-    except Exception as error:  # each format has its own
-        raise _broken(file.path, error) from error
-    if picture.mode in (*GREY, *COLOUR) and picture.width * picture.height <= LARGEST:
-        return picture
-    kind = f"{picture.width} by {picture.height} pixels of mode {picture.mode}"
-    picture.close()
-    raise ValueError(
-        f"{file.path} has {kind}; expected 8 bits a colour and at most {LARGEST} pixels: convert or remove it"
-    )
+    with _Bounded(file.path) as stream:
+        try:
+            picture = Image.open(stream, formats=FORMATS)
+        except Exception as error:  # each format has its own
+            raise _broken(file.path, error) from error
+        if picture.mode not in (*GREY, *COLOUR) or picture.width * picture.height > LARGEST:
+            raise ValueError(
+                f"{file.path} has {picture.width} by {picture.height} pixels of mode {picture.mode}; expected 8 bits a "
+                f"colour and at most {LARGEST} pixels: convert or remove it"
+            )
+        yield picture
+
+
+class _Bounded(io.FileIO):
+    """A file that makes room for what is left of it, whatever a damaged picture asks for."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left)) or b""
 
 
 def _broken(file: Path, error: Exception) -> ValueError:
