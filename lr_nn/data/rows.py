@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lr_nn import check
+from lr_nn.data.in_place import mapped
 from lr_nn.types import Batch
 
 # Rows at the beginning, in the middle and at the end that a fingerprint reads.
@@ -27,6 +28,11 @@ class Rows(ABC):
     def features(self) -> tuple[str, ...]:
         """The names of the d columns of x."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader did that the reader of its results should know, in sentences."""
+        return ()
+
     @abstractmethod
     def __len__(self) -> int:
         """The number of rows n."""
@@ -37,6 +43,11 @@ class Rows(ABC):
 
         Raises OSError where the rows cannot be read, and ValueError, naming the place, where they are not numbers.
         """
+
+    def within(self, start: int, stop: int) -> None:
+        """Refuse what is no range of these rows: slices would cut it short without a word."""
+        if not 0 <= start < stop <= len(self):
+            raise ValueError(f"rows {start} to {stop} are not in [0, {len(self)}]; expected 0 ≤ start < stop ≤ n")
 
     def part(self, index: int, count: int) -> Rows:
         """The consecutive rows of one of `count` readers, such as hosts: they differ by one row at most."""
@@ -69,16 +80,21 @@ class Part(Rows):
     def features(self) -> tuple[str, ...]:
         return self.whole.features
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.whole.notes
+
     def __len__(self) -> int:
         return self.stop - self.start
 
     def read(self, start: int, stop: int) -> Batch:
+        self.within(start, stop)
         return self.whole.read(self.start + start, self.start + stop)
 
 
 @dataclass(frozen=True, eq=False, init=False)
 class Arrays(Rows):
-    """Arrays that can be sliced: of NumPy, in memory or mapped from a file, or data sets of HDF5.
+    """Arrays that can be sliced: of NumPy, in memory or mapped from a file, or in a file (`InPlace`, data sets).
 
     x (n, d), y (n,) or (n, k) or None, weight (n,), offset (n,) or (n, k). A mapped file is read, not mapped: what
     was read does not stay in the memory of the process.
@@ -86,45 +102,53 @@ class Arrays(Rows):
 
     arrays: Batch
     names: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     def __init__(
-        self, x: Any, y: Any = None, weight: Any = None, offset: Any = None, features: tuple[str, ...] | None = None
+        self,
+        x: Any,
+        y: Any = None,
+        weight: Any = None,
+        offset: Any = None,
+        features: tuple[str, ...] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """Check shapes; no value is looked at."""
         if np.ndim(x) != 2 or 0 in x.shape:
             raise ValueError(f"x must have shape (n, d), with at least one row and column; got {np.shape(x)}")
-        for name, array in (("y", y), ("weight", weight), ("offset", offset)):
-            if array is not None and (np.ndim(array) not in (1, 2) or len(array) != len(x)):
-                raise ValueError(f"{name} must have {len(x)} rows, as x has; got shape {np.shape(array)}")
+        for name, array, axes in (("y", y, (1, 2)), ("weight", weight, (1,)), ("offset", offset, (1, 2))):
+            if array is not None and (np.ndim(array) not in axes or len(array) != len(x)):
+                shapes = " or ".join(("(n,)", "(n, k)")[: len(axes)])
+                raise ValueError(f"{name} must have shape {shapes} with n = {len(x)}, as x; got {np.shape(array)}")
         names = tuple(f"x{j}" for j in range(x.shape[1])) if features is None else tuple(features)
         if len(names) != x.shape[1]:
             raise ValueError(f"{x.shape[1]} columns need as many names of features; got {len(names)}")
-        object.__setattr__(self, "arrays", Batch(x, y, weight, offset))
+        object.__setattr__(self, "arrays", Batch(*map(_readable, (x, y, weight, offset))))
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "remarks", tuple(notes))
 
     @property
     def features(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.remarks
+
     def __len__(self) -> int:
         return len(self.arrays.x)
 
     def read(self, start: int, stop: int) -> Batch:
+        self.within(start, stop)
         return Batch(*(None if array is None else _sliced(array, start, stop) for array in self.arrays))
 
 
+def _readable(array: Any) -> Any:
+    """A mapped array in its file, from which nothing stays in memory; others as they are."""
+    in_file = mapped(array) if isinstance(array, np.memmap) else None
+    return array if in_file is None else in_file
+
+
 def _sliced(array: Any, start: int, stop: int) -> np.ndarray:
-    """Rows of an array, in memory."""
-    filename = getattr(array, "filename", None)
-    if not isinstance(array, np.memmap) or filename is None or not _whole(array):
-        return np.array(array[start:stop])
-    count, each = stop - start, array.dtype.itemsize * (array.size // len(array))
-    flat = np.fromfile(filename, array.dtype, count * (array.size // len(array)), offset=array.offset + start * each)
-    if flat.size != count * (array.size // len(array)):
-        raise OSError(f"{filename} ends before row {stop}: it was cut off since it was opened")
-    return flat.reshape(count, *array.shape[1:])
-
-
-def _whole(array: np.memmap) -> bool:
-    """Is the array the file as it was mapped, not a view of a part of it?"""
-    return array.flags.c_contiguous and not isinstance(array.base, np.memmap)
+    """Rows of an array, in memory and the caller's own."""
+    return np.array(array[start:stop]) if isinstance(array, np.ndarray) else np.asarray(array[start:stop])

@@ -36,7 +36,10 @@ def count(rows: Rows, size: int) -> int:
 
 
 def read_ahead(reads: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """What each of `reads` returns, in their order; a thread is one ahead of who asks, and two are in memory."""
+    """What each of `reads` returns, in their order; a thread is one ahead of who asks.
+
+    One is read while another is in use, and a caller that holds on to the one before has three in memory.
+    """
     with ThreadPoolExecutor(1, "read_ahead") as reader:
         waiting = None
         for read in reads:
