@@ -91,18 +91,18 @@ def parquet_file(path: Path) -> Groups:
 
 def arrow_file(path: Path) -> Groups:
     """One Arrow IPC (Feather) file. It is read, not mapped: a mapped file that is cut off ends the process."""
-    pa, file = arrow(), opened(path)
+    library, file = arrow(), opened(path)
 
     def load(group: int, names: list[str]) -> pa.Table:
         places = sorted(schema.get_field_index(name) for name in names)
-        with pa.OSFile(str(path)) as content:
-            options = pa.ipc.IpcReadOptions(included_fields=places)
-            batch = pa.ipc.open_file(content, options=options).get_batch(group)
-            return pa.Table.from_batches([batch]).select(names)
+        with library.OSFile(str(path)) as content:
+            options = library.ipc.IpcReadOptions(included_fields=places)
+            batch = library.ipc.open_file(content, options=options).get_batch(group)
+            return library.Table.from_batches([batch]).select(names)
 
     with readable(f"{path}: not an Arrow file that can be read"):
-        with pa.OSFile(str(path)) as content:
-            reader = pa.ipc.open_file(content)
+        with library.OSFile(str(path)) as content:
+            reader = library.ipc.open_file(content)
             schema, groups = reader.schema, reader.num_record_batches
         check_names(schema.names, str(path))
         counts = [load(group, schema.names[:1]).num_rows for group in range(groups)]
