@@ -83,7 +83,7 @@ def parquet_file(path: Path) -> Groups:
         counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
     def load(group: int, names: list[str]) -> pa.Table:
-        with pq.ParquetFile(path, metadata=metadata) as content:
+        with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as content:
             return content.read_row_group(group, columns=names).select(names)
 
     return _groups(file, schema, counts, load)
