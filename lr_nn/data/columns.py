@@ -84,6 +84,8 @@ def _holds(kind: pa.DataType, found: pa.DataType) -> bool:
 
 def one_array(array: pa.ChunkedArray) -> pa.Array:
     """A column's only chunk."""
+    if array.num_chunks == 1:
+        return array.chunk(0)
     whole = array.combine_chunks()
     return whole.chunk(0) if hasattr(whole, "num_chunks") else whole
 

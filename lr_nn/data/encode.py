@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Bytes of x that are written at once: columns come one by one and rows lie side by side, within the cache.
-TILE = 2**18
+TILE = 2**19
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,7 @@ class Encoder:
             if value not in ("refuse", "ignore"):
                 raise ValueError(f"{name} must be 'refuse' or 'ignore'; got {value!r}")
         self.schema, self.unknown, self.targets = schema, unknown, targets
+        self.numbers = sum(isinstance(column, Numeric) for column in schema.columns)
         roles = [schema.offset, *((schema.target.name, schema.weight) if targets else ())]
         self.names = [column.name for column in schema.columns] + [name for name in roles if name is not None]
         known = {*self.names, schema.target.name, schema.weight, *schema.ignored}
@@ -99,21 +100,20 @@ class Encoder:
     def _inputs(self, table: pa.Table, first: int) -> np.ndarray:
         """x (n, d), rows side by side."""
         schema, at = self.schema, 0
-        x = np.zeros((table.num_rows, len(schema.features)), schema.dtype)
-        numbers: list[tuple[int, Numeric, np.ndarray]] = []
+        shape = (table.num_rows, len(schema.features))
+        x = (np.empty if len(schema.columns) == shape[1] == self.numbers else np.zeros)(shape, schema.dtype)
+        places, columns, arrays = [], [], []
         for column in schema.columns:
             if isinstance(column, Numeric):
-                numbers.append((at, column, values(table, column.name, first)))
+                places.append(at)
+                columns.append(column)
+                arrays.append(values(table, column.name, first))
             else:
                 self._one_hot(x, at, column, table.column(column.name), first)
             at += len(column.features)
-        if numbers:
-            write(x, *zip(*numbers))
-            with np.errstate(over="ignore", invalid="ignore"):
-                total = x.sum()
-            if not np.isfinite(total):
-                for place, column, array in numbers:
-                    _fill(x, place, column, array, first)
+        if columns and not write(x, places, columns, arrays):
+            for place, column, array in zip(places, columns, arrays):
+                _fill(x, place, column, array, first)
         return x
 
     def _one_hot(self, x: np.ndarray, at: int, column: Categorical, array: pa.ChunkedArray, first: int) -> None:
@@ -163,23 +163,25 @@ class Encoder:
         return level.astype(dtype if target.kind == "binary" else np.int32)
 
 
-def write(x: np.ndarray, places: Sequence[int], columns: Sequence[Numeric], arrays: Sequence[np.ndarray]) -> None:
-    """Every (array - mean) / scale, computed in float64, into its column of x."""
+def write(x: np.ndarray, places: Sequence[int], columns: Sequence[Numeric], arrays: Sequence[np.ndarray]) -> bool:
+    """Every (array - mean) / scale, computed in float64, into its column of x. Are they all finite, for certain?"""
     mean, scale = np.array([column.mean for column in columns]), np.array([column.scale for column in columns])
-    whole = list(places) == list(range(x.shape[1]))
-    plain = not mean.any() and (scale == 1).all()
-    rows = max(1, TILE // (8 * len(columns)))
+    in_place, plain = len(columns) == x.shape[1], not mean.any() and bool((scale == 1).all())
+    dtype = x.dtype if plain else np.dtype(np.float64)
+    rows, total = max(1, TILE // (dtype.itemsize * len(columns))), x.dtype.type(0)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(x), rows):
             tile = x[start : start + rows]
-            into = tile if plain and whole else np.empty((len(tile), len(columns)))
+            into = tile if plain and in_place else np.empty((len(tile), len(columns)), dtype)
             for j, array in enumerate(arrays):
                 into[:, j] = array[start : start + rows]
             if not plain:
                 into -= mean
                 into /= scale
             if into is not tile:
-                tile[:, places] = into
+                tile[:, slice(None) if in_place else places] = into
+            total += tile.sum()
+    return bool(np.isfinite(total))
 
 
 def _fill(x: np.ndarray, place: int, column: Numeric, array: np.ndarray, first: int) -> None:
