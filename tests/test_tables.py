@@ -26,10 +26,10 @@ COLUMNS = {
 }
 EXPECTED = pa.table(COLUMNS)
 FUZZED = int(os.environ.get("LR_NN_FUZZ", "12"))
-ADULT = (
-    "age workclass fnlwgt education education_num marital_status occupation relationship race sex capital_gain "
-    "capital_loss hours_per_week native_country income"
-).split()
+ADULT = [
+    *("age", "workclass", "fnlwgt", "education", "education_num", "marital_status", "occupation", "relationship"),
+    *("race", "sex", "capital_gain", "capital_loss", "hours_per_week", "native_country", "income"),
+]
 shared = pytest.mark.skipif(not os.environ.get("LR_NN_DATA"), reason="LR_NN_DATA is not set; CI sets it")
 
 
@@ -52,6 +52,12 @@ def write(folder, kind):
     else:
         path.write_bytes(gzip.compress(text(COLUMNS)) if kind == "csv.gz" else text(COLUMNS))
     return path
+
+
+def plain(table):
+    """Types and values; text is text, however it is stored."""
+    types = [pa.string() if pa.types.is_large_string(kind) else kind for kind in table.schema.types]
+    return types, table.to_pydict()
 
 
 def made(tmp_path, content, **options):
@@ -80,8 +86,8 @@ def table(request, tmp_path):
 
 def test_every_reader_gives_the_same_table(table):
     assert len(table) == N
-    assert table.schema.equals(EXPECTED.schema)
-    assert table.read(0, N).equals(EXPECTED)
+    assert table.schema.names == EXPECTED.schema.names
+    assert plain(table.read(0, N)) == plain(EXPECTED)
 
 
 def test_any_rows_are_those_of_the_whole_table(table):
@@ -89,9 +95,8 @@ def test_any_rows_are_those_of_the_whole_table(table):
     for start in places:
         for stop in places:
             if start < stop:
-                assert table.read(start, stop, ["true", "whole"]).equals(
-                    EXPECTED.slice(start, stop - start).select(["true", "whole"])
-                )
+                found = table.read(start, stop, ["true", "whole"])
+                assert found.equals(EXPECTED.slice(start, stop - start).select(["true", "whole"]))
 
 
 def test_rows_are_read_from_many_threads(table):
@@ -100,12 +105,12 @@ def test_rows_are_read_from_many_threads(table):
     starts = list(RNG.integers(0, N - 10, 40))
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda start: table.read(int(start), int(start) + 10), starts))
-    assert all(block.equals(EXPECTED.slice(start, 10)) for start, block in zip(starts, found))
+    assert all(plain(block) == plain(EXPECTED.slice(start, 10)) for start, block in zip(starts, found))
 
 
 def test_parts_are_the_table_cut_in_order(table):
     parts = [table.part(i, 3) for i in range(3)]
-    assert pa.concat_tables(part.read(0, len(part)) for part in parts).equals(EXPECTED)
+    assert plain(pa.concat_tables(part.read(0, len(part)) for part in parts)) == plain(EXPECTED)
     assert [part.first - table.first for part in parts] == [0, N // 3, 2 * N // 3]
 
 
@@ -136,12 +141,17 @@ def test_the_houses_are_read_as_pandas_reads_them():
     import pandas
 
     path = Path(os.environ["LR_NN_DATA"]) / "housing.csv.gz"
-    table, peer = data.open_table(path), pandas.read_csv(path, float_precision="round_trip")
+    table, peer = data.open_table(path), pandas.read_csv(path)
     assert table.read(0, len(table)).equals(pa.Table.from_pandas(peer, preserve_index=False).cast(table.schema))
-    assert table.schema.field("ocean_proximity").type == pa.string() and table.read(0, 20640)["total_bedrooms"].null_count == 207
+    assert (
+        table.schema.field("ocean_proximity").type == pa.string()
+        and table.read(0, 20640)["total_bedrooms"].null_count == 207
+    )
 
 
-CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1, max_size=8)
+CELLS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1, max_size=8
+)
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=30), st.sampled_from(["\n", "\r\n"]), st.booleans())
@@ -189,7 +199,7 @@ def test_lines_that_are_empty_are_no_rows(tmp_path):
 
 
 def test_delimiter_and_header_are_found_where_asked(tmp_path):
-    assert made(tmp_path, b"a;b,c\n1;2\n", delimiter="sniff", header="sniff").schema.names == ["a", "b,c"]
+    assert made(tmp_path, b"a;b,c\n1;2\n3;4\n", delimiter="sniff", header="sniff").schema.names == ["a", "b,c"]
     assert made(tmp_path, b"1\tx\n2\ty\n", delimiter="sniff", header="sniff").schema.names == ["x0", "x1"]
     assert made(tmp_path, b"a;b\n1;2\n").schema.names == ["a;b"]
     assert made(tmp_path, b"a,,c\n1,2,3\n").schema.names == ["a", "x1", "c"]
@@ -280,15 +290,11 @@ def test_files_of_one_folder_must_agree(tmp_path):
         with pytest.raises(ValueError, match=message):
             data.parquet(tmp_path)
     (tmp_path / "2.parquet").rename(tmp_path / "2.csv")
-    with pytest.raises(ValueError, match="2.csv: a folder that is one table"):
+    with pytest.raises(ValueError, match=r"2\.csv: a folder that is one table"):
         data.open_table(tmp_path)
     with pytest.raises(ValueError, match="empty folder"):
-        data.open_table(tmp_path_factory_free(tmp_path))
-
-
-def tmp_path_factory_free(folder):
-    (folder / "empty").mkdir()
-    return folder / "empty"
+        (tmp_path / "none").mkdir()
+        data.open_table(tmp_path / "none")
 
 
 def test_text_files_of_one_folder_share_the_widest_type(tmp_path):

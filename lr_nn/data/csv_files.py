@@ -6,9 +6,10 @@ import csv as text_rows
 import gzip
 import io
 import os
+import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from threading import Lock
@@ -23,6 +24,8 @@ from lr_nn.data.tables import Table, arrow, check_names, wider
 
 # A longer row is taken for a quote that is never closed. Rows between two places of the index.
 LONGEST, EVERY = 2**26, 1024
+# Rows that tell the delimiter.
+SNIFFED = 20
 # What is decompressed stays in memory up to so many bytes.
 IN_MEMORY = 2**26
 BOM, OTHER_BOMS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -65,9 +68,9 @@ def csv(
     if source.read(0, min(2, source.size)).tobytes() == b"\x1f\x8b":
         source = _decompressed(source)
     dialect = Dialect(delimiter, quote, tuple(missing), strip)
-    first, start = _first_row(source, dialect)
+    (first, *others), start = _first_rows(source, dialect)
     if delimiter == "sniff":
-        dialect = Dialect(_delimiter(first), quote, tuple(missing), strip)
+        dialect = replace(dialect, delimiter=_delimiter([first, *others], dialect))
     columns = _columns(first, dialect)
     if header == "sniff":
         header = not any(_is_number(column) for column in columns)
@@ -146,47 +149,51 @@ class Survey:
         raise ValueError(f"{self.source.path}: row {max(row, self.rows)} {why}")
 
 
-def _first_row(source: Source, dialect: Dialect) -> tuple[str, int]:
-    """The first row that is not empty, with the empty lines before it, and the byte where these begin."""
-    start = len(BOM) if source.read(0, min(3, source.size)).tobytes() == BOM else 0
-    if source.read(0, min(2, source.size)).tobytes() in OTHER_BOMS:
+def _first_rows(source: Source, dialect: Dialect) -> tuple[list[str], int]:
+    """The first rows, the very first with the empty lines before it, and the byte where these begin."""
+    head = source.read(0, min(3, source.size)).tobytes()
+    if head.startswith(OTHER_BOMS):
         raise ValueError(f"{source.path} is in UTF-16 or UTF-32; save it in UTF-8")
-    size = min(LONGEST, source.size - start)
-    for count in (min(2**16, size), size):
+    start = len(BOM) if head == BOM else 0
+    for count in (min(size, source.size - start) for size in (2**16, LONGEST)):
         text = source.read(start, count).tobytes() + b"\n" * (start + count == source.size)
         starts, ends = dialect.rows(text)
         if len(starts):
             break
     else:
         raise ValueError(f"{source.path} has no row: it is empty, or opens a quote that is never closed")
-    row = text[: int(starts[0])] + text[int(starts[0]) : int(ends[0])].removesuffix(b"\r")
-    if b"\r" in row[int(starts[0]) :] and b'"' not in row:
+    if b"\r" in text[starts[0] : ends[0]].removesuffix(b"\r") and b'"' not in text[: ends[0]]:
         raise ValueError(f"{source.path}: lines end in a carriage return alone; save them with line feeds")
     try:
-        return text[: min(int(ends[0]) + 1, count)].decode(), start
+        first = text[: min(ends[0] + 1, count)].decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source.path}: the first row is not UTF-8 ({error.reason}); save the file in UTF-8"
-        ) from None
+        raise ValueError(f"{source.path}: the first row is not UTF-8 ({error.reason}); save it in UTF-8") from None
+    return [first, *(text[a:b].decode(errors="replace") for a, b in zip(starts[1:SNIFFED], ends[1:SNIFFED]))], start
 
 
 def _columns(row: str, dialect: Dialect) -> list[str]:
     quoting: Any = text_rows.QUOTE_MINIMAL if dialect.quote else text_rows.QUOTE_NONE
     text = row.strip("\r\n")
     if dialect.strip:
-        text = dialect._stripped(text.encode()).decode()
+        text = dialect.stripped(text.encode()).decode()
     limit = text_rows.field_size_limit(LONGEST)
     try:
-        return next(text_rows.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter, quoting=quoting))
+        reader = text_rows.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter, quoting=quoting)
+        return next(reader, [""])
     except text_rows.Error as error:
         raise ValueError(f"the first row cannot be parsed: {error}") from error
     finally:
         text_rows.field_size_limit(limit)
 
 
-def _delimiter(row: str) -> str:
-    """Which stands most often in the first row."""
-    return max(DELIMITERS, key=row.count)
+def _delimiter(rows: list[str], dialect: Dialect) -> str:
+    """The one that cuts the most of the first rows into as many columns as the first, and these into most."""
+
+    def cut(delimiter: str) -> tuple[int, int]:
+        counts = [len(_columns(row, replace(dialect, delimiter=delimiter))) for row in rows]
+        return (counts.count(counts[0]) if counts[0] > 1 else 0), counts[0]
+
+    return max(DELIMITERS, key=cut)
 
 
 def _is_number(text: str) -> bool:
@@ -197,7 +204,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Held:
     """Bytes in memory, or in a file that has no name and goes when this does."""
 
@@ -216,17 +223,17 @@ class _Held:
 
 
 def _decompressed(source: Source) -> _Held:
-    held: Any = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115, it lives as long as the table
+    file: Any = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115, it is closed with what holds it
+    held = _Held(source.path, 0, file)
+    finalize(held, file.close)
     try:
-        with gzip.open(source.path) as file:
-            while data := file.read(PIECE):
-                held.write(data)
+        with gzip.open(source.path) as packed:
+            shutil.copyfileobj(packed, file, PIECE)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{source.path} is truncated or damaged: {error}") from error
     except OSError as error:
         raise type(error)(f"{source.path} cannot be decompressed: {error}") from error
-    if not held.tell():
+    held.size = file.tell()
+    if not held.size:
         raise ValueError(f"{source.path} is empty")
-    found = _Held(source.path, held.tell(), held)
-    finalize(found, held.close)
-    return found
+    return held

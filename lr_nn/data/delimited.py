@@ -70,7 +70,7 @@ class Dialect:
         pa = arrow()
         from pyarrow import csv
 
-        text = self._stripped(text) if self.strip else text
+        text = self.stripped(text) if self.strip else text
         read = csv.ReadOptions(column_names=names, block_size=len(text) + 1)
         quoted = bool(self.quote) and b'"' in text
         split = csv.ParseOptions(delimiter=self.delimiter, quote_char=quoted and '"', newlines_in_values=quoted)
@@ -84,11 +84,12 @@ class Dialect:
         )
         return csv.read_csv(pa.BufferReader(text), read, split, convert)
 
-    def _stripped(self, text: bytes) -> bytes:
+    def stripped(self, text: bytes) -> bytes:
         """Without blanks around columns, outside of quotes."""
-        around = re.compile(rb" *(%b|\r?\n) *" % re.escape(self.delimiter.encode()))
+        mark = re.escape(self.delimiter.encode())
+        around = re.compile(rb"(?<=[%b\n]) +|(?<! ) +(?=[%b\r\n])" % (mark, mark))
         parts = text.strip(b" ").split(b'"') if self.quote else [text.strip(b" ")]
-        parts[::2] = [around.sub(rb"\1", part) for part in parts[::2]]
+        parts[::2] = [around.sub(b"", part) for part in parts[::2]]
         return b'"'.join(parts)
 
 

@@ -126,7 +126,7 @@ def frame(columns: Any) -> Table:
                     f"columns must be a pandas DataFrame, a pyarrow Table or a mapping from names to columns; "
                     f"got {type(columns).__name__}"
                 )
-            table = table.combine_chunks()
+            table = table.combine_chunks().replace_schema_metadata()
     except OverflowError as error:
         raise ValueError(f"the columns hold a number that no column can: {error}") from error
     check_names(table.schema.names, "the columns")
