@@ -63,16 +63,14 @@ def read(path: Path) -> None:
     data.learn(table, "sold", missing="indicator").rows(table).read(0, len(table))
 
 
+PARQUET: dict[str, dict[str, Any]] = {
+    "plain": {"compression": "none", "use_dictionary": False},
+    "snappy": {},
+    "zstd": {"compression": "zstd"},
+}
 FORMATS: dict[str, Format] = {
     "CSV": Format(partial(write_csv, pack=bytes, suffix=".csv"), read),
     "CSV, gzip": Format(partial(write_csv, pack=gzip.compress, suffix=".csv.gz"), read),
-    **{
-        f"Parquet, {name}": Format(partial(write_parquet, **how), read)
-        for name, how in {
-            "plain": {"compression": "none", "use_dictionary": False},
-            "snappy": {},
-            "zstd": {"compression": "zstd"},
-        }.items()
-    },
+    **{f"Parquet, {name}": Format(partial(write_parquet, **how), read) for name, how in PARQUET.items()},
     **{f"Arrow, {kind}": Format(partial(write_arrow, compression=kind), read) for kind in ("uncompressed", "lz4")},
 }

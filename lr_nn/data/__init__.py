@@ -6,7 +6,7 @@ from lr_nn.data.csv_files import csv
 from lr_nn.data.hdf5 import hdf5
 from lr_nn.data.idx import idx
 from lr_nn.data.images import image_folder
-from lr_nn.data.learn import Learner, learn
+from lr_nn.data.learning import Learner, learn
 from lr_nn.data.libsvm import libsvm
 from lr_nn.data.opening import open_rows
 from lr_nn.data.rows import Arrays, Rows

@@ -86,11 +86,18 @@ class Dialect:
 
     def stripped(self, text: bytes) -> bytes:
         """Without blanks around columns, outside of quotes."""
-        mark = re.escape(self.delimiter.encode())
-        around = re.compile(rb"(?<=[%b\n]) +|(?<! ) +(?=[%b\r\n])" % (mark, mark))
         parts = text.strip(b" ").split(b'"') if self.quote else [text.strip(b" ")]
-        parts[::2] = [around.sub(b"", part) for part in parts[::2]]
+        for mark in (self.delimiter.encode(), b"\n", b"\r\n"):
+            for blanks in (b" " * 2**10, b" " * 2**5, b" "):
+                parts[::2] = [_replaced(part, blanks + mark, mark) for part in parts[::2]]
+                parts[::2] = [_replaced(part, mark + blanks, mark) for part in parts[::2]]
         return b'"'.join(parts)
+
+
+def _replaced(text: bytes, old: bytes, new: bytes) -> bytes:
+    while old in text:
+        text = text.replace(old, new)
+    return text
 
 
 @dataclass(frozen=True, eq=False)

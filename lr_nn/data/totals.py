@@ -16,7 +16,7 @@ class Numbers:
     """Of a column of numbers: Σ s over the values that are there, their mean, Σ s (value - mean)², and their range.
 
     Two of them add by the formula of Chan, Golub & LeVeque (1983), which subtracts no large sums. `missing` counts
-    rows; `labels` tells if all are 0 or 1.
+    the rows without a value, and `lacking` adds their weights; `labels` tells if all are 0 or 1.
     """
 
     weight: float = 0.0
@@ -25,42 +25,45 @@ class Numbers:
     low: float = np.inf
     high: float = -np.inf
     missing: int = 0
+    lacking: float = 0.0
     labels: bool = True
 
     @classmethod
     def of(cls, values: np.ndarray, weight: np.ndarray | None) -> Numbers:
         """Of a block: values in float64, NaN where missing, and the weights of its rows."""
         there = ~np.isnan(values)
-        missing = len(values) - int(np.count_nonzero(there))
+        missing, lacking = len(values) - int(np.count_nonzero(there)), 0.0
         if missing:
+            lacking = float(missing if weight is None else weight[~there].sum())
             values, weight = values[there], None if weight is None else weight[there]
         if not len(values):
-            return cls(missing=missing)
+            return cls(missing=missing, lacking=lacking)
         low, high = float(values.min()), float(values.max())
         labels = low >= 0 and high <= 1 and bool(((values == 0) | (values == 1)).all())
         total = float(len(values)) if weight is None else float(weight.sum())
         if not total:
-            return cls(0.0, 0.0, 0.0, low, high, missing, labels)
+            return cls(0.0, 0.0, 0.0, low, high, missing, lacking, labels)
         with np.errstate(over="ignore", invalid="ignore"):
             # Around a value of its own, so that a constant column has that mean and no spread.
             centred = values - values[0]
             shift = float(centred.mean() if weight is None else weight @ centred / total)
             centred -= shift
             squares = float(centred @ centred if weight is None else weight @ (centred * centred))
-        return cls(total, float(values[0]) + shift, squares, low, high, missing, labels)
+        return cls(total, float(values[0]) + shift, squares, low, high, missing, lacking, labels)
 
     def __add__(self, other: Numbers) -> Numbers:
         """Of the rows of both."""
         low, high = min(self.low, other.low), max(self.high, other.high)
-        missing, labels = self.missing + other.missing, self.labels and other.labels
+        labels = self.labels and other.labels
+        missing, lacking = self.missing + other.missing, self.lacking + other.lacking
         weight = self.weight + other.weight
         if not (self.weight and other.weight):
             kept = self if self.weight else other
-            return Numbers(kept.weight, kept.mean, kept.squares, low, high, missing, labels)
+            return Numbers(kept.weight, kept.mean, kept.squares, low, high, missing, lacking, labels)
         apart, share = other.mean - self.mean, other.weight / weight
         with np.errstate(over="ignore"):
             squares = self.squares + other.squares + float(np.square(np.float64(apart))) * self.weight * share
-        return Numbers(weight, self.mean + apart * share, squares, low, high, missing, labels)
+        return Numbers(weight, self.mean + apart * share, squares, low, high, missing, lacking, labels)
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def learn(
     """The schema of a table, for `target` given the other columns, in one pass over its rows.
 
     Text, booleans and the columns named `categorical` become one feature a level but the reference: the first in
-    sorted order, or the most_frequent. Numbers are standardised to mean 0 and deviation 1 (over n, not n - 1), with
-    `weight` as frequencies, or left as they are. ignore: columns to leave out.
+    sorted order, or the most_frequent. Numbers are standardised to mean 0 and deviation 1 (over n, not n - 1), what
+    is put in place of missing ones included, with `weight` as frequencies; or they are left as they are. ignore: columns to leave out.
 
     missing: "mean" puts the mean in place of a missing number, and the most frequent level of a missing level;
     "indicator" does so for numbers and adds a feature that tells it, and makes missing a level of its own, in columns
@@ -106,6 +106,9 @@ class Learner:
     def schema(self, totals: Totals, table: Table) -> Schema:
         """The schema that totals over all rows lead to; of the table only the types are looked at."""
         table = self._admitted(table)
+        weights = totals.columns.get(self.weight) if self.weight is not None else None
+        if isinstance(weights, Numbers) and not weights.high > 0:
+            raise ValueError(f"the weight {self.weight!r} is zero in every row; at least one must be positive")
         columns: list[Numeric | Categorical] = []
         ignored, notes = list(self.ignore), []
         for name, found in totals.columns.items():
@@ -206,10 +209,10 @@ class Learner:
         fill = None if self.missing == "refuse" else found.mean
         if not self.standardise:
             return Numeric(name, 0.0, 1.0, fill, indicator), []
-        scale = (found.squares / found.weight) ** 0.5 if not constant else 1.0
+        scale = (found.squares / (found.weight + found.lacking)) ** 0.5 if not constant else 1.0
         if not 0 < scale < np.inf:
             raise ValueError(
-                f"column {name!r} runs from {found.low:g} to {found.high:g}, too far to be squared; "
+                f"column {name!r} runs from {found.low:g} to {found.high:g}, and float64 cannot hold the squares; "
                 "rescale it, or pass standardise=False"
             )
         note = [f"{name}: every value is {found.low:g}; its scale is kept at 1"] if constant else []
