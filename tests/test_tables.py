@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -322,3 +323,11 @@ def test_columns_that_are_no_table_are_refused(columns, error, message):
 def test_damaged_files_are_read_or_refused(tmp_path_factory, name):
     for seed in range(FUZZED):
         fuzz(FORMATS[name], seed, tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.parametrize("opener", [data.frame, data.csv, data.parquet, data.arrow])
+def test_without_pyarrow_the_extra_is_named(monkeypatch, tmp_path, opener):
+    path = write(tmp_path, "csv")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r'pip install "lr-nn\[data\]"'):
+        opener(path)

@@ -45,7 +45,8 @@ def learn(
 
     Text, booleans and the columns named `categorical` become one feature a level but the reference: the first in
     sorted order, or the most_frequent. Numbers are standardised to mean 0 and deviation 1 (over n, not n - 1), what
-    is put in place of missing ones included, with `weight` as frequencies; or they are left as they are. ignore: columns to leave out.
+    is put in place of missing ones included, with `weight` as frequencies; or they are left as they are. ignore:
+    columns to leave out.
 
     missing: "mean" puts the mean in place of a missing number, and the most frequent level of a missing level;
     "indicator" does so for numbers and adds a feature that tells it, and makes missing a level of its own, in columns

@@ -46,9 +46,10 @@ class Numbers:
         with np.errstate(over="ignore", invalid="ignore"):
             # Around a value of its own, so that a constant column has that mean and no spread.
             centred = values - values[0]
-            shift = float(centred.mean() if weight is None else weight @ centred / total)
+            # Sums, not products: BLAS has threads of its own, and sums in an order that is theirs.
+            shift = float((centred if weight is None else weight * centred).sum()) / total
             centred -= shift
-            squares = float(centred @ centred if weight is None else weight @ (centred * centred))
+            squares = float((centred * centred if weight is None else weight * centred * centred).sum())
         return cls(total, float(values[0]) + shift, squares, low, high, missing, lacking, labels)
 
     def __add__(self, other: Numbers) -> Numbers:
