@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import time
@@ -48,16 +49,19 @@ class NotSavedError(OSError):
 class Keeper:
     """Writes the checkpoints of one training, by the clock, and finds the one to go on from."""
 
-    def __init__(self, settings: Checkpoints, config: dict[str, Any], per_epoch: int, epochs: int, resume: bool):
+    def __init__(
+        self, settings: Checkpoints, config: dict[str, Any], start: State, per_epoch: int, epochs: int, resume: bool
+    ) -> None:
         """Raises OSError if nothing can be written to the folder, ValueError if what is in it is not to go on from."""
         checkpoints.orbax()
-        self.settings, self.config, self.per_epoch = settings, config, per_epoch
+        self.settings, self.config, self.per_epoch, self.start = settings, config, per_epoch, start
         self.folder, self.newest = Path(settings.folder), 0
         self.lock = checkpoints.claim(self.folder)
         try:
             self.saved = self._resumed(epochs) if resume else None
             if not resume:
                 self._nothing_there()
+            self._room()
         except BaseException:
             self.lock.close()
             raise
@@ -118,9 +122,9 @@ class Keeper:
             ) from error
         self.newest, self.written = step, time.monotonic()
 
-    def room(self, state: State) -> None:
+    def _room(self) -> None:
         """Raise OSError if the disk has no room for the checkpoints that are to be kept."""
-        each = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes"))
+        each = sum(leaf.nbytes for leaf in jax.tree.leaves(self.start[:2]) if hasattr(leaf, "nbytes"))
         missing = max(1, self.settings.keep + 1 - len(checkpoints.steps(self.folder)))
         free = shutil.disk_usage(self.folder).free
         if free < missing * each:
@@ -129,16 +133,16 @@ class Keeper:
                 f"{free / 1e6:,.1f} MB"
             )
 
-    def found(self, like: State) -> Mark | None:
-        """Where the checkpoint to go on from left the training, a state shaped `like` that of its start."""
+    def found(self) -> Mark | None:
+        """Where the checkpoint to go on from left the training, None if there is none."""
         if self.saved is None:
             return None
         _, arrays, record = self.saved
-        state = _state(self.saved, "", like)
+        state = _state(self.saved, "", self.start)
         scores = {name.removeprefix(SCORES): array for name, array in arrays.items() if name.startswith(SCORES)}
         judged = record["epoch"] if scores else 0
         each = [{name: array[epoch] for name, array in scores.items()} for epoch in range(judged)]
-        best = _state(self.saved, BEST, like) if scores else state
+        best = _state(self.saved, BEST, self.start) if scores else state
         score, epoch = record["best"]
         return Mark(state, (float.fromhex(score), epoch, best), [arrays["costs"]], each, judged)
 
@@ -269,7 +273,7 @@ def _compare(saved: checkpoints.Saved, config: dict[str, Any]) -> None:
     same = saved.record["versions"] == versions()
     for name, mine in config.items():
         theirs = saved.record["config"].get(name)
-        if theirs != mine and (same or name != "optimiser"):
+        if json.dumps(theirs, sort_keys=True) != json.dumps(mine, sort_keys=True) and (same or name != "optimiser"):
             told = "" if name in DIGESTS else f": {theirs} there, {mine} here"
             raise ForeignError(f"{saved.path} is of another training, its {name} is another one{told}")
 

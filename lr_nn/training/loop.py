@@ -69,7 +69,7 @@ class Run:
         self.scores: list[dict[str, np.ndarray]] = []
         self.best = (np.inf, 0, state)
         self.costs: list[np.ndarray] = []
-        found = None if keeper is None else keeper.found(state)
+        found = None if keeper is None else keeper.found()
         if found is not None:
             self.best, self.costs, self.scores = found.best, found.costs, found.scores
             state = found.state._replace(order=feed.order(int(found.state.step)))

@@ -101,7 +101,7 @@ def train(
     keeper = None
     if checkpoints is not None:
         config = known_by(net, data, validation, batch_size, key, penalty, optimizer, state, checkpoints.schema)
-        keeper = Keeper(checkpoints, config, feed.per_epoch, epochs, resume)
+        keeper = Keeper(checkpoints, config, state, feed.per_epoch, epochs, resume)
     with nullcontext() if keeper is None else closing(keeper):
         return Run(net, feed, state, epochs, False, validation, patience, progress, keeper).to_the_end()
 
