@@ -119,7 +119,7 @@ def _record(path: Path) -> dict[str, Any]:
         age, do = ("an older", "train anew") if record["format"] < FORMAT else ("a newer", "update lr_nn")
         raise ForeignError(f"checkpoint {path} is of {age} format, {record['format']}, this lr_nn reads {FORMAT}: {do}")
     if path.name != _name(record["step"]):
-        raise DamagedError(f"checkpoint {path} is damaged: it holds step {record['step']}, another one's")
+        raise DamagedError(f"checkpoint {path} is damaged: {RECORD} is of step {record['step']}")
     return record
 
 
