@@ -30,7 +30,7 @@ class Training:
     history: NumPy arrays with one row an epoch (and a column a lane): `cost`, the mean over the epoch of the cost
     before each step; with validation data also `validation_cost` (without penalty) and the metrics of the task.
     status: completed, early_stopped, interrupted or non_finite, in lanes an array (m,) of these; message says it
-    in words. steps: optimiser steps taken. signal: the one that interrupted it, SIGINT (Ctrl-C) or SIGTERM.
+    in words. steps: optimiser steps taken. signal: SIGINT (Ctrl-C) or SIGTERM, if one came while it ran.
     """
 
     params: Params
@@ -80,7 +80,9 @@ class Run:
         """Steps until the epochs are done, patience is out, a signal came or the floats were left."""
         with noted(self.keeper is not None) as asked:
             try:
-                return self._result(*self._ending(asked))
+                ending = self._ending(asked)
+                self.signal = asked.signal or self.signal
+                return self._result(*ending)
             except NotSavedError as error:
                 error.training = self._result("interrupted", str(error))
                 raise
@@ -106,7 +108,6 @@ class Run:
         count, per_epoch = 1, self.feed.per_epoch
         while self.steps < self.epochs * per_epoch and not self._out_of_patience():
             if asked.signal is not None:
-                self.signal = asked.signal
                 kept = self._keep(self.good)
                 return "interrupted", f"interrupted by {asked.signal} after step {self.steps}{kept}"
             count = min(count, self._steps_ahead())
