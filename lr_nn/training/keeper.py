@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,7 +48,10 @@ class NotSavedError(OSError):
 
 
 class Keeper:
-    """Writes the checkpoints of one training, by the clock, and finds the one to go on from."""
+    """Writes the checkpoints of one training, by the clock, and finds the one to go on from.
+
+    Of several processes that train together the first writes, and all read.
+    """
 
     def __init__(
         self, settings: Checkpoints, config: dict[str, Any], start: State, per_epoch: int, epochs: int, resume: bool
@@ -56,14 +60,15 @@ class Keeper:
         checkpoints.orbax()
         self.settings, self.config, self.per_epoch, self.start = settings, config, per_epoch, start
         self.folder, self.newest = Path(settings.folder), 0
-        self.lock = checkpoints.claim(self.folder)
+        self.writes = jax.process_index() == 0
+        self.lock: AbstractContextManager = checkpoints.claim(self.folder) if self.writes else nullcontext()
         try:
             self.saved = self._resumed(epochs) if resume else None
             if not resume:
                 self._nothing_there()
             self._room()
         except BaseException:
-            self.lock.close()
+            self.close()
             raise
         self.written = time.monotonic()
 
@@ -86,13 +91,14 @@ class Keeper:
                 f"{saved.path} is at step {self.newest}, beyond {epochs} epochs of {self.per_epoch} steps: ask for more"
             )
         for path in checkpoints.steps(self.folder):
-            if path.name > saved.path.name:
+            if self.writes and path.name > saved.path.name:
                 checkpoints.set_aside(path)
         return saved
 
     def close(self) -> None:
         """Others may write to the folder."""
-        self.lock.close()
+        with self.lock:
+            pass
 
     def due(self) -> bool:
         """Has it been long enough since the last checkpoint?"""
@@ -101,7 +107,7 @@ class Keeper:
     def save(self, mark: Mark) -> None:
         """Write a checkpoint, unless there is a newer one or nothing to keep. Raises NotSavedError if it fails."""
         step = int(mark.state.step)
-        if step <= self.newest:
+        if step <= self.newest or not self.writes:
             return
         epoch, position = divmod(step, self.per_epoch)
         record = {
