@@ -11,7 +11,7 @@ import pytest
 
 import lr_nn
 from lr_nn import Batch, losses, penalties, training
-from lr_nn.training import run, steps
+from lr_nn.training import loop, steps
 from tests.tolerances import assert_close, assert_trees_close
 
 NET = lr_nn.mlp((5, 4, 3), loss=losses.categorical)
@@ -92,7 +92,7 @@ def test_one_training_takes_the_steps_of_its_mini_batches():
 
 def test_how_many_steps_run_in_one_call_changes_nothing(monkeypatch):
     whole = lr_nn.train(NET, start(), rows(), optimizer=SGD, epochs=3, batch_size=4, key=jax.random.key(0))
-    monkeypatch.setattr(run._Run, "chunk_seconds", 0.0)
+    monkeypatch.setattr(loop.Run, "chunk_seconds", 0.0)
     single = lr_nn.train(NET, start(), rows(), optimizer=SGD, epochs=3, batch_size=4, key=jax.random.key(0))
     chex.assert_trees_all_equal(whole.params, single.params)
     np.testing.assert_array_equal(whole.history["cost"], single.history["cost"])

@@ -1,0 +1,235 @@
+"""Where the loop of a training gets its steps from: arrays in memory, or rows that are read as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lr_nn import check
+from lr_nn.data import stream
+from lr_nn.data.rows import Rows
+from lr_nn.network import Network, admit
+from lr_nn.objective import cost
+from lr_nn.penalties import Penalty
+from lr_nn.training import steps
+from lr_nn.training.metrics import metrics
+from lr_nn.training.steps import State, Task
+from lr_nn.trees import accumulator
+from lr_nn.types import Batch, Params
+
+
+class Feed(Protocol):
+    """Steps of a training, any of which can be asked for at any time: they are functions of the state alone."""
+
+    per_epoch: int
+
+    def advance(self, state: State, count: int) -> tuple[State, np.ndarray]:
+        """Up to `count` steps, and the cost before each; ends with a cost that is not finite (in any lane left)."""
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """How many rows each step of an epoch sees."""
+
+    def order(self, step: int) -> jax.Array | None:
+        """What the state holds as its order before `step`."""
+
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+
+
+class InMemory:
+    """Mini-batches of shuffled rows, many steps in one compiled call; lanes, if `axes` says so."""
+
+    room = 4096
+
+    def __init__(
+        self,
+        net: Network,
+        optimizer: optax.GradientTransformation,
+        task: Task,
+        batch_size: int,
+        axes: Task | None = None,
+    ) -> None:
+        """Bind what every call needs."""
+        self.task, self.batch_size, self.n = task, batch_size, task.data.x.shape[-2]
+        self.per_epoch = steps.steps_per_epoch(self.n, batch_size)
+        self._advance = partial(steps.advance, net, optimizer, batch_size=batch_size, axes=axes, room=self.room)
+
+    def advance(self, state: State, count: int) -> tuple[State, np.ndarray]:
+        state, costs, taken = self._advance(state, self.task, jnp.asarray(min(count, self.room), jnp.int32))
+        return state, np.asarray(costs)[: int(taken)]
+
+    def rows(self, epoch: int) -> np.ndarray:
+        rows = np.full(self.per_epoch, self.batch_size)
+        rows[-1] = self.n - (self.per_epoch - 1) * self.batch_size
+        return rows
+
+    def order(self, step: int) -> jax.Array | None:
+        if self.batch_size == self.n:
+            return None
+        return steps.order(self.task.key, jnp.asarray(step // self.per_epoch), self.n, self.batch_size)
+
+    def close(self) -> None:
+        pass
+
+
+class Streamed:
+    """Mini-batches that are blocks of consecutive rows, the next one read and copied while a step is computed."""
+
+    def __init__(
+        self,
+        net: Network,
+        optimizer: optax.GradientTransformation,
+        params: Params,
+        rows: Rows,
+        batch_size: int,
+        key: jax.Array | None,
+        penalty: Penalty | None,
+    ) -> None:
+        """Look at every weight, if there are any, for their mean."""
+        self.net, self.optimizer, self.penalty = net, optimizer, penalty
+        self.source, self.batch_size, self.key = rows, batch_size, key
+        self.per_epoch = stream.count(rows, batch_size)
+        self.admit = admission(net, params)
+        self.dtype = accumulator(jnp.result_type(params[0].w))
+        self.mean_weight = _mean_weight(rows, batch_size)
+        self.reading: Iterator[Batch] | None = None
+        self.following = -1
+
+    def advance(self, state: State, count: int) -> tuple[State, np.ndarray]:
+        step, (params, opt_state) = int(state.step), state[:2]
+        costs: list[jax.Array] = []
+        while len(costs) < count and (len(costs) < 2 or np.isfinite(costs[-2])):
+            batch = self._batch(step + len(costs))
+            params, opt_state, value = _step(
+                self.net, self.optimizer, params, opt_state, batch, self.penalty, self._total(batch)
+            )
+            costs.append(value)
+        told = np.array(costs, self.dtype)
+        finite = np.isfinite(told)
+        told = told if finite.all() else told[: finite.argmin() + 1]
+        return State(params, opt_state, None, jnp.asarray(step + len(costs), jnp.int32)), told
+
+    def rows(self, epoch: int) -> np.ndarray:
+        starts = self._blocks(epoch) * self.batch_size
+        return np.minimum(starts + self.batch_size, len(self.source)) - starts
+
+    def order(self, step: int) -> None:
+        return None
+
+    def close(self) -> None:
+        if self.reading is not None:
+            self.reading.close()  # type: ignore[attr-defined]
+        self.reading, self.following = None, -1
+
+    def _batch(self, step: int) -> Batch:
+        """The mini-batch of a step: the next one of those being read, unless another is asked for."""
+        if self.reading is None or step != self.following:
+            self.close()
+            self.reading = stream.read_ahead(self._reads(step))
+        try:
+            batch = next(self.reading)
+        except BaseException:
+            self.close()
+            raise
+        self.following = step + 1
+        return batch
+
+    def _reads(self, step: int) -> Iterator[Callable[[], Batch]]:
+        """Reads of the mini-batches of `step` and all that follow, epoch after epoch."""
+        epoch, position = divmod(step, self.per_epoch)
+        while True:
+            for block in self._blocks(epoch)[position:]:
+                yield partial(self._read, int(block) * self.batch_size)
+            epoch, position = epoch + 1, 0
+
+    def _blocks(self, epoch: int) -> np.ndarray:
+        if self.key is None:
+            return np.zeros(1, int)
+        return stream.order(self.key, epoch, self.per_epoch).astype(int)
+
+    def _read(self, start: int) -> Batch:
+        return self.admit(start, self.source.read(start, min(start + self.batch_size, len(self.source))))
+
+    def _total(self, batch: Batch) -> np.ndarray | None:
+        """What the sums over a mini-batch are divided by: its rows times the mean weight of all rows."""
+        return None if self.mean_weight is None else np.asarray(len(batch.x) * self.mean_weight, self.dtype)
+
+
+@partial(jax.jit, static_argnames=("net", "optimizer"))
+def _step(net, optimizer, params, opt_state, batch, penalty, total):
+    stepped = steps.step(net, optimizer, params, opt_state, batch, penalty, total)
+    # Weak types would be lost in a checkpoint, and a step after it be another program.
+    return jax.tree.map(lambda a: a.astype(a.dtype), stepped)
+
+
+def admission(net: Network, params: Params) -> Callable[[int, Batch], Batch]:
+    """A function (first row, block) -> the block checked against the network and copied to the device.
+
+    It may run in another thread, of which JAX would not know that float64 is on here. A block of weight zero is
+    none the worse for it.
+    """
+    x64 = bool(jnp.result_type(float) == jnp.float64)
+    dtype = accumulator(jnp.result_type(params[0].w))
+
+    def admitted(start: int, batch: Batch) -> Batch:
+        try:
+            with jax.enable_x64(x64):
+                whole = admit(net, params, batch._replace(weight=None))
+                if batch.weight is None:
+                    return whole
+                return whole._replace(weight=check.multipliers(batch.weight, len(whole.x), dtype))
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"in the block of rows from {start}: {error}") from error
+
+    return admitted
+
+
+def _mean_weight(rows: Rows, size: int) -> float | None:
+    """Σ s_i / n, in one look at all rows; None if they have no weights."""
+    if rows.read(0, 1).weight is None:
+        return None
+    sums = []
+    for number, block in enumerate(stream.blocks(rows, size)):
+        weight = check.numeric("weight", block.weight)
+        where = f"weight, in the block of rows from {number * size},"
+        check.require(where, weight, check.is_not_negative, "finite and not negative")
+        sums.append(float(np.sum(weight, dtype=np.float64)))
+    if not sum(sums) > 0:
+        raise ValueError("weight is zero for every example; at least one must be positive")
+    return sum(sums) / len(rows)
+
+
+def judge(net: Network, params: Params, validation: Batch | Rows, size: int) -> dict[str, np.ndarray]:
+    """The cost (without penalty) and the metrics of the task on validation data, rows in blocks of `size`."""
+    if isinstance(validation, Batch):
+        return {name: np.asarray(score) for name, (_, score) in _scores(net, params, validation).items()}
+    admitted = admission(net, params)
+    sums: dict[str, tuple[float, float]] = {}
+    for number, block in enumerate(stream.blocks(validation, size)):
+        for name, (weight, score) in _scores(net, params, admitted(number * size, block)).items():
+            # A root of a mean is put together from its squares.
+            mean = float(score) ** (2 if name in ROOTS else 1)
+            total, summed = sums.get(name, (0.0, 0.0))
+            sums[name] = total + float(weight), summed + float(weight) * mean
+    means = {name: summed / total if total else 0.0 for name, (total, summed) in sums.items()}
+    return {name: np.asarray(mean ** (0.5 if name in ROOTS else 1)) for name, mean in means.items()}
+
+
+ROOTS = ("validation_rmse",)
+
+
+@partial(jax.jit, static_argnums=0)
+def _scores(net: Network, params: Params, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Each score of a batch, and the sum of the weights that it is a mean over."""
+    scores = metrics(net, params, batch)
+    scores.pop("log_loss", None)  # that is the cost
+    scores = {"cost": cost(net, params, batch)} | scores
+    weight = jnp.asarray(len(batch.x), jnp.float32) if batch.weight is None else batch.weight.sum()
+    return {f"validation_{name}": (weight, score) for name, score in scores.items()}
