@@ -12,6 +12,7 @@ from benchmarks import harness
 Rows = list[dict[str, Any]]
 
 SECTIONS = {
+    "kill": ("scale_kill", "trainings ended by kill -9 at random moments, saving included, and resumed"),
     "growth": ("scale_growth", "time and memory against what grows, exponents over the last decade"),
 }
 
