@@ -12,6 +12,8 @@ from benchmarks import harness
 Rows = list[dict[str, Any]]
 
 SECTIONS = {
+    "fuzz": ("scale_fuzz", "damaged files of every format, and what readers made of them"),
+    "damage": ("scale_damage", "every file of a checkpoint and of a model damaged in turn"),
     "kill": ("scale_kill", "trainings ended by kill -9 at random moments, saving included, and resumed"),
     "growth": ("scale_growth", "time and memory against what grows, exponents over the last decade"),
 }
