@@ -286,8 +286,12 @@ MISTAKES = {
     "numbers as two classes": (["fit", "DATA", *only("kind"), "--model", "logistic"], "--model softmax suits"),
     "share": (["fit", "DATA", *only("price"), "--held-out", "1"], "--held-out must be a share"),
     "memory": (["fit", "DATA", *only("price"), "--memory", "0"], "--memory must be at least 1"),
+    "seed": (["fit", "DATA", *only("price"), "--seed", "-1"], "--seed must be at least 0"),
+    "steps": (["fit", "DATA", *only("price"), "--max-steps", "0"], "--max-steps must be at least 1"),
+    "epochs": (["train", "DATA", *only("price"), "--epochs", "0"], "--epochs must be at least 1"),
+    "column of check": (["check", "DATA", "--target", "yield"], "has no column 'yield'"),
     "penalty": (["fit", "DATA", *only("price"), "--l2", "-1"], "l2 must be finite and not negative"),
-    "tol": (["fit", "DATA", *only("price"), "--tol", "2"], "tol must be between 0 and 1"),
+    "tol": (["fit", "DATA", *only("price"), "--tol", "2"], "--tol must be between 0 and 1"),
     "out is a file": (["fit", "DATA", *only("price"), "--out", "FILE"], "is a file; a model is a folder"),
     "out is other": (["fit", "DATA", *only("price"), "--out", "OTHER"], "holds other files and no model"),
     "out exists": (["fit", "DATA", *only("price"), "--out", "MODEL"], "or pass --overwrite"),
@@ -351,12 +355,26 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(home
     assert code == 2 and "cannot be written to" in err and not names(here)
 
 
-def test_the_row_that_is_wrong_is_named_by_its_place_in_the_file(here, capsys):
+@pytest.mark.parametrize(("value", "options"), [(None, ()), (-2, ("--model", "poisson"))])
+def test_the_row_that_is_wrong_is_named_by_its_place_in_the_file(here, capsys, value, options):
     lines = table().to_pylist()
-    lines[150]["price"] = None
+    lines[150]["visits"] = value
     pa.csv.write_csv(pa.Table.from_pylist(lines), "data.csv")
-    code, _, err = call(capsys, "fit", "data.csv", *only("price"))
-    assert code == 2 and "'price' has no value at row 150" in err
+    code, _, err = call(capsys, "fit", "data.csv", *only("visits"), *options)
+    assert code == 2 and "'visits'" in err and "at row 150" in err
+    np.savez("data.npz", x=np.zeros((200, 1)), y=np.where(np.arange(200) == 150, -2 if value else np.nan, 1.0))
+    code, _, err = call(capsys, "fit", "data.npz", *options)
+    assert code == 2 and "at row 150" in err
+
+
+def test_a_class_that_is_held_out_whole_is_refused_before_the_fit(here, capsys):
+    _, held = data.split(data.frame({"row": np.arange(N)}), 0.2, 0)
+    rare = held.read(0, 1).column("row")[0].as_py()
+    lines = table().to_pylist()
+    lines[rare]["kind"] = "rare"
+    pa.csv.write_csv(pa.Table.from_pylist(lines), "data.csv")
+    code, _, err = call(capsys, "fit", "data.csv", *only("kind"))
+    assert code == 2 and "the class 'rare' of 'kind' are all held out" in err
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (signal.SIGTERM, 143), (MemoryError(), 2)])

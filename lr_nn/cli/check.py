@@ -28,6 +28,9 @@ def run(options: Check, terminal: Terminal) -> int:
         terminal.record(rows=len(rows), features=len(rows.features))
         return _conclude(terminal, [*rows.notes, *said])
     table = open_table(options.data, options)
+    for name in (options.target, options.weight, options.offset, *options.ignore, *options.categorical):
+        if name is not None and name not in table.schema.names:
+            raise ValueError(f"{options.data} has no column {name!r}; it has {', '.join(table.schema.names)}")
     with terminal.bar("checking") as show:
         columns = survey(table, show)
     terminal.say(f"{options.data}: {len(table):,} rows")

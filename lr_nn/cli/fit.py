@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import lr_nn
-from lr_nn import inference
+from lr_nn import check, inference
 from lr_nn.cli import leaving
 from lr_nn.cli.again import words
 from lr_nn.cli.judging import judge
@@ -24,6 +24,9 @@ from lr_nn.types import Batch, Solution, Status
 def run(options: Fit, terminal: Terminal) -> int:
     """Fit, tell, and leave the model; the exit code."""
     leaving.admit(options)
+    check.positive_integer("--max-steps", options.max_steps)
+    if not 0 < options.tol < 1:
+        raise ValueError(f"--tol must be between 0 and 1; got {options.tol:g}")
     learned = source(options, options.model)
     for note in learned.notes:
         terminal.warn(f"note: {note}")
@@ -32,8 +35,9 @@ def run(options: Fit, terminal: Terminal) -> int:
     solution, batch = _fitted(options, terminal, net, learned)
     seconds = time.perf_counter() - began
     found = _summary(solution, net, batch, learned)
-    table = coefficients(solution, found, learned)
-    terminal.say(str(found) if found is not None else table.text())
+    with np.errstate(all="ignore"):  # what has no value, as of targets that are all the same, is NaN
+        table = coefficients(solution, found, learned)
+        terminal.say(str(found) if found is not None else table.text())
     terminal.say(f"{solution.status}: {solution.message}")
     facts = {
         "model": learned.model,

@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lr_nn import check
 from lr_nn.cli import report
 from lr_nn.cli.options import Learning
 from lr_nn.cli.sources import Source
 from lr_nn.cli.terminal import Terminal, plain
 from lr_nn.model_files import save_model
 from lr_nn.network import Network
+from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.types import Params
 
 SCORES = {
@@ -26,7 +28,13 @@ SCORES = {
 
 
 def admit(options: Learning) -> None:
-    """Refuse a folder that no model can be left in, before anything is computed."""
+    """Refuse numbers that will not do and a folder that no model can be left in, before anything is read."""
+    if not 0 <= options.held_out < 1:
+        raise ValueError(f"--held-out must be a share, at least 0 and below 1; got {options.held_out:g}")
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed must be at least 0 and below 2³²; got {options.seed}")
+    check.positive_integer("--memory", options.memory)
+    check_penalty(Penalty(options.l1, options.l2))
     out = options.out
     if out is None:
         return

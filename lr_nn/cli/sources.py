@@ -31,6 +31,8 @@ MODELS = {"values": ("linear", "poisson"), "binary": ("logistic",), "classes": (
 MOST_CLASSES = 1000
 # Numbers of x at a time.
 BLOCK = 2**22
+# Rows of one column at a time.
+ROWS = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,6 @@ class Source:
 
 def source(options: Learning, model: str) -> Source:
     """What the options say to learn from; `model` a name, or auto."""
-    if not 0 <= options.held_out < 1:
-        raise ValueError(f"--held-out must be a share, at least 0 and below 1; got {options.held_out:g}")
     if is_arrays(options.data):
         return _of_arrays(options, model)
     if options.target is None:
@@ -108,6 +108,10 @@ def _of_table(options: Learning, model: str, target: str) -> Source:
     if model not in MODELS[schema.target.kind]:
         expected = " or ".join(MODELS[schema.target.kind])
         raise ValueError(f"the target {target!r} holds {schema.target.kind}: --model {expected} suits; got {model}")
+    if model == "poisson":
+        _check_counts(whole, target)
+    if unseen is not None and schema.target.classes:
+        _check_classes(unseen, schema)
     classes = tuple(map(str, schema.target.classes))
     outputs = classes if model == "softmax" else (f"{target}={classes[1]}",) if classes else (target,)
     rows = schema.rows(whole, unknown="ignore")
@@ -135,6 +139,31 @@ def learn(options: Learning, table: Table, target: str, model: str) -> Schema:
     )
 
 
+def _check_counts(table: Table, target: str) -> None:
+    """Refuse a count below zero by its place in the file."""
+    for start in range(0, len(table), ROWS):
+        column = table.read(start, min(len(table), start + ROWS), [target]).column(target).to_numpy()
+        if (column < 0).any():
+            row = int((column < 0).argmax())
+            raise ValueError(
+                f"--model poisson needs counts; the target {target!r} is {column[row]} at row {start + row}"
+            )
+
+
+def _check_classes(unseen: Table, schema: Schema) -> None:
+    """Refuse a class that only rows held out have: the model could not know of it."""
+    target = schema.target.name
+    unseen, known = unseen.typed(schema.types()), set(schema.target.classes)
+    for start in range(0, len(unseen), ROWS):
+        column = unseen.read(start, min(len(unseen), start + ROWS), [target]).column(target)
+        for value in column.unique().to_pylist():
+            if value not in known:
+                raise ValueError(
+                    f"the rows of the class {value!r} of {target!r} are all held out, it is so rare: take another "
+                    "--seed, or --held-out 0"
+                )
+
+
 def _of_arrays(options: Learning, model: str) -> Source:
     if options.target is not None:
         raise ValueError(f"--target names a column of a table; {options.data} holds arrays, and its target is y")
@@ -148,12 +177,17 @@ def _of_arrays(options: Learning, model: str) -> Source:
 
 
 def _suited(rows: Rows, model: str) -> tuple[str, int]:
-    """The model that suits the targets of rows, and its number of outputs."""
+    """The model that suits the targets of rows, and its number of outputs; a target that will not do is refused."""
     largest, whole, width = -np.inf, True, 1
-    for batch in data.blocks(rows, max(1, BLOCK // len(rows.features))):
+    loss, size = LOSSES["linear" if model == "auto" else model], max(1, BLOCK // len(rows.features))
+    for number, batch in enumerate(data.blocks(rows, size)):
         if batch.y is None:
             raise ValueError("the rows have no targets: name them by --y (or --labels, of IDX)")
         y = np.asarray(batch.y)
+        good = np.asarray(loss.valid(y))
+        if not good.all():
+            row = int(np.argwhere(~good)[0, 0])
+            raise ValueError(f"targets must be {loss.target}; got {y[row]} at row {number * size + row}")
         width = 1 if y.ndim == 1 else y.shape[1]
         whole &= bool((y == np.floor(y)).all() and (y >= 0).all())
         largest = max(largest, float(y.max()))
@@ -168,8 +202,6 @@ def _suited(rows: Rows, model: str) -> tuple[str, int]:
 
 def held_in_memory(rows: Rows, memory: int) -> lr_nn.Batch | None:
     """All rows at once where they fit into `memory` mebibytes with room to work, else None."""
-    if memory < 1:
-        raise ValueError(f"--memory must be at least 1; got {memory}")
     if len(rows) * len(rows.features) * 8 * 3 > memory * 2**20:
         return None
     blocks = zip(*data.blocks(rows, max(1, BLOCK // len(rows.features))))

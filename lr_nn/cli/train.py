@@ -11,7 +11,7 @@ import jax
 import optax
 
 import lr_nn
-from lr_nn import activations
+from lr_nn import activations, check
 from lr_nn.cli import leaving
 from lr_nn.cli.again import words
 from lr_nn.cli.judging import judge
@@ -32,6 +32,8 @@ OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 def run(options: Train, terminal: Terminal) -> int:
     """Train, tell, and leave the model; the exit code."""
     leaving.admit(options)
+    for name in ("epochs", "batch_size"):
+        check.positive_integer(f"--{name.replace('_', '-')}", getattr(options, name))
     widths = _widths(options.hidden)
     if options.resume and options.checkpoints is None:
         raise ValueError("--resume needs --checkpoints, the folder to go on from")
