@@ -22,7 +22,8 @@ import lr_nn
 from lr_nn import activations, data, losses
 from lr_nn.activations import Activation
 from lr_nn.losses.separable import SquaredError
-from lr_nn.model_files import arrays
+from lr_nn.model_files import arrays, record
+from lr_nn.model_files.architecture import describe
 
 SHAPES = [*itertools.product(ACTIVATIONS, LOSSES, [True]), ("relu", "bernoulli", False), ("step", "categorical", False)]
 every_network = pytest.mark.parametrize(("activation", "loss", "bias"), SHAPES)
@@ -283,22 +284,17 @@ def test_a_full_disk_is_named_with_the_file_that_did_not_fit(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_flipped_bit_of_any_file_is_refused_or_changes_nothing(saved):
-    folder, net, params = saved
+def test_a_flipped_bit_of_any_file_is_refused(saved):
+    folder, _, _ = saved
     rng = np.random.default_rng(0)
     for path in folder.iterdir():
         whole = path.read_bytes()
-        for place in rng.permutation(len(whole))[:150]:
+        for place in rng.permutation(len(whole))[:200]:
             damaged = bytearray(whole)
             damaged[place] ^= 1 << int(rng.integers(8))
             path.write_bytes(damaged)
-            try:
-                model = lr_nn.load_model(folder)
-            except (ValueError, OSError) as error:
-                assert folder.name in str(error)
-            else:  # a blank between two entries of the record
-                assert path.suffix == ".json" and chr(whole[place]).isspace()
-                assert model.net == net and bits(model.params) == bits(params)
+            with pytest.raises((ValueError, OSError), match=folder.name):
+                lr_nn.load_model(folder)
         path.write_bytes(whole)
     lr_nn.load_model(folder)
 
@@ -307,7 +303,7 @@ def test_a_file_that_is_cut_off_or_grown_or_gone_is_refused_by_name(saved):
     folder, _, _ = saved
     for path in folder.iterdir():
         whole = path.read_bytes()
-        for damaged in (b"", whole[:1], whole[: len(whole) // 2], whole[:-2], whole + b"0"):
+        for damaged in (b"", whole[:1], whole[: len(whole) // 2], whole[:-1], whole + b"\n"):
             path.write_bytes(damaged)
             with pytest.raises(ValueError, match=f"{path.name} is damaged"):
                 lr_nn.load_model(folder)
@@ -335,12 +331,11 @@ def test_files_of_two_models_are_not_one(saved):
         lr_nn.load_model(folder)
 
 
-def signed(content):
-    """A record with the digest of its content, as a forger would write it."""
-    from lr_nn.model_files.record import _digest
-
-    content = {name: value for name, value in content.items() if name != "sha256"}
-    return json.dumps(content | {"sha256": _digest(content)})
+def forge(folder, **changes):
+    """Change a record, and sign it anew."""
+    content = json.loads((folder / "model.json").read_text(encoding="utf-8")) | changes
+    del content["sha256"]
+    (folder / "model.json").write_bytes(record.render(content))
 
 
 @pytest.mark.parametrize(
@@ -364,8 +359,7 @@ def signed(content):
 )
 def test_a_record_that_is_signed_and_wrong_is_refused(saved, change, reason):
     folder, _, _ = saved
-    content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    (folder / "model.json").write_text(signed(content | change))
+    forge(folder, **change)
     with pytest.raises(ValueError, match=reason) as refusal:
         lr_nn.load_model(folder)
     assert folder.name in str(refusal.value)
@@ -374,9 +368,8 @@ def test_a_record_that_is_signed_and_wrong_is_refused(saved, change, reason):
 @pytest.mark.parametrize("slope", ["0.1", True, None, -1.0, [0.1]])
 def test_a_slope_that_is_none_is_refused(saved, slope):
     folder, _, _ = saved
-    content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    content["network"]["hidden"][0]["slope"] = slope
-    (folder / "model.json").write_text(signed(content))
+    hidden = {"name": "leaky_relu", "slope": slope}
+    forge(folder, network=describe(lr_nn.mlp((4, 5, 3), loss=losses.categorical)) | {"hidden": [hidden]})
     with pytest.raises(ValueError, match="describes no model"):
         lr_nn.load_model(folder)
 
@@ -387,7 +380,7 @@ def test_a_slope_that_is_none_is_refused(saved, slope):
 def test_json_that_is_no_record_is_refused(saved, text):
     folder, _, _ = saved
     (folder / "model.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"model\.json is (damaged|of another program)"):
+    with pytest.raises(ValueError, match=r"model\.json (is damaged|is of another program|has format nan)"):
         lr_nn.load_model(folder)
 
 
@@ -529,9 +522,7 @@ def test_the_schema_comes_back_to_the_last_bit(tmp_path, schema):
     net = lr_nn.logistic_regression(3)
     lr_nn.save_model(tmp_path / "model", net, parameters(net), schema=schema)
     assert lr_nn.load_model(tmp_path / "model").schema == schema
-    content = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))
-    content["schema"]["columns"][0]["scale"] = "wide"
-    (tmp_path / "model" / "model.json").write_text(signed(content))
+    forge(tmp_path / "model", schema=json.loads(schema.to_json()) | {"dtype": "int8"})
     with pytest.raises(ValueError, match="holds a schema that cannot be read"):
         lr_nn.load_model(tmp_path / "model")
 
@@ -541,8 +532,7 @@ def test_a_schema_of_other_features_is_refused(tmp_path, schema):
     with pytest.raises(ValueError, match="the schema has 3 features, and the network 4 inputs"):
         lr_nn.save_model(tmp_path / "model", net, parameters(net), schema=schema)
     lr_nn.save_model(tmp_path / "model", net, parameters(net))
-    content = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))
-    (tmp_path / "model" / "model.json").write_text(signed(content | {"schema": json.loads(schema.to_json())}))
+    forge(tmp_path / "model", schema=json.loads(schema.to_json()))
     with pytest.raises(ValueError, match="the schema has 3 features, and the network 4"):
         lr_nn.load_model(tmp_path / "model")
 

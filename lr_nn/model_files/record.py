@@ -1,9 +1,10 @@
-"""The record of a model, `model.json`: JSON that carries the digest of its own content."""
+"""The record of a model, `model.json`: JSON whose last entry is the digest of every byte before it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,17 @@ KIND = "lr_nn model"
 def render(content: dict[str, Any]) -> bytes:
     """The record as the bytes of its file; ValueError for what JSON does not know."""
     try:
-        # There and back: what is digested is what will be read, its keys text and its tuples lists.
-        content = json.loads(json.dumps({"kind": KIND, "format": FORMAT, **content}, allow_nan=False))
-        signed = content | {"sha256": _digest(content)}
-        return (json.dumps(signed, indent=2, ensure_ascii=False) + "\n").encode()
+        text = json.dumps({"kind": KIND, "format": FORMAT, **content}, indent=2, ensure_ascii=False, allow_nan=False)
+        said = text.removesuffix("\n}").encode() + b",\n  "
     except (TypeError, ValueError) as error:
         raise ValueError(f"facts must be of JSON, without NaN and infinity: {error}") from error
+    return said + f'"sha256": "{hashlib.sha256(said).hexdigest()}"\n}}\n'.encode()
 
 
 def parse(path: Path, content: bytes) -> dict[str, Any]:
-    """The content of a record; ValueError, naming `path` and the reason, where it is not as it was rendered."""
+    """The content of a record; ValueError, naming `path` and the reason, where a byte is not as it was rendered."""
     try:
-        parsed = json.loads(content.decode(), parse_constant=_refuse)
+        parsed = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, it is not JSON: {error}") from error
     if not isinstance(parsed, dict) or parsed.get("kind") != KIND:
@@ -36,16 +36,7 @@ def parse(path: Path, content: bytes) -> dict[str, Any]:
             f"{path} has format {parsed.get('format')!r}, and lr_nn {version('lr-nn')} reads format {FORMAT}: "
             "update lr_nn, or save the model anew"
         )
-    digest = parsed.pop("sha256", None)
-    if digest != _digest(parsed):
+    found = re.fullmatch(rb'(.*)"sha256": "([0-9a-f]{64})"\n}\n', content, re.DOTALL)
+    if found is None or hashlib.sha256(found[1]).hexdigest().encode() != found[2]:
         raise ValueError(f"{path} is damaged, or was edited: its digest is not that of its content")
     return parsed
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-def _digest(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
