@@ -82,7 +82,7 @@ def _trained(options: Train, terminal: Terminal, net: Network, learned: Source) 
     with terminal.bar("training", "steps") as show:
 
         def progress(now: Progress) -> None:
-            show(now.step, now.steps, f"epoch {now.epoch + 1} of {now.epochs}, {now.told}")
+            show(now.step, now.steps, f"epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}, {now.told}")
 
         return lr_nn.train(
             net,
