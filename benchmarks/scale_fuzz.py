@@ -8,14 +8,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fuzz, fuzz_arrays, fuzz_tables
+from benchmarks import fuzz, fuzz_arrays, fuzz_command_line, fuzz_tables
 
 CASES = 2000
 
 
 def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     """A row a format: files damaged, how many were refused, how many read, and faults, with the seed of the first."""
-    formats = {**fuzz_arrays.FORMATS, **fuzz_tables.FORMATS}
+    formats = {**fuzz_arrays.FORMATS, **fuzz_tables.FORMATS, **fuzz_command_line.FORMATS}
     each = 2 if small else -(-CASES // len(formats))
     return [_fuzzed(name, form, each) for name, form in formats.items()]
 

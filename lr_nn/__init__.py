@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lr_nn.backprop import backprop, gradient, input_gradient, pullback
     from lr_nn.fit import fit
     from lr_nn.many import Solutions, bootstrap, cross_validate, fit_groups, fit_many, regularization_path
+    from lr_nn.model_files import export_onnx, export_stablehlo, load_model, save_model
     from lr_nn.network import (
         Network,
         forward,
@@ -52,6 +53,7 @@ _HOMES = {
     "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
     "fit": ("fit",),
     "many": ("Solutions", "bootstrap", "cross_validate", "fit_groups", "fit_many", "regularization_path"),
+    "model_files": ("export_onnx", "export_stablehlo", "load_model", "save_model"),
     "network": (
         "Network",
         "forward",

@@ -22,8 +22,10 @@ LEVELS = {
     **dict.fromkeys(["training", "fit"], 7),
     "many": 8,
     **dict.fromkeys(["inference", "sharded"], 9),
-    **dict.fromkeys(["audit", "interop", "model_files", "cli"], 10),
+    **dict.fromkeys(["audit", "interop", "model_files"], 10),
     "__init__": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 AUTODIFF = {
     *("grad", "value_and_grad", "vjp", "jvp", "jacfwd", "jacrev", "jacobian", "hessian", "linearize"),

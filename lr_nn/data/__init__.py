@@ -11,6 +11,7 @@ from lr_nn.data.libsvm import libsvm
 from lr_nn.data.opening import open_rows
 from lr_nn.data.rows import Arrays, Rows
 from lr_nn.data.schema import Categorical, Numeric, Schema, Target
+from lr_nn.data.splitting import split
 from lr_nn.data.stream import blocks, mini_batches
 from lr_nn.data.table_files import arrow, open_table, parquet
 from lr_nn.data.tables import Table, frame
@@ -40,4 +41,5 @@ __all__ = [
     "open_table",
     "parquet",
     "problems",
+    "split",
 ]

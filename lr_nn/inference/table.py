@@ -16,6 +16,7 @@ TITLES = {
     "poisson": "Poisson regression",
 }
 WIDTH, COLUMN, MOST = 78, 10, 5
+LONGEST = 40  # of a name that the table grows wider for
 
 
 def text(summary: Summary) -> str:
@@ -28,15 +29,16 @@ def text(summary: Summary) -> str:
 
 
 def _one(summary: Summary, lane: tuple[int, ...]) -> str:
-    rule = "=" * WIDTH
+    wide = max(WIDTH, 6 * COLUMN + min(LONGEST, max(map(len, (*summary.names, *summary.outputs)))))
+    rule = "=" * wide
     heading = _heading(summary, lane)
     half = -(-len(heading) // 2)
-    width = WIDTH // 2 - 1
+    width = wide // 2 - 1
     pairs = [f"{name + ':':<20}{value:>{width - 20}}" for name, value in heading]
     pairs += [" " * width] * (2 * half - len(pairs))
     head = [f"{left}  {right}" for left, right in zip(pairs[:half], pairs[half:])]
-    title = TITLES[summary.fitted.loss.name].center(WIDTH).rstrip()
-    return "\n".join([title, rule, *head, rule, *_body(summary, lane), rule])
+    title = TITLES[summary.fitted.loss.name].center(wide).rstrip()
+    return "\n".join([title, rule, *head, rule, *_body(summary, lane, wide), rule])
 
 
 def _heading(summary: Summary, lane: tuple[int, ...]) -> list[tuple[str, str]]:
@@ -63,17 +65,17 @@ def _heading(summary: Summary, lane: tuple[int, ...]) -> list[tuple[str, str]]:
     return heading
 
 
-def _body(summary: Summary, lane: tuple[int, ...]) -> list[str]:
+def _body(summary: Summary, lane: tuple[int, ...], wide: int) -> list[str]:
     """A block of rows for every output."""
     letter = "t" if summary.use_t else "z"
     low, high = (1 - summary.level) / 2, (1 + summary.level) / 2
     titles = ("coef", "std err", letter, f"P>|{letter}|", f"[{low:.4g}", f"{high:.4g}]")
-    name_width = WIDTH - len(titles) * COLUMN
+    name_width = wide - len(titles) * COLUMN
     lines = []
     for j, output in enumerate(summary.outputs):
         label = output if len(summary.outputs) > 1 or summary.fitted.reference is not None else ""
-        lines += ["-" * WIDTH] * (j > 0)
-        lines += [f"{label[:name_width]:<{name_width}}" + "".join(f"{t:>{COLUMN}}" for t in titles), "-" * WIDTH]
+        lines += ["-" * wide] * (j > 0)
+        lines += [f"{label[:name_width]:<{name_width}}" + "".join(f"{t:>{COLUMN}}" for t in titles), "-" * wide]
         for a, name in enumerate(summary.names):
             at = (*lane, a, j)
             numbers = (summary.coefficients[at], summary.standard_errors[at], summary.z[at])

@@ -1,0 +1,86 @@
+"""lr-nn fit: a regression at its optimum, its table of coefficients, the model and a report."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+import lr_nn
+from lr_nn import check, inference
+from lr_nn.cli import leaving
+from lr_nn.cli.again import words
+from lr_nn.cli.judging import judge
+from lr_nn.cli.options import Fit
+from lr_nn.cli.report import Table, coefficients
+from lr_nn.cli.sources import Source, Watched, held_in_memory, source
+from lr_nn.cli.terminal import Terminal
+from lr_nn.network import Network
+from lr_nn.penalties import Penalty
+from lr_nn.types import Batch, Solution, Status
+
+
+def run(options: Fit, terminal: Terminal) -> int:
+    """Fit, tell, and leave the model; the exit code."""
+    leaving.admit(options)
+    check.positive_integer("--max-steps", options.max_steps)
+    if not 0 < options.tol < 1:
+        raise ValueError(f"--tol must be between 0 and 1; got {options.tol:g}")
+    learned = source(options, options.model)
+    for note in learned.notes:
+        terminal.warn(f"note: {note}")
+    net = learned.network()
+    began = time.perf_counter()
+    solution, batch = _fitted(options, terminal, net, learned)
+    seconds = time.perf_counter() - began
+    found = _summary(solution, net, batch, learned)
+    with np.errstate(all="ignore"):  # what has no value, as of targets that are all the same, is NaN
+        table = coefficients(solution, found, learned)
+        terminal.say(str(found) if found is not None else table.text())
+    terminal.say(f"{solution.status}: {solution.message}")
+    facts = {
+        "model": learned.model,
+        "rows": len(learned.rows),
+        "features": len(learned.rows.features),
+        "status": str(solution.status),
+        "message": solution.message,
+        "steps": solution.steps,
+        "cost": solution.cost,
+        "certificate": solution.certificate,
+        "penalty": {"l1": options.l1, "l2": options.l2},
+        "seconds": seconds,
+    }
+    terminal.record(coefficients=_record(table))
+    if not np.isfinite(solution.coefficients).all():
+        raise ValueError(f"the fit found no finite coefficients, and no model is written: {solution.message}")
+    held = learned.rows if learned.held_out is None else learned.held_out
+    scores = judge(net, solution.params, held)
+    leaving.leave(options, terminal, net, solution.params, learned, facts, scores, [table], words("fit", options))
+    return 0 if solution.status is Status.converged else 1
+
+
+def _fitted(options: Fit, terminal: Terminal, net: Network, learned: Source) -> tuple[Solution, Batch | None]:
+    """The solution, and the rows where they are in memory."""
+    chosen: dict[str, Any] = {
+        "penalty": Penalty(options.l1, options.l2),
+        "tol": options.tol,
+        "max_steps": options.max_steps,
+    }
+    with terminal.bar("reading") as show:
+        rows = Watched(learned.rows, show)
+        batch = held_in_memory(rows, options.memory)
+        if batch is None:
+            return lr_nn.fit(net, rows, memory=options.memory * 2**20, **chosen), None
+    return lr_nn.fit(net, batch.x, batch.y, weight=batch.weight, offset=batch.offset, **chosen), batch
+
+
+def _summary(solution: Solution, net: Network, batch: Batch | None, learned: Source) -> inference.Summary | None:
+    """Standard errors, where there are rows in memory, an optimum, and no L1 penalty."""
+    if batch is None or solution.status is not Status.converged or float(solution.penalty.l1) > 0:
+        return None
+    return inference.summary(solution, net, batch, names=learned.rows.features, outputs=learned.outputs)
+
+
+def _record(table: Table) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row)) for row in table.values]

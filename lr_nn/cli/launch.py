@@ -1,0 +1,92 @@
+"""From words to an exit code: options parsed, the command run, every mistake of the user one message."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from lr_nn.cli.terminal import Terminal
+
+FINE, LOOK, MISTAKE, FAILURE = 0, 1, 2, 3
+INTERRUPTED, TERMINATED, UNREAD = 128 + signal.SIGINT, 128 + signal.SIGTERM, 141
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: what is half done is taken back on the way out, and the process ends."""
+
+
+def launch(name: str, description: str, arguments: Sequence[str]) -> int:
+    """Run one command; the exit code."""
+    terminal = Terminal(json="--json" in arguments)
+    debug = "--debug" in arguments
+    try:
+        with terminated():
+            options = parse(name, description, arguments)
+            # A command is a module of this package with a function `run(options, terminal) -> exit code`.
+            code: int = import_module(f"lr_nn.cli.{name}").run(options, terminal)
+            terminal.finish(code)
+            return code
+    except SystemExit as end:  # of the parser, which has said why
+        code = end.code if isinstance(end.code, int) else MISTAKE
+        if code:
+            terminal.record(error="the options do not fit")
+            terminal.finish(code)
+        return code
+    except BrokenPipeError:
+        # Python would complain once more when it flushes what nobody reads.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return UNREAD
+    except KeyboardInterrupt:
+        return terminal.fail(INTERRUPTED, "interrupted; nothing is half written")
+    except Terminated:
+        return terminal.fail(TERMINATED, "terminated; nothing is half written")
+    except Exception as error:
+        if debug:
+            raise
+        code, message = judged(error)
+        return terminal.fail(code, message)
+
+
+def judged(error: Exception) -> tuple[int, str]:
+    """The exit code for an exception, and what to say: is it something that the user can put right?"""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != "lr_nn":
+        return MISTAKE, f'{error.name} is not installed: pip install "lr-nn[cli]"'
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return MISTAKE, f"out of memory: give fewer rows at a time by --memory or --batch-size ({error})"
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return MISTAKE, str(error)
+    return FAILURE, f"lr-nn failed: {type(error).__name__}: {error} (--debug shows where; please report it)"
+
+
+def parse(name: str, description: str, arguments: Sequence[str]) -> Any:
+    """The options of a command, by tyro, which ends the program where they do not fit."""
+    try:
+        import tyro
+    except ImportError as error:
+        raise ImportError('the command line needs tyro: pip install "lr-nn[cli]"') from error
+    from lr_nn.cli import options
+
+    kind = getattr(options, name.capitalize())
+    return tyro.cli(kind, prog=f"lr-nn {name}", description=f"{description}.", args=list(arguments))
+
+
+@contextmanager
+def terminated() -> Iterator[None]:
+    """Make SIGTERM an exception, so that what is half written is taken back; only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
