@@ -105,8 +105,7 @@ def constant(net: Network, y: jax.Array, share: jax.Array, offset: jax.Array | N
     rounding might decide whether the first is zero.
     """
     mean = jnp.clip((share[:, None] * y).sum(axis=0), y.min(axis=0), y.max(axis=0))  # rounding may pass them
-    eta = net.loss.constant(mean) if net.bias else jnp.zeros_like(y[0])
-    eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))
+    eta = constant_eta(net, mean)
     everywhere = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
 
     def above(eta: jax.Array) -> jax.Array:
@@ -115,3 +114,9 @@ def constant(net: Network, y: jax.Array, share: jax.Array, offset: jax.Array | N
     excess, most = above(everywhere), (1 + jnp.abs(y).max()) ** 2
     plain = excess > jnp.finfo(y.dtype).eps * most
     return eta, excess, jax.lax.cond(plain, lambda: 0 * most, lambda: above(jnp.zeros_like(y)))
+
+
+def constant_eta(net: Network, mean: jax.Array) -> jax.Array:
+    """The best constant η (k,) of targets of such a mean, not farther than what is finite."""
+    eta = net.loss.constant(mean) if net.bias else jnp.zeros_like(mean)
+    return jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))

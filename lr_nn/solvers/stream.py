@@ -1,0 +1,227 @@
+"""A fit of rows that do not fit into memory: begun on a sample, with its curvature, in a few passes over all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn.solvers import certificate, passes, preconditioner, problem
+from lr_nn.solvers import memory as pairs
+from lr_nn.solvers.certificate import Spectrum
+from lr_nn.solvers.line_search import Point
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.solvers.passes import Ask, Source
+from lr_nn.solvers.preconditioner import Factor
+from lr_nn.solvers.run import Found
+
+# Pairs of L-BFGS, trials of a length, idle steps, and how much of its promise a step must keep.
+MEMORY, TRIALS, IDLE, ENOUGH = 10, 20, 3, 1e-4
+# What the first step leaves of a decrement, and the decrement at which float32 is no longer good.
+SHRINKS, NARROW = 1e-2, 1e-8
+
+Model = Spectrum | Factor
+
+
+@dataclass
+class Cost:
+    """J = Σ s ℓ / `total` + (l2/2) Σ w² over a source; the penalties and the network are those of `shell`.
+
+    `every`: of which share of the blocks a Hessian is made, 0: of none; `worn`: what a step leaves of the decrement
+    if the next is to have a new one; `dtype` that of θ. `eta` the best constant model, tol · J₀ the `ceiling`.
+    """
+
+    source: Source
+    shell: OneLayer
+    dtype: np.dtype
+    every: int
+    worn: float
+    passes: int = 0
+    total: float = 1.0
+    eta: Any = None
+    ceiling: float = 0.0
+
+    def ask(self, *asks: Ask, admitted: bool = True) -> list[tuple[Any, Any]]:
+        """One pass."""
+        self.passes += 1
+        return self.source.over(*asks, admitted=admitted)
+
+    def curvature(self) -> Ask:
+        """The Hessian, of some blocks."""
+        return Ask(passes.curvature, every=self.every)
+
+    def point(self, theta: np.ndarray, found: tuple[Any, Any]) -> Point:
+        """What `passes.values` found at θ."""
+        (cost, gradient), _ = found
+        w, l2 = self.shell.split(theta).w, float(self.shell.l2)
+        gradient = gradient / self.total
+        gradient[: w.size] += l2 * w.reshape(-1)
+        return Point(theta, None, float(cost) / self.total + l2 / 2 * float((w * w).sum()), gradient, None)
+
+    def spectrum(self, found: tuple[Any, Any], likely: bool) -> Spectrum:
+        """Of what `passes.curvature` found: the likely Hessian of all rows, or one that is certainly not above it."""
+        (weight, hessian), _ = found
+        ridge = np.asarray(self.shell.ridge(), np.float64)
+        hessian = hessian / (weight if likely else self.total) + np.diag(np.repeat(ridge, self.shell.net.sizes[1]))
+        return _spectrum(hessian, self.shell.net.loss, ridge)
+
+    def strong(self, point: Point) -> float:
+        """The bound by the L2 penalty, but for the bias."""
+        w, l2 = self.shell.split(point.gradient).w, float(self.shell.l2)
+        return float((w * w).sum()) / (2 * l2) if l2 > 0 else np.inf
+
+    def needs_curvature(self, point: Point) -> bool:
+        """Will the penalty, one step further, not give the bound?"""
+        return self.strong(point) * SHRINKS > self.ceiling
+
+    def estimate(self, point: Point, decrement: float) -> float:
+        """A bound on J - J*, roughly: by the L2 penalty or by the decrement."""
+        return min(self.strong(point), decrement) if self.every or not float(self.shell.l2) else self.strong(point)
+
+
+class Certified(NamedTuple):
+    """A point, a bound on J - J* there, and the directions that change no prediction."""
+
+    point: Point
+    bound: float
+    flat: int
+
+
+_spectrum = jax.jit(certificate.spectrum, static_argnames="loss")
+_within = jax.jit(certificate.within, static_argnames="loss")
+_remember = jax.jit(pairs.remember)
+
+
+@jax.jit
+def _direction(memory: pairs.Memory, gradient: jax.Array, model: Model, shell: OneLayer) -> jax.Array:
+    """-H ∇J, H the pairs and the model."""
+
+    def first(q: jax.Array) -> jax.Array:
+        if isinstance(model, Factor):
+            return shell.centred(preconditioner.solve(shell, model, q))
+        wide = jnp.repeat(model.scale, len(model.values) // len(model.scale))
+        inverse = jnp.where(model.keep, 1 / jnp.where(model.keep, model.values, 1), 0)
+        return shell.centred(wide * (model.vectors @ (inverse * (model.vectors.T @ (wide * q)))))
+
+    return -pairs.multiply(memory, gradient, first)
+
+
+def begin(cost: Cost, theta: np.ndarray, unknown: bool) -> tuple[Point, Spectrum | None]:
+    """The first pass: rows are checked, weights added up, J is found at θ, and the Hessian there if it is unknown."""
+    asks = [Ask(passes.look), Ask(passes.values, (theta,), np.float32)]
+    bent = [cost.curvature().at(theta)] if unknown and cost.every else []
+    looked, found, *more = cost.ask(*asks, *bent, admitted=False)
+    (total, sums), (highest, lowest) = looked
+    if not total > 0:
+        raise ValueError("weight is zero for every example; at least one must be positive")
+    cost.total = float(total)
+    mean = np.clip(sums / total, -lowest, highest)
+    cost.eta = np.asarray(problem.constant_eta(cost.source.net, jnp.asarray(mean)))
+    return cost.point(theta, found), cost.spectrum(more[0], likely=True) if more else None
+
+
+def search(cost: Cost, point: Point, model: Model, tol: float, max_steps: int) -> Found:
+    """Steps of L-BFGS from the model, which is made anew where it is `worn`, until a bound on J - J* is within
+    tol · J₀.
+
+    In float32 while that is good. The step after the estimate of the bound is met is the last: its pass makes what
+    the bound asks for.
+    """
+    memory = pairs.empty(MEMORY, jnp.asarray(point.theta))
+    steps = idle = 0
+    before, rough, best = np.inf, True, Certified(point, np.inf, 0)
+    while steps < max_steps and idle < IDLE and np.isfinite(point.cost):
+        along, slope = _downhill(memory, point, model, cost.shell)
+        shrinks = min(1.0, -slope / before) if np.isfinite(before) else SHRINKS
+        last = cost.estimate(point, -slope) <= cost.ceiling
+        renew = bool(cost.every) and (shrinks > cost.worn or (last and cost.needs_curvature(point)))
+        narrow = not last and -slope * shrinks > NARROW
+        asks = [Ask(passes.reach)] * last + [cost.curvature()] * renew
+        asks += [Ask(passes.above, (cost.eta,))] * (cost.ceiling == 0)
+        new, found = _advance(cost, point, along, slope, narrow, rough, asks)
+        steps, before, rough = steps + 1, -slope, narrow
+        if cost.ceiling == 0:
+            ((excess, far), _) = found.pop()
+            cost.ceiling = tol * float(problem.achievable(excess / cost.total, far / cost.total))
+        gained = new.cost < point.cost or np.linalg.norm(new.gradient) < np.linalg.norm(point.gradient)
+        memory = _remember(memory, new.theta - point.theta, new.gradient - point.gradient)
+        point = new
+        if renew:
+            model, memory = cost.spectrum(found[-1], likely=True), pairs.empty(MEMORY, jnp.asarray(point.theta))
+        if last:
+            certified = certify(cost, point, found[0], found[-1] if renew else None)
+            gained = gained and certified.bound < best.bound
+            best = min(best, certified, key=lambda each: each.bound)
+            if best.bound <= cost.ceiling or not (cost.every or float(cost.shell.l2) > 0):
+                break
+        idle = 0 if gained else idle + 1
+    if best.bound == np.inf and np.isfinite(point.cost):
+        best = _certify_anew(cost, point)
+    point = best.point
+    largest = float(np.abs(point.gradient).max())
+    return Found(cost.shell, point, steps, point.cost, largest, best.bound, best.flat)
+
+
+def _downhill(memory: pairs.Memory, point: Point, model: Model, shell: OneLayer) -> tuple[np.ndarray, float]:
+    """A direction, and the slope of J along it: not above zero."""
+    along = np.asarray(_direction(memory, jnp.asarray(point.gradient), model, shell))
+    slope = float(along @ point.gradient)
+    if np.isfinite(along).all() and slope <= 0:
+        return along, slope
+    return -point.gradient, -float(point.gradient @ point.gradient)
+
+
+def _advance(
+    cost: Cost, point: Point, along: np.ndarray, slope: float, narrow: bool, rough: bool, asks: list[Ask]
+) -> tuple[Point, list[Any]]:
+    """The point a full step along, or a shorter one where that gains nothing, and what its pass found beside."""
+    t, dtype = 1.0, np.float32 if narrow else np.float64
+    slack = 16 * float(np.finfo(np.float32 if narrow or rough else np.float64).eps) * (1 + abs(point.cost))
+    for _ in range(TRIALS):
+        theta = (point.theta + t * along).astype(cost.dtype).astype(np.float64)
+        found, *more = cost.ask(Ask(passes.values, (theta,), dtype), *(ask.at(theta) for ask in asks))
+        new = cost.point(theta, found)
+        if new.cost <= point.cost + ENOUGH * t * slope + slack:
+            break
+        there = float(along @ new.gradient)
+        secant = slope / (slope - there) if np.isfinite(there) and there > slope else 0.0
+        t *= min(max(secant, 0.1), 0.5)
+    return new, more
+
+
+def certify(cost: Cost, point: Point, reached: tuple[Any, Any], bent: tuple[Any, Any] | None) -> Certified:
+    """The bounds of `certificate` at a point, from `passes.reach` and, if at hand, `passes.curvature` there."""
+    shell, loss = cost.shell, cost.shell.net.loss
+    (bias, slope, squares), (far, largest) = reached
+    bias, slope, squares = jax.tree.map(lambda a: a / cost.total, (bias, slope, squares))
+    gradient, l2 = shell.split(jnp.asarray(point.gradient)), jnp.asarray(shell.l2, jnp.float64)
+    bounds, flat = [np.inf], 0
+    if float(l2) > 0 and gradient.b is None:
+        bounds.append(float(certificate.ridge(jnp.linalg.norm(gradient.w), jnp.zeros(()), l2)))
+    elif float(l2) > 0:
+        far = jnp.sqrt(jnp.asarray(far))
+        bounds.append(float(certificate.around_bias(loss, gradient, l2, far, bias)))
+        if slope is not None:
+            bounds.append(float(certificate.along_bias(loss, gradient, l2, far, bias, slope)))
+    if bent is not None:
+        found = cost.spectrum(bent, likely=False)
+        if cost.every > 1 and not found.keep.all():
+            cost.every = 1
+            found = cost.spectrum(cost.ask(cost.curvature().at(point.theta))[0], likely=False)
+        lengths, moved = np.sqrt(np.asarray(found.scale) ** 2 @ largest), np.zeros(())
+        if not found.keep.all():
+            _, (lengths, moved) = cost.ask(Ask(passes.moves, (found.scale, certificate.flat(found))))[0]
+            lengths = np.sqrt(lengths)
+        local = _within(loss, point.gradient, found, lengths, squares, moved)
+        bounds, flat = [*bounds, float(local.bound)], int(local.flat)
+    return Certified(point, min(bound for bound in bounds if not np.isnan(bound)), flat)
+
+
+def _certify_anew(cost: Cost, point: Point) -> Certified:
+    """At a point whose pass was not made for it."""
+    asks = [Ask(passes.values, (point.theta,)), Ask(passes.reach, (point.theta,))]
+    found, reached, *bent = cost.ask(*asks, *([cost.curvature().at(point.theta)] if cost.every else []))
+    return certify(cost, cost.point(point.theta, found), reached, bent[0] if bent else None)
