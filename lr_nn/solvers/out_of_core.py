@@ -22,7 +22,7 @@ from lr_nn.types import Batch, Params, Solution
 # The share of memory of the rows that are read, of the sample, and of matrices; what a fit in memory takes of its rows.
 READ, SAMPLED, MATRICES, IN_MEMORY = 8, 8, 4, 4
 # Matrices at once of the size of the Hessian; rows of the least block; products a number for the Hessian, blocks of it.
-SPECTRA, LEAST, PRODUCTS, SOME = 8, 64, 16, 8
+SPECTRA, LEAST, PRODUCTS, SOME = 8, 64, 2, 8
 # A sample has pieces of so many places. Few parameters of a sample are found by Newton's method.
 PIECES, FEW, STEPS, NEAR = 256, 100, 100, 1e-7
 # A step that shortens the decrement less asks for a new Hessian, by solver.

@@ -67,10 +67,11 @@ class Source:
                 if not admitted:
                     admit(self, block, seen)
                 seen += len(block.x)
+                rows = np.int64(len(block.x))
                 filled = jax.device_put(_filled(block, self.size))
                 for i, ask in enumerate(asks):
                     if number % ask.every == 0:
-                        new = _of_block(ask.of, filled, ask.arguments, self.unit, self.net, ask.dtype, self.part)
+                        new = _of_block(ask.of, filled, rows, ask.arguments, self.unit, self.net, ask.dtype, self.part)
                         totals[i] = _joined(totals[i], jax.tree.map(np.asarray, new))
         if seen != self.length or len(self.rows) != self.length:
             raise ValueError(f"the rows changed during the fit: there were {self.length}, and now {seen} were read")
@@ -121,7 +122,7 @@ def _numbered(told: str, first: int) -> str:
 
 
 def _filled(block: Batch, size: int) -> Batch:
-    """A block of `size` rows, those that are missing of weight zero."""
+    """A block of `size` rows: those that are missing are zero."""
     n = len(block.x)
     if n == size:
         return block
@@ -133,8 +134,7 @@ def _filled(block: Batch, size: int) -> Batch:
         full[:n] = array
         return full
 
-    weight = np.ones(n, np.float32) if block.weight is None else block.weight
-    return Batch(*map(longer, block._replace(weight=weight)))
+    return Batch(*map(longer, block))
 
 
 def _joined(a: tuple[Any, Any] | None, b: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -145,6 +145,7 @@ def _joined(a: tuple[Any, Any] | None, b: tuple[Any, Any]) -> tuple[Any, Any]:
 def _of_block(
     of: Callable[..., tuple[Any, Any]],
     block: Batch,
+    rows: jax.Array,
     arguments: tuple[Any, ...],
     unit: jax.Array,
     net: Network,
@@ -159,8 +160,8 @@ def _of_block(
         y = net.loss.encode(y, jnp.zeros((part, net.sizes[1]), dtype))
         offset = None if offset is None else offset.astype(dtype).reshape(y.shape)
         if weight is None:
-            share = jnp.ones(part, dtype)
-        else:  # what a row of no weight holds may be anything
+            share = (i * part + jnp.arange(part) < rows).astype(dtype)
+        else:  # what a row of no weight holds may be anything: it is zero from here on
             share = (weight.astype(jnp.float64) / unit).astype(dtype)
             counted = (weight > 0)[:, None]
             x = jnp.where(counted, x, jnp.zeros_like(x))
@@ -201,14 +202,14 @@ def values(block: OneLayer, theta: jax.Array) -> tuple[Any, Any]:
 
 
 def reach(block: OneLayer, theta: jax.Array) -> tuple[Any, Any]:
-    """What a bound asks: the curvature of the bias, how fast the gradient changes with it, Σ s x̃²; of rows that
-    count, the largest ‖x‖² and x̃².
+    """What a bound asks: the curvature of the bias, how fast the gradient changes with it, Σ s x̃²; and the largest x̃²
+    of rows that count, the others being zero.
     """
-    eta, squares = block.eta(theta), block.inputs() ** 2
+    eta, squares = block.eta(theta), block.x * block.x
     slope = None if block.net.loss.couples_outputs else certificate.bias_slope(block, eta)
-    counted = jnp.where((block.share > 0)[:, None], squares, 0)
-    most = counted[:, : block.x.shape[1]].sum(axis=1).max(), counted.max(axis=0)
-    return (certificate.bias_curvature(block, eta), slope, block.share @ squares), most
+    bias = jnp.ones(int(block.net.bias), eta.dtype)
+    total = jnp.append(block.share @ squares, block.share.sum() * bias)
+    return (certificate.bias_curvature(block, eta), slope, total), jnp.append(squares.max(axis=0), bias)
 
 
 def curvature(block: OneLayer, theta: jax.Array) -> tuple[Any, Any]:

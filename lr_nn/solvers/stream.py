@@ -135,7 +135,7 @@ def search(cost: Cost, point: Point, model: Model, tol: float, max_steps: int) -
     before, rough, best = np.inf, True, Certified(point, np.inf, 0)
     while steps < max_steps and idle < IDLE and np.isfinite(point.cost):
         along, slope = _downhill(memory, point, model, cost.shell)
-        shrinks = min(1.0, -slope / before) if np.isfinite(before) else SHRINKS
+        shrinks = min(1.0, -slope / before) if 0 < before < np.inf else SHRINKS
         last = cost.estimate(point, -slope) <= cost.ceiling
         renew = bool(cost.every) and (shrinks > cost.worn or (last and cost.needs_curvature(point)))
         narrow = not last and -slope * shrinks > NARROW
@@ -195,14 +195,14 @@ def _advance(
 def certify(cost: Cost, point: Point, reached: tuple[Any, Any], bent: tuple[Any, Any] | None) -> Certified:
     """The bounds of `certificate` at a point, from `passes.reach` and, if at hand, `passes.curvature` there."""
     shell, loss = cost.shell, cost.shell.net.loss
-    (bias, slope, squares), (far, largest) = reached
+    (bias, slope, squares), largest = reached
     bias, slope, squares = jax.tree.map(lambda a: a / cost.total, (bias, slope, squares))
     gradient, l2 = shell.split(jnp.asarray(point.gradient)), jnp.asarray(shell.l2, jnp.float64)
     bounds, flat = [np.inf], 0
     if float(l2) > 0 and gradient.b is None:
         bounds.append(float(certificate.ridge(jnp.linalg.norm(gradient.w), jnp.zeros(()), l2)))
     elif float(l2) > 0:
-        far = jnp.sqrt(jnp.asarray(far))
+        far = jnp.sqrt(jnp.asarray(largest[: shell.net.sizes[0]].sum()))
         bounds.append(float(certificate.around_bias(loss, gradient, l2, far, bias)))
         if slope is not None:
             bounds.append(float(certificate.along_bias(loss, gradient, l2, far, bias, slope)))
