@@ -281,8 +281,15 @@ def test_what_comes_with_the_rows_is_not_given_again(beside):
 def test_arrays_need_targets_and_deep_networks_no_rows():
     with pytest.raises(TypeError, match="fit needs targets y"):
         lr_nn.fit(NET, X)
-    with pytest.raises(ValueError, match="use lr_nn.train for deep networks"):
+    with pytest.raises(ValueError, match="one layer and a convex cost"):
         lr_nn.fit(lr_nn.mlp((D, 3, 1)), Arrays(X, Y))
+
+
+def test_numbers_beyond_float32_are_fitted_in_float64():
+    net, x, y = rows("logistic", n=N)
+    whole, found = lr_nn.fit(net, x, y), lr_nn.fit(net, Arrays(x * 1e45, y), memory=LITTLE)
+    assert found.status is Status.converged, found.message
+    np.testing.assert_allclose(found.params[0].w * 1e45, whole.params[0].w, rtol=1e-5, atol=1e-6)
 
 
 def test_huge_features_end_as_a_status():

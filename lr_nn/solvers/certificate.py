@@ -53,6 +53,7 @@ def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
 
 def around_bias(loss: Loss, gradient: Layer, l2: jax.Array, reach: jax.Array, curvature: jax.Array) -> jax.Array:
     """The bound of `strong` from `bias_curvature` alone."""
+    assert gradient.b is not None
     distance, change = bias_distance(loss, gradient.b, curvature)
     return ridge(jnp.linalg.norm(gradient.w), reach * change, l2) + jnp.linalg.norm(gradient.b) * distance
 
@@ -61,8 +62,9 @@ def along_bias(
     loss: Loss, gradient: Layer, l2: jax.Array, reach: jax.Array, curvature: jax.Array, slope: Layer
 ) -> jax.Array:
     """The bound of `strong`, the change of ∇_w J on the way to the best bias to first order, by `bias_slope`."""
-    distance, _ = bias_distance(loss, gradient.b, curvature)
     across, along = slope
+    assert gradient.b is not None and along is not None
+    distance, _ = bias_distance(loss, gradient.b, curvature)
     # |r(b + u) - r(b) - u r'(b)| ≤ (e^{cu} - 1) u r'(b), once for x and once for the step of b that is taken here.
     rest = 2 * reach * jnp.linalg.norm(along * distance * jnp.expm1(loss.concordance * distance))
     turned = gradient.w - across * (gradient.b / along)[None]

@@ -55,15 +55,19 @@ def solve(
         every = max(1, min(round(products / PRODUCTS), len(rows) // source.size // SOME))
     few, unit = _sample(source, int(memory / SAMPLED))
     source = Source(rows, net, source.size, source.part, source.length, unit)
-    admitted = problem.admit(net, few, penalty, np.dtype(np.float32))
+    with np.errstate(over="ignore"):
+        narrow = bool(np.isfinite(np.asarray(few.x, np.float32)).all())
+    admitted = problem.admit(net, few, penalty, np.dtype(np.float32 if narrow else np.float64))
     shell = admitted.objective
     exact = replace(shell, l2=jnp.asarray(penalty.l2, jnp.float64), l1=jnp.zeros(()))
-    cost = stream.Cost(source, exact, dtype, every if dense else 0, WORN[solver])
-    if start is None:
-        theta, met = _begun(shell, admitted.constant, admitted.excess)
+    cost = stream.Cost(source, exact, dtype, every if dense else 0, WORN[solver], narrow)
+    if start is None and not narrow:
+        begun, met = admitted.constant, False
+    elif start is None:
+        begun, met = _begun(shell, admitted.constant, admitted.excess)
     else:
-        theta, met = shell.join(jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), start[0])), True
-    theta = np.asarray(shell.centred(jnp.asarray(theta, jnp.float64)))
+        begun, met = shell.join(jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), start[0])), narrow
+    theta = np.asarray(shell.centred(begun), np.float64)
     unknown = not met or not bool(sample.known(shell).all())
     name = "newton" if solver == "newton" else "lbfgs"
 
@@ -71,11 +75,8 @@ def solve(
         return _recession(source, shell, free)
 
     point, model = stream.begin(cost, theta, unknown)
-    if not np.isfinite(point.cost):
-        passes.refuse_what_is_not_finite(source)
-    if model is None:
-        model = _model(shell, theta, dense, cost)
-    found = stream.search(cost, point, model, tol, max_steps)
+    begin = _model(shell, point.theta, dense, cost) if model is None else model
+    found = stream.search(cost, point, begin, tol, max_steps)
     why = f"{p} parameters and {len(rows)} rows, {cost.passes} passes of blocks of {source.size}"
     return verdict.solution(found, penalty, name, why, cost.ceiling, dtype, max_steps, recession)
 
@@ -117,7 +118,7 @@ def _sample(source: Source, most: int) -> tuple[Batch, float]:
     return few, unit
 
 
-def _begun(shell: OneLayer, theta, excess: float) -> tuple[np.ndarray, bool]:
+def _begun(shell: OneLayer, theta: jax.Array, excess: float) -> tuple[jax.Array, bool]:
     """The optimum of the sample, if it has one, else its best constant model."""
     held, near = sample.guarded(shell, shell, theta), NEAR * excess
     if theta.size <= FEW:
@@ -125,22 +126,18 @@ def _begun(shell: OneLayer, theta, excess: float) -> tuple[np.ndarray, bool]:
     else:
         none = preconditioner.identity(held)
         state = run._search(held, held, none, jnp.zeros((), bool), theta, near, near, STEPS)
-    found = np.asarray(state.point.theta, np.float64)
-    met = bool(state.met) and bool(np.isfinite(found).all())
-    return (found if met else np.asarray(theta, np.float64)), met
+    met = bool(state.met) and bool(jnp.isfinite(state.point.theta).all())
+    return (state.point.theta if met else theta).astype(jnp.float64), met
 
 
 def _model(shell: OneLayer, theta: np.ndarray, dense: bool, cost: stream.Cost) -> stream.Model:
     """The curvature of the sample at θ."""
     if not dense:
         return run._build(shell, jnp.asarray(theta, jnp.float32), cost.source.length)
-    rows = Arrays(*(np.asarray(a) for a in (shell.x, shell.y, shell.share)), *_given(shell.offset))
+    x, y, share = map(np.asarray, (shell.x, shell.y, shell.share))
+    rows = Arrays(x, y, share, None if shell.offset is None else np.asarray(shell.offset))
     few = passes.source(rows, shell.net, passes.BLOCK)
     return cost.spectrum(few.over(Ask(passes.curvature, (theta,)))[0], likely=True)
-
-
-def _given(offset) -> tuple[np.ndarray, ...]:
-    return () if offset is None else (np.asarray(offset),)
 
 
 def _recession(source: Source, shell: OneLayer, free: np.ndarray) -> np.ndarray | None:

@@ -26,12 +26,21 @@ SHRINKS, NARROW = 1e-2, 1e-8
 Model = Spectrum | Factor
 
 
+class Place(NamedTuple):
+    """θ, J there and its gradient, on the host."""
+
+    theta: np.ndarray
+    cost: float
+    gradient: np.ndarray
+
+
 @dataclass
 class Cost:
     """J = Σ s ℓ / `total` + (l2/2) Σ w² over a source; the penalties and the network are those of `shell`.
 
     `every`: of which share of the blocks a Hessian is made, 0: of none; `worn`: what a step leaves of the decrement
-    if the next is to have a new one; `dtype` that of θ. `eta` the best constant model, tol · J₀ the `ceiling`.
+    if the next is to have a new one; `narrow`: is float32 good enough to begin with? `dtype` is that of θ, `eta` the
+    best constant model, `ceiling` tol · J₀.
     """
 
     source: Source
@@ -39,6 +48,7 @@ class Cost:
     dtype: np.dtype
     every: int
     worn: float
+    narrow: bool
     passes: int = 0
     total: float = 1.0
     eta: Any = None
@@ -53,13 +63,13 @@ class Cost:
         """The Hessian, of some blocks."""
         return Ask(passes.curvature, every=self.every)
 
-    def point(self, theta: np.ndarray, found: tuple[Any, Any]) -> Point:
+    def point(self, theta: np.ndarray, found: tuple[Any, Any]) -> Place:
         """What `passes.values` found at θ."""
         (cost, gradient), _ = found
         w, l2 = self.shell.split(theta).w, float(self.shell.l2)
         gradient = gradient / self.total
         gradient[: w.size] += l2 * w.reshape(-1)
-        return Point(theta, None, float(cost) / self.total + l2 / 2 * float((w * w).sum()), gradient, None)
+        return Place(theta, float(cost) / self.total + l2 / 2 * float((w * w).sum()), gradient)
 
     def spectrum(self, found: tuple[Any, Any], likely: bool) -> Spectrum:
         """Of what `passes.curvature` found: the likely Hessian of all rows, or one that is certainly not above it."""
@@ -68,16 +78,16 @@ class Cost:
         hessian = hessian / (weight if likely else self.total) + np.diag(np.repeat(ridge, self.shell.net.sizes[1]))
         return _spectrum(hessian, self.shell.net.loss, ridge)
 
-    def strong(self, point: Point) -> float:
+    def strong(self, point: Place) -> float:
         """The bound by the L2 penalty, but for the bias."""
         w, l2 = self.shell.split(point.gradient).w, float(self.shell.l2)
         return float((w * w).sum()) / (2 * l2) if l2 > 0 else np.inf
 
-    def needs_curvature(self, point: Point) -> bool:
+    def needs_curvature(self, point: Place) -> bool:
         """Will the penalty, one step further, not give the bound?"""
         return self.strong(point) * SHRINKS > self.ceiling
 
-    def estimate(self, point: Point, decrement: float) -> float:
+    def estimate(self, point: Place, decrement: float) -> float:
         """A bound on J - J*, roughly: by the L2 penalty or by the decrement."""
         return min(self.strong(point), decrement) if self.every or not float(self.shell.l2) else self.strong(point)
 
@@ -85,7 +95,7 @@ class Cost:
 class Certified(NamedTuple):
     """A point, a bound on J - J* there, and the directions that change no prediction."""
 
-    point: Point
+    point: Place
     bound: float
     flat: int
 
@@ -109,9 +119,9 @@ def _direction(memory: pairs.Memory, gradient: jax.Array, model: Model, shell: O
     return -pairs.multiply(memory, gradient, first)
 
 
-def begin(cost: Cost, theta: np.ndarray, unknown: bool) -> tuple[Point, Spectrum | None]:
+def begin(cost: Cost, theta: np.ndarray, unknown: bool) -> tuple[Place, Spectrum | None]:
     """The first pass: rows are checked, weights added up, J is found at θ, and the Hessian there if it is unknown."""
-    asks = [Ask(passes.look), Ask(passes.values, (theta,), np.float32)]
+    asks = [Ask(passes.look), Ask(passes.values, (theta,), np.float32 if cost.narrow else np.float64)]
     bent = [cost.curvature().at(theta)] if unknown and cost.every else []
     looked, found, *more = cost.ask(*asks, *bent, admitted=False)
     (total, sums), (highest, lowest) = looked
@@ -120,10 +130,19 @@ def begin(cost: Cost, theta: np.ndarray, unknown: bool) -> tuple[Point, Spectrum
     cost.total = float(total)
     mean = np.clip(sums / total, -lowest, highest)
     cost.eta = np.asarray(problem.constant_eta(cost.source.net, jnp.asarray(mean)))
+    point, known = cost.point(theta, found), cost.spectrum(more[0], likely=True) if more else None
+    if np.isfinite(point.cost):
+        return point, known
+    passes.refuse_what_is_not_finite(cost.source)
+    # Numbers beyond float32, or a sample that misleads: from the best constant model, in float64.
+    cost.narrow = False
+    theta = np.zeros_like(theta)
+    theta[theta.size - len(cost.eta) :] = cost.eta if cost.source.net.bias else 0
+    found, *more = cost.ask(Ask(passes.values, (theta,)), *([cost.curvature().at(theta)] if cost.every else []))
     return cost.point(theta, found), cost.spectrum(more[0], likely=True) if more else None
 
 
-def search(cost: Cost, point: Point, model: Model, tol: float, max_steps: int) -> Found:
+def search(cost: Cost, point: Place, model: Model, tol: float, max_steps: int) -> Found:
     """Steps of L-BFGS from the model, which is made anew where it is `worn`, until a bound on J - J* is within
     tol · J₀.
 
@@ -138,7 +157,7 @@ def search(cost: Cost, point: Point, model: Model, tol: float, max_steps: int) -
         shrinks = min(1.0, -slope / before) if 0 < before < np.inf else SHRINKS
         last = cost.estimate(point, -slope) <= cost.ceiling
         renew = bool(cost.every) and (shrinks > cost.worn or (last and cost.needs_curvature(point)))
-        narrow = not last and -slope * shrinks > NARROW
+        narrow = cost.narrow and not last and idle == 0 and -slope * shrinks > NARROW
         asks = [Ask(passes.reach)] * last + [cost.curvature()] * renew
         asks += [Ask(passes.above, (cost.eta,))] * (cost.ceiling == 0)
         new, found = _advance(cost, point, along, slope, narrow, rough, asks)
@@ -162,10 +181,11 @@ def search(cost: Cost, point: Point, model: Model, tol: float, max_steps: int) -
         best = _certify_anew(cost, point)
     point = best.point
     largest = float(np.abs(point.gradient).max())
-    return Found(cost.shell, point, steps, point.cost, largest, best.bound, best.flat)
+    reached = Point(*map(jnp.asarray, (point.theta, 0.0, point.cost, point.gradient, 0.0)))
+    return Found(cost.shell, reached, steps, point.cost, largest, best.bound, best.flat)
 
 
-def _downhill(memory: pairs.Memory, point: Point, model: Model, shell: OneLayer) -> tuple[np.ndarray, float]:
+def _downhill(memory: pairs.Memory, point: Place, model: Model, shell: OneLayer) -> tuple[np.ndarray, float]:
     """A direction, and the slope of J along it: not above zero."""
     along = np.asarray(_direction(memory, jnp.asarray(point.gradient), model, shell))
     slope = float(along @ point.gradient)
@@ -175,8 +195,8 @@ def _downhill(memory: pairs.Memory, point: Point, model: Model, shell: OneLayer)
 
 
 def _advance(
-    cost: Cost, point: Point, along: np.ndarray, slope: float, narrow: bool, rough: bool, asks: list[Ask]
-) -> tuple[Point, list[Any]]:
+    cost: Cost, point: Place, along: np.ndarray, slope: float, narrow: bool, rough: bool, asks: list[Ask]
+) -> tuple[Place, list[Any]]:
     """The point a full step along, or a shorter one where that gains nothing, and what its pass found beside."""
     t, dtype = 1.0, np.float32 if narrow else np.float64
     slack = 16 * float(np.finfo(np.float32 if narrow or rough else np.float64).eps) * (1 + abs(point.cost))
@@ -192,7 +212,7 @@ def _advance(
     return new, more
 
 
-def certify(cost: Cost, point: Point, reached: tuple[Any, Any], bent: tuple[Any, Any] | None) -> Certified:
+def certify(cost: Cost, point: Place, reached: tuple[Any, Any], bent: tuple[Any, Any] | None) -> Certified:
     """The bounds of `certificate` at a point, from `passes.reach` and, if at hand, `passes.curvature` there."""
     shell, loss = cost.shell, cost.shell.net.loss
     (bias, slope, squares), largest = reached
@@ -220,7 +240,7 @@ def certify(cost: Cost, point: Point, reached: tuple[Any, Any], bent: tuple[Any,
     return Certified(point, min(bound for bound in bounds if not np.isnan(bound)), flat)
 
 
-def _certify_anew(cost: Cost, point: Point) -> Certified:
+def _certify_anew(cost: Cost, point: Place) -> Certified:
     """At a point whose pass was not made for it."""
     asks = [Ask(passes.values, (point.theta,)), Ask(passes.reach, (point.theta,))]
     found, reached, *bent = cost.ask(*asks, *([cost.curvature().at(point.theta)] if cost.every else []))
