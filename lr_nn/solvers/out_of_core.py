@@ -137,7 +137,7 @@ def _model(shell: OneLayer, theta: np.ndarray, dense: bool, cost: stream.Cost) -
     x, y, share = map(np.asarray, (shell.x, shell.y, shell.share))
     rows = Arrays(x, y, share, None if shell.offset is None else np.asarray(shell.offset))
     few = passes.source(rows, shell.net, passes.BLOCK)
-    return cost.spectrum(few.over(Ask(passes.curvature, (theta,)))[0], likely=True)
+    return cost.spectrum({"curvature": few.over(Ask(passes.curvature, (theta,)))[0]}, likely=True)
 
 
 def _recession(source: Source, shell: OneLayer, free: np.ndarray) -> np.ndarray | None:

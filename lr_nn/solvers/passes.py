@@ -39,10 +39,6 @@ class Ask(NamedTuple):
     dtype: Any = np.float64
     every: int = 1
 
-    def at(self, theta: np.ndarray) -> Ask:
-        """The same of θ, unless it has arguments of its own."""
-        return self if self.arguments else self._replace(arguments=(theta,))
-
 
 @dataclass(frozen=True)
 class Source:
@@ -201,15 +197,19 @@ def values(block: OneLayer, theta: jax.Array) -> tuple[Any, Any]:
     return (block.cost(theta, eta), block.gradient(theta, residual)), ()
 
 
-def reach(block: OneLayer, theta: jax.Array) -> tuple[Any, Any]:
-    """What a bound asks: the curvature of the bias, how fast the gradient changes with it, Σ s x̃²; and the largest x̃²
-    of rows that count, the others being zero.
-    """
-    eta, squares = block.eta(theta), block.x * block.x
+def bias(block: OneLayer, theta: jax.Array) -> tuple[Any, Any]:
+    """The curvature of the bias, and how fast the gradient changes with it."""
+    eta = block.eta(theta)
     slope = None if block.net.loss.couples_outputs else certificate.bias_slope(block, eta)
-    bias = jnp.ones(int(block.net.bias), eta.dtype)
-    total = jnp.append(block.share @ squares, block.share.sum() * bias)
-    return (certificate.bias_curvature(block, eta), slope, total), jnp.append(squares.max(axis=0), bias)
+    return (certificate.bias_curvature(block, eta), slope), ()
+
+
+def extent(block: OneLayer) -> tuple[Any, Any]:
+    """Σ s x̃²; and the largest x̃² of rows that count, the others being zero, its rounding in it."""
+    squares, one = block.x * block.x, jnp.ones(int(block.net.bias), block.x.dtype)
+    above = 1 + 4 * float(jnp.finfo(block.x.dtype).eps)
+    total = jnp.append(block.share @ squares, block.share.sum() * one)
+    return total, jnp.append(above * squares.max(axis=0), one)
 
 
 def curvature(block: OneLayer, theta: jax.Array) -> tuple[Any, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn.losses import Loss
 from lr_nn.solvers import certificate, passes, preconditioner, problem
 from lr_nn.solvers import memory as pairs
 from lr_nn.solvers.certificate import Spectrum
@@ -17,6 +20,7 @@ from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.passes import Ask, Source
 from lr_nn.solvers.preconditioner import Factor
 from lr_nn.solvers.run import Found
+from lr_nn.types import Layer
 
 # Pairs of L-BFGS, trials of a length, idle steps, and how much of its promise a step must keep.
 MEMORY, TRIALS, IDLE, ENOUGH = 10, 20, 3, 1e-4
@@ -54,26 +58,35 @@ class Cost:
     eta: Any = None
     ceiling: float = 0.0
 
-    def ask(self, *asks: Ask, admitted: bool = True) -> list[tuple[Any, Any]]:
-        """One pass."""
+    def ask(self, asks: dict[str, Ask], admitted: bool = True) -> dict[str, Any]:
+        """One pass, its answers by name."""
         self.passes += 1
-        return self.source.over(*asks, admitted=admitted)
+        return dict(zip(asks, self.source.over(*asks.values(), admitted=admitted)))
 
-    def curvature(self) -> Ask:
-        """The Hessian, of some blocks."""
-        return Ask(passes.curvature, every=self.every)
+    def values(self, theta: np.ndarray, narrow: bool) -> Ask:
+        """J and its gradient at θ."""
+        return Ask(passes.values, (theta,), np.float32 if narrow else np.float64)
 
-    def point(self, theta: np.ndarray, found: tuple[Any, Any]) -> Place:
-        """What `passes.values` found at θ."""
-        (cost, gradient), _ = found
+    def curvature(self, theta: np.ndarray) -> Ask:
+        """The Hessian at θ, of some blocks."""
+        return Ask(passes.curvature, (theta,), every=self.every)
+
+    def report(self, theta: np.ndarray) -> dict[str, Ask]:
+        """What every bound asks."""
+        asks = {"extent": Ask(passes.extent, (), np.float32 if self.narrow else np.float64)}
+        return {**asks, "bias": Ask(passes.bias, (theta,))} if float(self.shell.l2) > 0 else asks
+
+    def point(self, theta: np.ndarray, found: dict[str, Any]) -> Place:
+        """What a pass found at θ."""
+        (cost, gradient), _ = found["values"]
         w, l2 = self.shell.split(theta).w, float(self.shell.l2)
         gradient = gradient / self.total
         gradient[: w.size] += l2 * w.reshape(-1)
         return Place(theta, float(cost) / self.total + l2 / 2 * float((w * w).sum()), gradient)
 
-    def spectrum(self, found: tuple[Any, Any], likely: bool) -> Spectrum:
-        """Of what `passes.curvature` found: the likely Hessian of all rows, or one that is certainly not above it."""
-        (weight, hessian), _ = found
+    def spectrum(self, found: dict[str, Any], likely: bool) -> Spectrum:
+        """Of the likely Hessian of all rows, or of one that is certainly not above it."""
+        (weight, hessian), _ = found["curvature"]
         ridge = np.asarray(self.shell.ridge(), np.float64)
         hessian = hessian / (weight if likely else self.total) + np.diag(np.repeat(ridge, self.shell.net.sizes[1]))
         return _spectrum(hessian, self.shell.net.loss, ridge)
@@ -121,25 +134,23 @@ def _direction(memory: pairs.Memory, gradient: jax.Array, model: Model, shell: O
 
 def begin(cost: Cost, theta: np.ndarray, unknown: bool) -> tuple[Place, Spectrum | None]:
     """The first pass: rows are checked, weights added up, J is found at θ, and the Hessian there if it is unknown."""
-    asks = [Ask(passes.look), Ask(passes.values, (theta,), np.float32 if cost.narrow else np.float64)]
-    bent = [cost.curvature().at(theta)] if unknown and cost.every else []
-    looked, found, *more = cost.ask(*asks, *bent, admitted=False)
-    (total, sums), (highest, lowest) = looked
+    asks = {"look": Ask(passes.look), "values": cost.values(theta, cost.narrow)}
+    known = {"curvature": cost.curvature(theta)} if unknown and cost.every else {}
+    found = cost.ask({**asks, **known}, admitted=False)
+    (total, sums), (highest, lowest) = found["look"]
     if not total > 0:
         raise ValueError("weight is zero for every example; at least one must be positive")
     cost.total = float(total)
     mean = np.clip(sums / total, -lowest, highest)
     cost.eta = np.asarray(problem.constant_eta(cost.source.net, jnp.asarray(mean)))
-    point, known = cost.point(theta, found), cost.spectrum(more[0], likely=True) if more else None
-    if np.isfinite(point.cost):
-        return point, known
-    passes.refuse_what_is_not_finite(cost.source)
-    # Numbers beyond float32, or a sample that misleads: from the best constant model, in float64.
-    cost.narrow = False
-    theta = np.zeros_like(theta)
-    theta[theta.size - len(cost.eta) :] = cost.eta if cost.source.net.bias else 0
-    found, *more = cost.ask(Ask(passes.values, (theta,)), *([cost.curvature().at(theta)] if cost.every else []))
-    return cost.point(theta, found), cost.spectrum(more[0], likely=True) if more else None
+    if not np.isfinite(cost.point(theta, found).cost):
+        passes.refuse_what_is_not_finite(cost.source)
+        # Numbers beyond float32, or a sample that misleads: from the best constant model, in float64.
+        cost.narrow, theta = False, np.zeros_like(theta)
+        theta[theta.size - len(cost.eta) :] = cost.eta if cost.source.net.bias else 0
+        anew = {"curvature": cost.curvature(theta)} if cost.every else {}
+        found = cost.ask({"values": cost.values(theta, False), **anew})
+    return cost.point(theta, found), cost.spectrum(found, likely=True) if "curvature" in found else None
 
 
 def search(cost: Cost, point: Place, model: Model, tol: float, max_steps: int) -> Found:
@@ -158,27 +169,33 @@ def search(cost: Cost, point: Place, model: Model, tol: float, max_steps: int) -
         last = cost.estimate(point, -slope) <= cost.ceiling
         renew = bool(cost.every) and (shrinks > cost.worn or (last and cost.needs_curvature(point)))
         narrow = cost.narrow and not last and idle == 0 and -slope * shrinks > NARROW
-        asks = [Ask(passes.reach)] * last + [cost.curvature()] * renew
-        asks += [Ask(passes.above, (cost.eta,))] * (cost.ceiling == 0)
+
+        def asks(theta: np.ndarray, last=last, renew=renew) -> dict[str, Ask]:
+            constant = {"above": Ask(passes.above, (cost.eta,))} if cost.ceiling == 0 else {}
+            known = {"curvature": cost.curvature(theta)} if renew else {}
+            return {**constant, **known, **(cost.report(theta) if last else {})}
+
         new, found = _advance(cost, point, along, slope, narrow, rough, asks)
         steps, before, rough = steps + 1, -slope, narrow
         if cost.ceiling == 0:
-            ((excess, far), _) = found.pop()
+            (excess, far), _ = found["above"]
             cost.ceiling = tol * float(problem.achievable(excess / cost.total, far / cost.total))
         gained = new.cost < point.cost or np.linalg.norm(new.gradient) < np.linalg.norm(point.gradient)
         memory = _remember(memory, new.theta - point.theta, new.gradient - point.gradient)
         point = new
         if renew:
-            model, memory = cost.spectrum(found[-1], likely=True), pairs.empty(MEMORY, jnp.asarray(point.theta))
+            model, memory = cost.spectrum(found, likely=True), pairs.empty(MEMORY, jnp.asarray(point.theta))
         if last:
-            certified = certify(cost, point, found[0], found[-1] if renew else None)
+            certified = certify(cost, point, found)
             gained = gained and certified.bound < best.bound
             best = min(best, certified, key=lambda each: each.bound)
             if best.bound <= cost.ceiling or not (cost.every or float(cost.shell.l2) > 0):
                 break
         idle = 0 if gained else idle + 1
     if best.bound == np.inf and np.isfinite(point.cost):
-        best = _certify_anew(cost, point)
+        known = {"curvature": cost.curvature(point.theta)} if cost.every else {}
+        found = cost.ask({"values": cost.values(point.theta, False), **known, **cost.report(point.theta)})
+        best = certify(cost, cost.point(point.theta, found), found)
     point = best.point
     largest = float(np.abs(point.gradient).max())
     reached = Point(*map(jnp.asarray, (point.theta, 0.0, point.cost, point.gradient, 0.0)))
@@ -195,53 +212,61 @@ def _downhill(memory: pairs.Memory, point: Place, model: Model, shell: OneLayer)
 
 
 def _advance(
-    cost: Cost, point: Place, along: np.ndarray, slope: float, narrow: bool, rough: bool, asks: list[Ask]
-) -> tuple[Place, list[Any]]:
+    cost: Cost,
+    point: Place,
+    along: np.ndarray,
+    slope: float,
+    narrow: bool,
+    rough: bool,
+    asks: Callable[[np.ndarray], dict[str, Ask]],
+) -> tuple[Place, dict[str, Any]]:
     """The point a full step along, or a shorter one where that gains nothing, and what its pass found beside."""
-    t, dtype = 1.0, np.float32 if narrow else np.float64
+    t = 1.0
     slack = 16 * float(np.finfo(np.float32 if narrow or rough else np.float64).eps) * (1 + abs(point.cost))
     for _ in range(TRIALS):
         theta = (point.theta + t * along).astype(cost.dtype).astype(np.float64)
-        found, *more = cost.ask(Ask(passes.values, (theta,), dtype), *(ask.at(theta) for ask in asks))
+        found = cost.ask({"values": cost.values(theta, narrow), **asks(theta)})
         new = cost.point(theta, found)
         if new.cost <= point.cost + ENOUGH * t * slope + slack:
             break
         there = float(along @ new.gradient)
         secant = slope / (slope - there) if np.isfinite(there) and there > slope else 0.0
         t *= min(max(secant, 0.1), 0.5)
-    return new, more
+    return new, found
 
 
-def certify(cost: Cost, point: Place, reached: tuple[Any, Any], bent: tuple[Any, Any] | None) -> Certified:
-    """The bounds of `certificate` at a point, from `passes.reach` and, if at hand, `passes.curvature` there."""
+def certify(cost: Cost, point: Place, found: dict[str, Any]) -> Certified:
+    """The bounds of `certificate` at a point, from what its pass found."""
     shell, loss = cost.shell, cost.shell.net.loss
-    (bias, slope, squares), largest = reached
-    bias, slope, squares = jax.tree.map(lambda a: a / cost.total, (bias, slope, squares))
-    gradient, l2 = shell.split(jnp.asarray(point.gradient)), jnp.asarray(shell.l2, jnp.float64)
-    bounds, flat = [np.inf], 0
-    if float(l2) > 0 and gradient.b is None:
-        bounds.append(float(certificate.ridge(jnp.linalg.norm(gradient.w), jnp.zeros(()), l2)))
-    elif float(l2) > 0:
+    squares, largest = found["extent"]
+    gradient, l2, bounds, flat = shell.split(jnp.asarray(point.gradient)), jnp.asarray(shell.l2), [np.inf], 0
+    if "bias" in found:
+        curvature, slope = jax.tree.map(lambda a: jnp.asarray(a / cost.total), found["bias"][0])
         far = jnp.sqrt(jnp.asarray(largest[: shell.net.sizes[0]].sum()))
-        bounds.append(float(certificate.around_bias(loss, gradient, l2, far, bias)))
-        if slope is not None:
-            bounds.append(float(certificate.along_bias(loss, gradient, l2, far, bias, slope)))
-    if bent is not None:
-        found = cost.spectrum(bent, likely=False)
-        if cost.every > 1 and not found.keep.all():
+        bounds.append(float(_strong(loss, gradient, l2, far, curvature, slope)))
+    if "curvature" in found:
+        spectrum = cost.spectrum(found, likely=False)
+        if cost.every > 1 and not spectrum.keep.all():
             cost.every = 1
-            found = cost.spectrum(cost.ask(cost.curvature().at(point.theta))[0], likely=False)
-        lengths, moved = np.sqrt(np.asarray(found.scale) ** 2 @ largest), np.zeros(())
-        if not found.keep.all():
-            _, (lengths, moved) = cost.ask(Ask(passes.moves, (found.scale, certificate.flat(found))))[0]
+            spectrum = cost.spectrum(cost.ask({"curvature": cost.curvature(point.theta)}), likely=False)
+        lengths, moved = np.sqrt(np.asarray(spectrum.scale) ** 2 @ largest), np.zeros(())
+        if not spectrum.keep.all():
+            moves = Ask(passes.moves, (spectrum.scale, certificate.flat(spectrum)))
+            _, (lengths, moved) = cost.ask({"moves": moves})["moves"]
             lengths = np.sqrt(lengths)
-        local = _within(loss, point.gradient, found, lengths, squares, moved)
+        local = _within(loss, point.gradient, spectrum, lengths, squares / cost.total, moved)
         bounds, flat = [*bounds, float(local.bound)], int(local.flat)
     return Certified(point, min(bound for bound in bounds if not np.isnan(bound)), flat)
 
 
-def _certify_anew(cost: Cost, point: Place) -> Certified:
-    """At a point whose pass was not made for it."""
-    asks = [Ask(passes.values, (point.theta,)), Ask(passes.reach, (point.theta,))]
-    found, reached, *bent = cost.ask(*asks, *([cost.curvature().at(point.theta)] if cost.every else []))
-    return certify(cost, cost.point(point.theta, found), reached, bent[0] if bent else None)
+@partial(jax.jit, static_argnames="loss")
+def _strong(
+    loss: Loss, gradient: Layer, l2: jax.Array, far: jax.Array, curvature: jax.Array, slope: Layer | None
+) -> jax.Array:
+    """The least bound of an L2 penalty that can be had."""
+    if gradient.b is None:
+        return certificate.ridge(jnp.linalg.norm(gradient.w), jnp.zeros(()), l2)
+    whole = certificate.around_bias(loss, gradient, l2, far, curvature)
+    if slope is None:
+        return whole
+    return jnp.fmin(whole, certificate.along_bias(loss, gradient, l2, far, curvature, slope))
