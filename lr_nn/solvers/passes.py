@@ -21,7 +21,7 @@ from lr_nn import check
 from lr_nn.backprop import weighted
 from lr_nn.data import Rows, blocks
 from lr_nn.network import Network, admit_offset
-from lr_nn.solvers import certificate
+from lr_nn.solvers import certificate, problem
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch
 
@@ -57,14 +57,19 @@ class Source:
     def over(self, *asks: Ask, admitted: bool = True) -> list[tuple[Any, Any]]:
         """One pass, the answers in NumPy. Blocks that are not `admitted` yet are checked, and their values too."""
         totals: list[Any] = [None] * len(asks)
-        seen = 0
+        seen, place = 0, None
         with closing(blocks(self.rows, self.size)) as stream:
             for number, block in enumerate(stream):
                 if not admitted:
                     admit(self, block, seen)
                 seen += len(block.x)
                 rows = np.int64(len(block.x))
-                filled = jax.device_put(_filled(block, self.size))
+                # One buffer for all blocks: the answers of a block are there before the next one is copied.
+                x = block.x
+                if len(x) < self.size or not problem.is_aligned(x):
+                    place = problem.aligned((self.size, *x.shape[1:]), x.dtype) if place is None else place
+                    x = _filled(place, x)
+                filled = jax.device_put(Batch(x, *(_longer(a, self.size) for a in block[1:])))
                 for i, ask in enumerate(asks):
                     if number % ask.every == 0:
                         new = _of_block(ask.of, filled, rows, ask.arguments, self.unit, self.net, ask.dtype, self.part)
@@ -117,20 +122,18 @@ def _numbered(told: str, first: int) -> str:
     return f"{before}{at}{first + int(row)}" if at and row.isdigit() else told
 
 
-def _filled(block: Batch, size: int) -> Batch:
-    """A block of `size` rows: those that are missing are zero."""
-    n = len(block.x)
-    if n == size:
-        return block
+def _filled(place: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`x`, and rows of zeros."""
+    np.copyto(place[: len(x)], x)
+    place[len(x) :] = 0
+    return place
 
-    def longer(array: np.ndarray | None) -> np.ndarray | None:
-        if array is None:
-            return None
-        full = np.zeros((size, *array.shape[1:]), array.dtype)
-        full[:n] = array
-        return full
 
-    return Batch(*map(longer, block))
+def _longer(array: np.ndarray | None, size: int) -> np.ndarray | None:
+    """`size` rows: those that are missing are zero."""
+    if array is None or len(array) == size:
+        return array
+    return _filled(np.empty((size, *array.shape[1:]), array.dtype), array)
 
 
 def _joined(a: tuple[Any, Any] | None, b: tuple[Any, Any]) -> tuple[Any, Any]:
