@@ -115,8 +115,8 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     return found
 
 
-# What a fit in memory takes, relative to its rows in float64.
-IN_MEMORY = 2
+# What a fit in memory takes at most, relative to its rows in float64.
+IN_MEMORY = 3
 
 
 def write(folder: Path, n: int) -> None:
