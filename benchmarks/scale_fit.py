@@ -115,7 +115,7 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     return found
 
 
-# What a fit in memory takes at most, relative to its rows in float64.
+# Bytes that must be free for a fit in memory (20 million rows took more than 2.2), relative to its rows in float64.
 IN_MEMORY = 3
 
 
