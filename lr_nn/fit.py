@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike, DTypeLike
 from threadpoolctl import ThreadpoolController
 
 from lr_nn import check
-from lr_nn.network import Network, check_params, init, n_parameters
-from lr_nn.network import admit as admit_batch
+from lr_nn.data import Rows
+from lr_nn.network import Network, check_params, n_parameters
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.solvers import run, sample, separation
-from lr_nn.solvers.deep import Deep
+from lr_nn.solvers import out_of_core, run, sample, verdict
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import admit
-from lr_nn.solvers.proximal import WHOLE
+from lr_nn.solvers.stationary import stationary
 from lr_nn.types import Batch, Layer, Params, Solution, Status
 
 
 def fit(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: ArrayLike | Rows,
+    y: ArrayLike | None = None,
     *,
     weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
@@ -40,6 +38,7 @@ def fit(
     max_steps: int = 100,
     solver: str = "auto",
     dtype: DTypeLike | None = None,
+    memory: int = 2**28,
 ) -> Solution:
     """argmin J = Σ s_i ℓ_i / Σ s_i + penalty, with a bound on J - J*.
 
@@ -53,6 +52,10 @@ def fit(
     step of a smooth fit is a full one from where that was met already, by the certificate or by a decrement that the
     step itself showed to be the gap. Of softmax regression without a penalty the solution whose coefficients sum to
     zero over classes is returned.
+
+    x may be rows of a file (`lr_nn.data.Rows`), with targets, weights and offsets of their own. They are read in
+    blocks, a dozen times or less, in a working set of `memory` bytes; where all of them have room there, they are read
+    once. Solvers: auto, newton (the Hessian of every pass) or lbfgs (that of a sample); no l1 penalty.
 
     A deep network, or another loss, has no convex cost: from `start` (else `init` with a fixed key) lbfgs, or
     newton_cg, Newton by conjugate gradients on the Gauss-Newton matrix, goes to a stationary point, where no entry of
@@ -73,14 +76,63 @@ def fit(
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
     with jax.enable_x64(True), one_thread():
+        if isinstance(x, Rows):
+            return _of_rows(net, x, (y, weight, offset), penalty, start, tol, max_steps, solver, dtype, memory)
+        if y is None:
+            raise TypeError("fit needs targets y; only rows of a file (lr_nn.data.Rows) bring their own")
         if not convex(net):
-            return _stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
+            return stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
         problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, np.dtype(dtype or np.float64))
         theta = constant if start is None else _started(problem, start)
         solution = solved(problem, theta, penalty, tol * excess, max_steps, solver)
         if solution.status == Status.non_finite:
             check.finite("x", problem.x)
         return solution
+
+
+def _of_rows(
+    net: Network,
+    rows: Rows,
+    beside: tuple[Any, ...],
+    penalty: Penalty,
+    start: Params | None,
+    tol: float,
+    max_steps: int,
+    solver: str,
+    dtype: DTypeLike | None,
+    memory: int,
+) -> Solution:
+    """A fit of rows, in memory where they fit there."""
+    memory = check.positive_integer("memory", memory)
+    if any(each is not None for each in beside):
+        raise TypeError("rows bring their own y, weight and offset; leave these out, or read them all and fit arrays")
+    if len(rows.features) != net.sizes[0]:
+        raise ValueError(f"the network takes {net.sizes[0]} features; the rows have {len(rows.features)}")
+    if not convex(net):
+        raise ValueError("fit of rows is for one layer and a convex cost; use lr_nn.train for deep networks")
+    if out_of_core.fits(rows, net, memory):
+        x, y, weight, offset = rows.read(0, len(rows))
+        return fit(
+            net,
+            x,
+            y,
+            weight=weight,
+            offset=offset,
+            penalty=penalty,
+            start=start,
+            tol=tol,
+            max_steps=max_steps,
+            solver=solver,
+            dtype=dtype,
+        )
+    if solver not in out_of_core.WORN or bool(np.any(np.asarray(penalty.l1) > 0)):
+        raise ValueError(
+            f"rows that are larger than memory={memory} are fitted by solver='auto', 'newton' or 'lbfgs' without an "
+            f"l1 penalty; got {solver!r} and l1={float(penalty.l1):g}: allow more memory, or choose another"
+        )
+    work = np.dtype(dtype or np.float64)
+    begun = None if start is None else _admitted(net, start)
+    return out_of_core.solve(rows, net, penalty, begun, tol, max_steps, solver, work, memory)
 
 
 def solved(
@@ -91,7 +143,9 @@ def solved(
     if name == "closed_form":
         check.finite("x", problem.x)
     found = run.SOLVERS[name](problem, theta, ceiling, max_steps)
-    return _solution(found, penalty, name, why, ceiling, problem.x.dtype, max_steps)
+    return verdict.solution(
+        found, penalty, name, why, ceiling, problem.x.dtype, max_steps, partial(verdict.recession, found.objective)
+    )
 
 
 @contextmanager
@@ -175,55 +229,17 @@ def check_arguments(
         raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")
 
 
-def _stationary(
-    net: Network,
-    batch: Batch,
-    penalty: Penalty,
-    start: Params | None,
-    tol: float,
-    max_steps: int,
-    solver: str,
-    dtype: DTypeLike | None,
-) -> Solution:
-    """A fit without convexity."""
-    work = jnp.dtype(dtype or jnp.float64)
-    params = init(net, jax.random.key(0), work) if start is None else start
-    check_params(net, params)
-    params = jax.tree.map(lambda a: jnp.asarray(a, work), params)
-    problem = Deep(admit_batch(net, params, batch), Penalty(jnp.zeros((), work), jnp.asarray(penalty.l2, work)), net)
-    theta, unravel = ravel_pytree(params)
-    name = "lbfgs" if solver == "auto" else solver
-    ceiling = tol**0.5 * abs(float(run.at(problem, theta).cost))
-    # The step after the bound is met lowers the cost, and may lengthen the gradient: leave it room.
-    found = run.stationary(problem, theta, ceiling / 10, max_steps, solver=name)
-    slope = float(jnp.abs(found.point.gradient).max())
-    status, told = Status.converged, "a stationary point; there is no bound on J - J*, and other starts may end lower"
-    if not np.isfinite(float(found.point.cost)):
-        status, told = Status.non_finite, "the cost is not finite: look for huge features or a start too far out"
-    elif slope > ceiling:
-        status, told = (
-            Status.max_steps,
-            f"an entry of the gradient, {slope:.1e}, is above {ceiling:.1e}: allow more steps",
-        )
-    return Solution(
-        params=jax.tree.map(np.asarray, unravel(found.point.theta)),
-        status=status,
-        steps=int(found.steps),
-        cost=float(found.point.cost),
-        gradient_norm=slope,
-        certificate=float("inf"),
-        penalty=penalty,
-        solver=name,
-        message=f"{name}: {told}",
-    )
-
-
 def _started(problem: OneLayer, start: Params) -> jax.Array:
+    (layer,) = _admitted(problem.net, start)
+    theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), layer))
+    return theta if float(problem.l1) > 0 else problem.centred(theta)
+
+
+def _admitted(net: Network, start: Params) -> Params:
     if isinstance(start, tuple) and all(isinstance(layer, Layer) for layer in start):  # of lists, too
         start = tuple(Layer(*map(_leaf, ("start.w", "start.b"), layer)) for layer in start)
-    check_params(problem.net, start)
-    theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), start[0]))
-    return theta if float(problem.l1) > 0 else problem.centred(theta)
+    check_params(net, start)
+    return start
 
 
 def _leaf(name: str, leaf: ArrayLike | None) -> Any:
@@ -232,69 +248,3 @@ def _leaf(name: str, leaf: ArrayLike | None) -> Any:
     leaf = check.numeric(name, leaf)
     check.finite(name, leaf)
     return leaf
-
-
-def _solution(
-    found: run.Found, penalty: Penalty, name: str, why: str, ceiling: float, dtype: np.dtype, most: int
-) -> Solution:
-    problem, point = found.objective, found.point
-    unpenalised = float(problem.l1) == 0 == float(problem.l2)
-    direction = None
-    if not np.isfinite(found.cost):
-        status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
-    elif not found.bound <= ceiling:
-        direction = _recession(problem, unpenalised)
-        what = "allow more steps" if found.steps >= most else "rounding allows no more, raise tol"
-        status, advice = Status.max_steps, f"the bound {found.bound:.1e} is above {ceiling:.1e}: {what}"
-        if found.flat and unpenalised:
-            status = Status.rank_deficient
-            advice = f"{found.flat} directions change predictions too little to be told: drop columns, or add a penalty"
-        elif np.isinf(found.bound) and unpenalised and point.theta.size > WHOLE:
-            advice = "without a penalty there is no bound on what is missing for so many parameters"
-        if direction is not None:
-            status, advice = Status.separated, f"the likelihood has no maximum: it grows along {_named(direction)}"
-    elif found.flat and unpenalised:
-        status = Status.rank_deficient
-        advice = f"{found.flat} directions change no prediction: drop columns, or add a penalty"
-    else:
-        status, advice = Status.converged, ""
-    return Solution(
-        params=_host(problem, point.theta, dtype),
-        status=status,
-        steps=found.steps,
-        cost=found.cost,
-        gradient_norm=found.gradient_norm,
-        certificate=found.bound,
-        penalty=penalty,
-        solver=name,
-        message=f"{name}: {why}" + (f"; {advice}" if advice else ""),
-        direction=None if direction is None else _host(problem, direction.reshape(-1), dtype),
-    )
-
-
-def _recession(problem: OneLayer, unpenalised: bool) -> np.ndarray | None:
-    """A direction (q, k) of the coefficients without a penalty along which no example grows less likely."""
-    counted = np.asarray(problem.share) > 0
-    inputs, y = np.asarray(problem.inputs())[counted], np.asarray(problem.y)[counted]
-    free = np.ones(inputs.shape[1], bool)
-    if not unpenalised:
-        free[: problem.net.sizes[0]] = False
-    if not free.any():
-        return None
-    found = separation.recession_direction(problem.net.loss, inputs[:, free], y)
-    if found is None:
-        return None
-    direction = np.zeros((len(free), y.shape[1]))
-    direction[free] = found
-    return direction
-
-
-def _named(direction: np.ndarray) -> str:
-    """The coefficients that a direction moves."""
-    moved = np.argwhere(np.abs(direction) > 1e-6 * np.abs(direction).max())[:10]
-    return ", ".join(f"coefficient {row} of output {column}" for row, column in moved)
-
-
-def _host(problem: OneLayer, theta: ArrayLike, dtype: np.dtype) -> Params:
-    """θ as parameters, in NumPy."""
-    return (problem.split(np.asarray(theta, dtype)),)

@@ -22,7 +22,8 @@ from hypothesis import settings
 # What these find carries a bound that they prove anew, so that rounding may be that of code that is not optimised;
 # every other file, whose tolerances are those of rounding, runs optimised code.
 UNOPTIMISED = tuple(
-    f"test_{name}" for name in ("cli", "conventions", "experiments", "fit", "inference", "many", "sklearn", "solvers")
+    f"test_{name}"
+    for name in ("cli", "conventions", "experiments", "fit", "inference", "many", "sklearn", "solvers", "stream_fit")
 )
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 NUMERIC_KINDS = "biuf"
+# XLA:CPU reads arrays in place that begin at a multiple of so many bytes.
+ALIGNED = 64
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class File:
 
     def read(self, offset: int, count: int) -> np.ndarray:
         """`count` bytes from `offset` on. Raises OSError where they are not what was opened."""
-        data = np.empty(count, np.uint8)
+        buffer = np.empty(count + ALIGNED, np.uint8)
+        begin = -buffer.ctypes.data % ALIGNED
+        data = buffer[begin : begin + count]
         with open(self.path, "rb", buffering=0) as file:
             self.unchanged(os.fstat(file.fileno()), offset + count)
             try:

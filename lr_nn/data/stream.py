@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,12 +15,12 @@ from lr_nn.types import Batch
 T = TypeVar("T")
 
 
-def blocks(rows: Rows, size: int) -> Iterator[Batch]:
+def blocks(rows: Rows, size: int) -> Generator[Batch, None, None]:
     """All rows in their own order, `size` at a time, the last block ragged."""
     return read_ahead(_read(rows, block, size) for block in range(count(rows, size)))
 
 
-def mini_batches(rows: Rows, size: int, key: jax.Array, epoch: int, start: int = 0) -> Iterator[Batch]:
+def mini_batches(rows: Rows, size: int, key: jax.Array, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
     """The mini-batches number start, start + 1, ... of an epoch: blocks of consecutive rows in the order of `order`."""
     return read_ahead(_read(rows, int(block), size) for block in order(key, epoch, count(rows, size))[start:])
 
@@ -35,7 +35,7 @@ def count(rows: Rows, size: int) -> int:
     return -(-len(rows) // size)
 
 
-def read_ahead(reads: Iterable[Callable[[], T]]) -> Iterator[T]:
+def read_ahead(reads: Iterable[Callable[[], T]]) -> Generator[T, None, None]:
     """What each of `reads` returns, in their order; a thread is one ahead of who asks.
 
     One is read while another is in use, and a caller that holds on to the one before has three in memory.

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from lr_nn.losses import Loss
 from lr_nn.solvers import proximal
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.types import Layer
 
 # A direction moves no η if it moves none by more than that, of columns scaled to the same size.
 STILL = 1e-10
@@ -35,28 +37,44 @@ def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
     value at w, and c one on the change of the residuals on the way there. Where that is more than `enough`, and the
     outputs are not coupled, the change is computed to first order, at the price of another pass.
     """
-    w, b = objective.split(point.gradient)
-    if b is None:
-        return (w * w).sum() / (2 * objective.l2)
-    distance, change = _bias_distance(objective, point, b)
-    reach = _reach(objective)
-
-    def total(slope: jax.Array, slack: jax.Array) -> jax.Array:
-        return ridge(jnp.linalg.norm(slope), slack, objective.l2) + jnp.linalg.norm(b) * distance
+    gradient = objective.split(point.gradient)
+    if gradient.b is None:
+        return ridge(jnp.linalg.norm(gradient.w), jnp.zeros_like(point.cost), objective.l2)
+    loss, reach, curvature = objective.net.loss, _reach(objective), bias_curvature(objective, point.eta)
+    whole = around_bias(loss, gradient, objective.l2, reach, curvature)
+    if loss.couples_outputs:
+        return whole
 
     def first_order() -> jax.Array:
-        curvature = objective.share[:, None] * objective.net.loss.fisher_diagonal(point.eta)
-        across, along = objective.split(objective.gradient(jnp.zeros_like(point.theta), curvature))
-        assert along is not None
-        # |r(b + u) - r(b) - u r'(b)| ≤ (e^{cu} - 1) u r'(b), once for x and once for the step of b that is taken here.
-        c = objective.net.loss.concordance
-        rest = 2 * reach * jnp.linalg.norm(along * distance * jnp.expm1(c * distance))
-        return total(w - across * (b / along)[None], rest)
+        return along_bias(loss, gradient, objective.l2, reach, curvature, bias_slope(objective, point.eta))
 
-    whole = total(w, reach * change)
-    if objective.net.loss.couples_outputs:
-        return whole
     return jax.lax.cond(whole <= enough, lambda: whole, first_order)
+
+
+def around_bias(loss: Loss, gradient: Layer, l2: jax.Array, reach: jax.Array, curvature: jax.Array) -> jax.Array:
+    """The bound of `strong` from `bias_curvature` alone."""
+    assert gradient.b is not None
+    distance, change = bias_distance(loss, gradient.b, curvature)
+    return ridge(jnp.linalg.norm(gradient.w), reach * change, l2) + jnp.linalg.norm(gradient.b) * distance
+
+
+def along_bias(
+    loss: Loss, gradient: Layer, l2: jax.Array, reach: jax.Array, curvature: jax.Array, slope: Layer
+) -> jax.Array:
+    """The bound of `strong`, the change of ∇_w J on the way to the best bias to first order, by `bias_slope`."""
+    across, along = slope
+    assert gradient.b is not None and along is not None
+    distance, _ = bias_distance(loss, gradient.b, curvature)
+    # |r(b + u) - r(b) - u r'(b)| ≤ (e^{cu} - 1) u r'(b), once for x and once for the step of b that is taken here.
+    rest = 2 * reach * jnp.linalg.norm(along * distance * jnp.expm1(loss.concordance * distance))
+    turned = gradient.w - across * (gradient.b / along)[None]
+    return ridge(jnp.linalg.norm(turned), rest, l2) + jnp.linalg.norm(gradient.b) * distance
+
+
+def bias_slope(objective: OneLayer, eta: jax.Array) -> Layer:
+    """Σ share_i r'(η_i) x̃_i, how fast the gradient changes with the bias, where the outputs are not coupled."""
+    curvature = objective.share[:, None] * objective.net.loss.fisher_diagonal(eta)
+    return objective.split(objective.gradient(jnp.zeros(objective.size, eta.dtype), curvature))
 
 
 def ridge(slope: jax.Array, slack: jax.Array, l2: jax.Array) -> jax.Array:
@@ -76,7 +94,7 @@ def sparse(objective: OneLayer, point: Point) -> jax.Array:
     b = objective.split(point.gradient).b
     if b is None:
         return proximal.bound(objective, point, jnp.zeros_like(point.cost))
-    distance, change = _bias_distance(objective, point, b)
+    distance, change = bias_distance(objective.net.loss, b, bias_curvature(objective, point.eta))
     slack = _counted(objective, jnp.abs(objective.x).max(axis=1)).max() * change
     return proximal.bound(objective, point, slack) + jnp.linalg.norm(b) * distance
 
@@ -124,19 +142,48 @@ def _counted(objective: OneLayer, rows: jax.Array) -> jax.Array:
     return jnp.where(objective.share > 0, rows, 0)
 
 
-def _bias_distance(objective: OneLayer, point: Point, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+def bias_curvature(objective: OneLayer, eta: jax.Array) -> jax.Array:
+    """∇²J in the bias: (k,), or (k, k) of coupled outputs."""
+    loss = objective.net.loss
+    if not loss.couples_outputs:
+        return (objective.share[:, None] * loss.fisher_diagonal(eta)).sum(axis=0)
+    columns = loss.fisher_factor(eta)
+    return jnp.einsum("cni,cnj->ij", columns, objective.share[None, :, None] * columns)
+
+
+def bias_distance(loss: Loss, slope: jax.Array, curvature: jax.Array) -> tuple[jax.Array, jax.Array]:
     """How far b is from its best value at most, and the sum of ‖changes of share_i δ_i‖ on the way."""
-    loss, k = objective.net.loss, len(slope)
-    c, error = loss.concordance, jnp.linalg.norm(slope)
+    k = len(slope)
     if loss.couples_outputs:
-        columns = loss.fisher_factor(point.eta)
-        curvature = jnp.einsum("cni,cnj->ij", columns, objective.share[None, :, None] * columns)
         least = jnp.linalg.eigvalsh(curvature + jnp.ones((k, k)) / k * jnp.trace(curvature))[0]
     else:
-        least = (objective.share[:, None] * loss.fisher_diagonal(point.eta)).sum(axis=0).min()
-    distance = shift(c, error, least)
+        least = curvature.min()
+    distance = shift(loss.concordance, jnp.linalg.norm(slope), least)
     # Residuals of a loss that is a sum over outputs all move one way with b: their changes add up to that of the slope.
     return distance, distance / 2 if loss.couples_outputs else jnp.abs(slope).sum()
+
+
+class Spectrum(NamedTuple):
+    """A Hessian (p, p) scaled to a unit diagonal by `scale` (q,): values, vectors, and which are more than rounding."""
+
+    scale: jax.Array
+    values: jax.Array
+    vectors: jax.Array
+    keep: jax.Array
+
+
+def spectrum(hessian: jax.Array, loss: Loss, ridge: jax.Array) -> Spectrum:
+    """Of the Hessian of a loss with the strengths `ridge` (q,) of an L2 penalty in it."""
+    q = len(ridge)
+    k = len(hessian) // q
+    diagonal = jnp.diagonal(hessian).reshape(q, k).mean(axis=1)
+    scale = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
+    wide = jnp.repeat(scale, k)
+    scaled = wide[:, None] * hessian * wide[None]
+    if loss.couples_outputs:  # a shift common to all outputs changes nothing: give it a curvature
+        scaled = scaled + jnp.kron(jnp.diag((ridge == 0).astype(scaled.dtype)), jnp.ones((k, k)) / k)
+    values, vectors = jnp.linalg.eigh(scaled)
+    return Spectrum(scale, values, vectors, values > 8 * len(values) * jnp.finfo(values.dtype).eps * values[-1])
 
 
 def local(objective: OneLayer, point: Point) -> Certificate:
@@ -145,30 +192,40 @@ def local(objective: OneLayer, point: Point) -> Certificate:
     Within ‖h‖_H ≤ ρ every η_i moves by at most ρ max ‖x̃_i‖_{H⁻¹} ≤ ρ M / c, so the Hessian stays above e^{-ρM} H;
     if ρ = 2 δ e^{ρM} has a solution, J is larger than here on the boundary, and the minimum lies inside.
     """
-    hessian, k = objective.hessian(point.eta), objective.net.sizes[1]
+    inputs, loss = objective.inputs(), objective.net.loss
+    found = spectrum(objective.hessian(point.eta), loss, objective.ridge())
+    lengths = jnp.sqrt(_counted(objective, ((inputs * found.scale[None]) ** 2).sum(axis=1)).max())
+    return within(loss, point.gradient, found, lengths, objective.share @ inputs**2, moved(objective, flat(found)))
+
+
+def flat(found: Spectrum) -> jax.Array:
+    """The directions of θ along which the curvature vanishes, (q, k, p), the others zero."""
+    q = len(found.scale)
+    wide = jnp.repeat(found.scale, len(found.values) // q)
+    return jnp.where(found.keep, 0, wide[:, None] * found.vectors).reshape(q, -1, len(found.values))
+
+
+def moved(objective: OneLayer, directions: jax.Array) -> jax.Array:
+    """The most by which some η moves along directions (q, k, m)."""
     inputs = objective.inputs()
-    q = inputs.shape[1]
-    diagonal = jnp.diagonal(hessian).reshape(q, k).mean(axis=1)
-    scale = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
-    wide = jnp.repeat(scale, k)
-    scaled = wide[:, None] * hessian * wide[None]
-    if objective.net.loss.couples_outputs:  # a shift common to all outputs changes nothing: give it a curvature
-        scaled = scaled + jnp.kron(jnp.diag((objective.ridge() == 0).astype(scaled.dtype)), jnp.ones((k, k)) / k)
-    values, vectors = jnp.linalg.eigh(scaled)
-    keep = values > 8 * len(values) * jnp.finfo(values.dtype).eps * values[-1]
-    turned = jnp.where(keep, (vectors.T @ (wide * point.gradient)) ** 2 / jnp.where(keep, values, 1), 0)
-    lengths = jnp.sqrt(_counted(objective, ((inputs * scale[None]) ** 2).sum(axis=1)).max())
+    most = [_counted(objective, jnp.abs(inputs @ of).max(axis=1)).max() for of in jnp.moveaxis(directions, 1, 0)]
+    return jnp.stack(most).max()
+
+
+def within(
+    loss: Loss, gradient: jax.Array, found: Spectrum, lengths: jax.Array, squares: jax.Array, moved: jax.Array
+) -> Certificate:
+    """The bound of `local`: `lengths` max ‖scale x̃_i‖, `squares` (q,) Σ share_i x̃_i², `moved` along `flat`."""
+    scale, values, vectors, keep = found
+    wide = jnp.repeat(scale, len(values) // len(scale))
+    turned = jnp.where(keep, (vectors.T @ (wide * gradient)) ** 2 / jnp.where(keep, values, 1), 0)
     least = jnp.where(keep, values, jnp.inf).min()
-    gram = inputs.T @ (objective.share[:, None] * inputs) * scale[:, None] * scale[None]
     # Residuals carry the rounding of a mean of order one, which is all there is where the curvature has died out.
-    rounding = jnp.finfo(values.dtype).eps * jnp.sqrt(jnp.trace(gram) / least)
-    decrement = jnp.sqrt(turned.sum()) + rounding
-    bound = _within(decrement, objective.net.loss.concordance * lengths / jnp.sqrt(least))
+    rounding = jnp.finfo(values.dtype).eps * jnp.sqrt((squares * scale**2).sum() / least)
+    bound = _within(jnp.sqrt(turned.sum()) + rounding, loss.concordance * lengths / jnp.sqrt(least))
     # Where the curvature vanishes no η may move: else the minimum may be far away, or at infinity.
-    columns = jnp.where(keep, 0, wide[:, None] * vectors).reshape(q, k, -1)
-    moved = jnp.stack([_counted(objective, jnp.abs(inputs @ columns[:, c]).max(axis=1)).max() for c in range(k)])
     # A curvature below what numbers can say is none; its gradient must be none too.
-    truly = (moved.max() <= STILL * lengths) & ((wide > 0) | (point.gradient == 0)).all()
+    truly = (moved <= STILL * lengths) & ((wide > 0) | (gradient == 0)).all()
     return Certificate(jnp.where(truly & jnp.isfinite(bound), bound, jnp.inf), (~keep).sum())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -66,16 +67,27 @@ def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
     if jax.default_backend() != "cpu" or x.size * dtype.itemsize < LARGE:
         with np.errstate(over="ignore"):
             return jax.device_put(x.astype(dtype, copy=False))
-    if x.dtype == dtype and x.flags.c_contiguous and x.ctypes.data % ALIGNED == 0:
+    if x.dtype == dtype and is_aligned(x):
         return jax.device_put(x)
-    buffer = np.empty(x.size * dtype.itemsize + ALIGNED, np.uint8)
-    begin = -buffer.ctypes.data % ALIGNED
-    copy = buffer[begin : begin + x.size * dtype.itemsize].view(dtype).reshape(x.shape)
+    copy = aligned(x.shape, dtype)
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         parts = np.array_split(copy, threads), np.array_split(x, threads)
         list(pool.map(_copy, *parts))
     return jax.device_put(copy)
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that XLA:CPU reads in place."""
+    size = math.prod(shape) * dtype.itemsize
+    buffer = np.empty(size + ALIGNED, np.uint8)
+    begin = -buffer.ctypes.data % ALIGNED
+    return buffer[begin : begin + size].view(dtype).reshape(shape)
+
+
+def is_aligned(x: np.ndarray) -> bool:
+    """Does XLA:CPU read it in place?"""
+    return x.flags.c_contiguous and x.ctypes.data % ALIGNED == 0
 
 
 def _copy(to: np.ndarray, x: np.ndarray) -> None:
@@ -105,8 +117,7 @@ def constant(net: Network, y: jax.Array, share: jax.Array, offset: jax.Array | N
     rounding might decide whether the first is zero.
     """
     mean = jnp.clip((share[:, None] * y).sum(axis=0), y.min(axis=0), y.max(axis=0))  # rounding may pass them
-    eta = net.loss.constant(mean) if net.bias else jnp.zeros_like(y[0])
-    eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))
+    eta = constant_eta(net, mean)
     everywhere = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
 
     def above(eta: jax.Array) -> jax.Array:
@@ -115,3 +126,9 @@ def constant(net: Network, y: jax.Array, share: jax.Array, offset: jax.Array | N
     excess, most = above(everywhere), (1 + jnp.abs(y).max()) ** 2
     plain = excess > jnp.finfo(y.dtype).eps * most
     return eta, excess, jax.lax.cond(plain, lambda: 0 * most, lambda: above(jnp.zeros_like(y)))
+
+
+def constant_eta(net: Network, mean: jax.Array) -> jax.Array:
+    """The best constant η (k,) of targets of such a mean, not farther than what is finite."""
+    eta = net.loss.constant(mean) if net.bias else jnp.zeros_like(mean)
+    return jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))

@@ -28,7 +28,7 @@ def rows(objective: OneLayer, theta: jax.Array) -> OneLayer | None:
     if len(positive) < most:
         return None
     chosen = np.random.default_rng(0).choice(positive, most, replace=False, shuffle=False)
-    return _guarded(_chosen(objective, np.sort(chosen).astype(np.int32)), objective, theta)
+    return guarded(_chosen(objective, np.sort(chosen).astype(np.int32)), objective, theta)
 
 
 def is_tall(objective: OneLayer) -> bool:
@@ -44,21 +44,27 @@ def _chosen(objective: OneLayer, chosen: jax.Array) -> OneLayer:
 
 
 @jax.jit
-def _guarded(sample: OneLayer, objective: OneLayer, theta: jax.Array) -> OneLayer:
+def guarded(sample: OneLayer, objective: OneLayer, theta: jax.Array) -> OneLayer:
     """A column that few rows know may have none of its curvature in them, and its coefficient might go anywhere: it
     gets a ridge of the curvature that it has in all rows, at θ and roughly.
     """
-    squares = sample.x * sample.x
-    total, most = sample.share @ squares, (sample.share * sample.share) @ (squares * squares)
-    rare = total * total <= KNOWN * most
+    rare = ~known(sample)
 
     def ridge() -> jax.Array:
         curvature = sample.net.loss.fisher_diagonal(sample.eta(theta.astype(jnp.float32)))
         square = (objective.share[:, None] * objective.x * objective.x).sum(axis=0).astype(jnp.float32)
         return jnp.where(rare, square * curvature.mean(), 0)
 
-    extra = jax.lax.cond(rare.any(), ridge, lambda: jnp.zeros_like(total))
+    extra = jax.lax.cond(rare.any(), ridge, lambda: jnp.zeros_like(sample.x[0]))
     return replace(sample, l2=sample.l2 + extra[:, None])
+
+
+@jax.jit
+def known(sample: OneLayer) -> jax.Array:
+    """Which columns are not zero in rows worth so many of equal size."""
+    squares = sample.x * sample.x
+    total, most = sample.share @ squares, (sample.share * sample.share) @ (squares * squares)
+    return total * total > KNOWN * most
 
 
 def narrow(objective: OneLayer) -> OneLayer:

@@ -6,6 +6,7 @@ A linear program finds such a recession direction: Albert & Anderson (1984), Kon
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from lr_nn.losses import Loss
 # What counts as a gain, and what as rounding, relative to the size of its terms; the rows to begin with, fewer where
 # they hold so many numbers; how often rows are added; seconds in all.
 LEAST, ROUNDING, ROWS, NUMBERS, ROUNDS, PATIENCE = 1e-6, 1e-9, 20_000, 2**24, 10, 30
+# Rows of a block that join those from which a direction is found.
+WORST = 100
 
 
 def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.ndarray | None:
@@ -39,14 +42,7 @@ def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.nda
         return np.einsum("ma,mk->mak", inputs[i], rows).reshape(len(pairs), q * k)
 
     def gained(theta: np.ndarray) -> np.ndarray:
-        """What every condition gains, relative to the size of its terms."""
-        found = []
-        for part in parts:
-            rows = _recession(loss, y[part])[0]
-            terms = np.einsum("nck,nk->nc", np.abs(rows), np.abs(inputs[part]) @ np.abs(theta))
-            gain = np.einsum("nck,nk->nc", rows, inputs[part] @ theta)
-            found.append(gain / np.maximum(terms, np.finfo(float).tiny))
-        return np.concatenate(found)
+        return np.concatenate([gains(loss, inputs[part], y[part], theta) for part in parts])
 
     same = np.zeros((0, q * k))
     for begin in range(0, len(equal) if len(free) else 0, most):
@@ -63,6 +59,35 @@ def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.nda
         if np.abs(gain[fixed]).max(initial=0) <= LEAST and gain[~fixed].min() >= -LEAST:
             return theta.reshape(q, k) / scale[:, None] if gain[~fixed].max() > LEAST else None
         some = np.union1d(some, np.argsort(gain[~fixed])[:most])
+    return None
+
+
+def gains(loss: Loss, inputs: np.ndarray, y: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """What every condition gains along θ (q, k), relative to the size of its terms: (n, c)."""
+    rows = _recession(loss, y)[0]
+    terms = np.einsum("nck,nk->nc", np.abs(rows), np.abs(inputs) @ np.abs(theta))
+    return np.einsum("nck,nk->nc", rows, inputs @ theta) / np.maximum(terms, np.finfo(float).tiny)
+
+
+def over(
+    loss: Loss, inputs: np.ndarray, y: np.ndarray, blocks: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+) -> np.ndarray | None:
+    """`recession_direction` of all rows, which `blocks` reads, found from some: those that it is not one for join."""
+    for _ in range(ROUNDS):
+        theta = recession_direction(loss, inputs, y)
+        if theta is None:
+            return None
+        most, against = 0.0, []
+        for some, targets in blocks():
+            gain, (_, fixed) = gains(loss, some, targets, theta), _recession(loss, targets)
+            short = np.where(fixed, -np.abs(gain), gain).min(axis=1)
+            most = max(most, np.where(fixed, 0, gain).max())
+            worst = np.argsort(short)[:WORST]
+            worst = worst[short[worst] < -LEAST]
+            against.append((some[worst], targets[worst]))
+        if not sum(len(of) for of, _ in against):
+            return theta if most > LEAST else None
+        inputs, y = (np.concatenate([old, *new]) for old, new in zip((inputs, y), zip(*against)))
     return None
 
 
