@@ -175,7 +175,7 @@ def test_a_file_that_changes_after_it_was_opened_is_refused(tmp_path, cut):
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("read_ahead")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("lr_nn")]
 
 
 def test_errors_come_in_their_place_and_end_the_thread():

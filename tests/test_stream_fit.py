@@ -221,7 +221,7 @@ def test_what_interrupts_a_pass_is_passed_on_and_leaves_no_thread(error, monkeyp
     with pytest.raises(type(error)) as raised:
         lr_nn.fit(net, source, memory=LITTLE)
     assert raised.value is error
-    assert not [t for t in set(threading.enumerate()) - threads if t.name.startswith("read_ahead")]
+    assert not [t for t in set(threading.enumerate()) - threads if t.name.startswith("lr_nn")]
 
 
 class Growing(Arrays):

@@ -75,7 +75,7 @@ def test_every_epoch_reads_every_row_once_in_an_order_of_its_own():
         expected = [(SIZE * b, min(N, SIZE * (b + 1))) for b in order(KEY, epoch, count(rows, SIZE))]
         assert reads[6 * epoch : 6 * (epoch + 1)] == expected
     assert len(reads) <= 3 * 6 + 2, "at most two blocks are read ahead"
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read_ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lr_nn")]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -193,7 +193,7 @@ def test_adam_descends_too():
 def test_an_error_of_the_disk_comes_through_and_leaves_no_thread():
     with pytest.raises(OSError, match="the disk is gone"):
         lr_nn.train(NET, start(), Watched(arrays(), 9), optimizer=SGD, epochs=9, batch_size=SIZE, key=KEY)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read_ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lr_nn")]
 
 
 def broken(**changed):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -40,15 +42,19 @@ def read_ahead(reads: Iterable[Callable[[], T]]) -> Generator[T, None, None]:
 
     One is read while another is in use, and a caller that holds on to the one before has three in memory.
     """
-    with ThreadPoolExecutor(1, "read_ahead") as reader:
-        waiting = None
-        for read in reads:
-            following = reader.submit(read)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+    return mapped(lambda read: read(), reads, threads=1)
+
+
+def mapped(function: Callable[[S], T], items: Iterable[S], threads: int) -> Generator[T, None, None]:
+    """function(item) of every item, in their order, on so many threads; one item more waits for a thread."""
+    with ThreadPoolExecutor(threads, "lr_nn") as pool:
+        running: deque[Future[T]] = deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def _read(rows: Rows, block: int, size: int) -> Callable[[], Batch]:

@@ -6,7 +6,8 @@ blocks, are in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from jax import lax
 from lr_nn import check
 from lr_nn.backprop import weighted
 from lr_nn.data import Rows, blocks
+from lr_nn.data.stream import mapped
 from lr_nn.network import Network, admit_offset
 from lr_nn.solvers import certificate, problem
 from lr_nn.solvers.one_layer import OneLayer
@@ -27,6 +29,8 @@ from lr_nn.types import Batch
 
 # Numbers of a part, bytes of a block: where caches are best used. Few rows are one part.
 PART, BLOCK = 2**17, 2**22
+# Blocks whose sums are made at once, and as many again, and two, are in memory: it must hold them.
+THREADS = 2
 
 
 class Ask(NamedTuple):
@@ -57,26 +61,37 @@ class Source:
     def over(self, *asks: Ask, admitted: bool = True) -> list[tuple[Any, Any]]:
         """One pass, the answers in NumPy. Blocks that are not `admitted` yet are checked, and their values too."""
         totals: list[Any] = [None] * len(asks)
-        seen, place = 0, None
-        with closing(blocks(self.rows, self.size)) as stream:
+        seen = 0
+
+        def answers(numbered: tuple[int, Batch]) -> list[Any]:
+            number, block = numbered
+            with jax.enable_x64(True):  # which holds for one thread
+                filled = jax.device_put(Batch(*(_longer(array, self.size) for array in block)))
+                due = [ask if number % ask.every == 0 else None for ask in asks]
+                return [ask and self._answer(filled, len(block.x), ask) for ask in due]
+
+        def checked(stream: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
+            nonlocal seen
             for number, block in enumerate(stream):
                 if not admitted:
                     admit(self, block, seen)
                 seen += len(block.x)
-                rows = np.int64(len(block.x))
-                # One buffer for all blocks: the answers of a block are there before the next one is copied.
-                x = block.x
-                if len(x) < self.size or not problem.is_aligned(x):
-                    place = problem.aligned((self.size, *x.shape[1:]), x.dtype) if place is None else place
-                    x = _filled(place, x)
-                filled = jax.device_put(Batch(x, *(_longer(a, self.size) for a in block[1:])))
-                for i, ask in enumerate(asks):
-                    if number % ask.every == 0:
-                        new = _of_block(ask.of, filled, rows, ask.arguments, self.unit, self.net, ask.dtype, self.part)
-                        totals[i] = _joined(totals[i], jax.tree.map(np.asarray, new))
+                yield number, block
+
+        with (
+            closing(blocks(self.rows, self.size)) as stream,
+            closing(mapped(answers, checked(stream), min(THREADS, os.cpu_count() or 1))) as found,
+        ):
+            for new in found:
+                totals = [a if b is None else _joined(a, b) for a, b in zip(totals, new)]
         if seen != self.length or len(self.rows) != self.length:
             raise ValueError(f"the rows changed during the fit: there were {self.length}, and now {seen} were read")
         return totals
+
+    def _answer(self, block: Batch, rows: int, ask: Ask) -> Any:
+        """Of a block whose first so many rows are there."""
+        settings = ask.arguments, self.unit, self.net, ask.dtype, self.part
+        return jax.tree.map(np.asarray, _of_block(ask.of, block, np.int64(rows), *settings))
 
 
 def source(rows: Rows, net: Network, most: float) -> Source:
@@ -122,18 +137,14 @@ def _numbered(told: str, first: int) -> str:
     return f"{before}{at}{first + int(row)}" if at and row.isdigit() else told
 
 
-def _filled(place: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """`x`, and rows of zeros."""
-    np.copyto(place[: len(x)], x)
-    place[len(x) :] = 0
-    return place
-
-
 def _longer(array: np.ndarray | None, size: int) -> np.ndarray | None:
-    """`size` rows: those that are missing are zero."""
-    if array is None or len(array) == size:
+    """`size` rows where XLA reads them in place: those that are missing are zero."""
+    if array is None or (len(array) == size and problem.is_aligned(array)):
         return array
-    return _filled(np.empty((size, *array.shape[1:]), array.dtype), array)
+    place = problem.aligned((size, *array.shape[1:]), array.dtype)
+    place[: len(array)] = array
+    place[len(array) :] = 0
+    return place
 
 
 def _joined(a: tuple[Any, Any] | None, b: tuple[Any, Any]) -> tuple[Any, Any]:
