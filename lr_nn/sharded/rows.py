@@ -1,0 +1,220 @@
+"""Rows over devices: every sum over examples of the library, by one `psum`, and one division after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
+
+from lr_nn import check, per_example
+from lr_nn.backprop import contract, squared, sweep
+from lr_nn.data.rows import Rows
+from lr_nn.network import Network, n_parameters
+from lr_nn.network import admit as admit_batch
+from lr_nn.objective import automatic_block_size, evaluate, evaluate_cost
+from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.sharded import mesh as meshes
+from lr_nn.sharded import place
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.trees import accumulator, divide
+from lr_nn.types import Backprop, Batch, Params
+
+
+class NewtonSystem(NamedTuple):
+    """J, ∇J (p,) and ∇²J (p, p), in the order of `ravel_pytree(params)`: a step solves hessian · step = -gradient."""
+
+    value: jax.Array
+    gradient: jax.Array
+    hessian: jax.Array
+
+
+@dataclass(frozen=True)
+class RowParallel:
+    """The library over the devices of a mesh, each of which holds a part of the rows, and all of the parameters.
+
+    Its methods are the functions of the same name. A batch is one of the host, or has been laid out by `place`, which
+    pays where it is used more than once; with many processes each of them gives its own part. What is returned per
+    row stays with its row; everything else is on all devices. `shards`: the rows are dealt into so many shards, a
+    multiple of the number of devices, and a mini-batch takes as many from each: with one number of shards, any number
+    of devices sees the same mini-batches.
+    """
+
+    mesh: Mesh
+    shards: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """All axes of the mesh: the rows lie over all of them."""
+        return tuple(self.mesh.axis_names)
+
+    @property
+    def rows(self) -> P:
+        """How rows lie over the mesh."""
+        return P(self.axes)
+
+    def add_up(self, sums: Any) -> Any:
+        """Σ over devices, inside `shard_map`: one all-reduce, however many the leaves."""
+        return lax.psum(sums, self.axes)
+
+    def map(self, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+        """`function` on each device, of its own rows."""
+        return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
+
+    def place(self, data: Batch | Rows) -> Batch:
+        """A batch over the devices, in shards of as many rows: what is missing is copies of a row, of weight zero.
+
+        A Batch is the part of this process, Rows are all rows, the same in every process, each of which reads its own
+        part of them. Raises ValueError where parts differ in their columns.
+        """
+        return place.placed(self.mesh, self.axes, self.shards, data)
+
+    def admit(self, net: Network, params: Params, batch: Batch | Rows) -> tuple[Params, Batch]:
+        """Checked parameters on every device, and a checked batch over them."""
+        batch = self.place(batch)
+        place.look(net, batch)
+        batch = admit_batch(net, params, batch)
+        return meshes.replicated(self.mesh, jax.tree.map(jnp.asarray, params)), batch
+
+    def cost(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> jax.Array:
+        """`lr_nn.cost`."""
+        check_penalty(penalty)
+        return _cost(self, net, *self.admit(net, params, batch), penalty)
+
+    def value_and_gradient(
+        self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, block_size: int | None = None
+    ) -> tuple[jax.Array, Params]:
+        """`lr_nn.value_and_gradient`: one all-reduce. `block_size` counts the rows of a device."""
+        check_penalty(penalty)
+        params, batch = self.admit(net, params, batch)
+        if block_size is None:
+            block_size = automatic_block_size(net, batch.x)
+        else:
+            block_size = check.positive_integer("block_size", block_size)
+        return _value_and_gradient(self, net, params, batch, penalty, block_size)
+
+    def squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
+        """‖g_i‖² of every row, (n,), by no collective. Of a placed batch the rows of padding have theirs, too."""
+        return self.layer_squared_norms(net, params, batch).sum(axis=1)
+
+    def layer_squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
+        """‖g_i‖² of every row layer by layer, (n, L), by no collective."""
+        n = place.rows_given(batch)
+        return _layer_squared_norms(self, net, *self.admit(net, params, batch))[:n]
+
+    def clipped_gradient(self, net: Network, params: Params, batch: Batch, max_norm: ArrayLike) -> Params:
+        """Σ_i s_i c_i g_i / Σ_i s_i, c_i = min(1, max_norm / ‖g_i‖): one all-reduce."""
+        max_norm = check.positive("max_norm", max_norm)
+        return _clipped_gradient(self, net, *self.admit(net, params, batch), max_norm)
+
+    def second_moment(self, net: Network, params: Params, batch: Batch) -> Params:
+        """Σ_i s_i g_i² / Σ_i s_i, elementwise: one all-reduce."""
+        return _second_moment(self, net, *self.admit(net, params, batch))
+
+    def newton_system(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> NewtonSystem:
+        """J, ∇J and ∇²J = Σ_i s_i x̃_i x̃_iᵀ ⊗ F_i / Σ_i s_i + l2 of a one-layer network: one all-reduce.
+
+        F_i is the Fisher weight in η, which for a canonical loss is ∂²ℓ_i/∂η². Raises ValueError for a deep network.
+        """
+        check_penalty(penalty)
+        if len(net.sizes) != 2:
+            raise ValueError(
+                "a Newton system is for one-layer networks; see lr_nn.curvature for products with deep ones"
+            )
+        return _newton_system(self, net, *self.admit(net, params, batch), penalty or Penalty())
+
+
+def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowParallel:
+    """The library over the devices of `mesh` (None: all there are), each with a part of the rows.
+
+    `shards`: see `RowParallel`; None is one a device. In a world of processes every one of them makes the same
+    mesh. Raises TypeError for what is no mesh, ValueError for one whose processes are unequal or mixed.
+    """
+    mesh = meshes.admit(mesh)
+    shards = mesh.size if shards is None else check.positive_integer("shards", shards)
+    if shards % mesh.size:
+        raise ValueError(f"shards must be a multiple of the {mesh.size} devices; got {shards}")
+    return RowParallel(mesh, shards)
+
+
+_jit = partial(jax.jit, static_argnames=("parallel", "net"))
+
+
+@_jit
+def _cost(parallel, net, params, batch, penalty):
+    def local(params, batch, penalty):
+        return evaluate_cost(net, params, batch, penalty, parallel.add_up)
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
+
+
+@partial(jax.jit, static_argnames=("parallel", "net", "block_size"))
+def _value_and_gradient(parallel, net, params, batch, penalty, block_size):
+    def local(params, batch, penalty):
+        return evaluate(net, params, batch, penalty, block_size, add_up=parallel.add_up)
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
+
+
+@_jit
+def _layer_squared_norms(parallel, net, params, batch):
+    def local(params, batch):
+        return per_example.layer_squared_norms(sweep(net, params, batch))
+
+    return parallel.map(local, (P(), parallel.rows), parallel.rows)(params, batch)
+
+
+@_jit
+def _clipped_gradient(parallel, net, params, batch, max_norm):
+    def local(params, batch, max_norm):
+        bp = sweep(net, params, batch)
+        sums = parallel.add_up((_weight(batch), per_example.clipped_sum(bp, max_norm, batch.weight)))
+        return divide(sums[1], sums[0], bp.eta.dtype)
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, max_norm)
+
+
+@_jit
+def _second_moment(parallel, net, params, batch):
+    def local(params, batch):
+        total, moment = parallel.add_up((_weight(batch), contract(squared(sweep(net, params, batch)), batch.weight)))
+        return divide(moment, total)
+
+    return parallel.map(local, (P(), parallel.rows), P())(params, batch)
+
+
+@_jit
+def _newton_system(parallel, net, params, batch, penalty):
+    def local(params, batch, penalty):
+        (layer,) = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), params)
+        dtype = layer.w.dtype
+        x, offset = batch.x.astype(dtype), None if batch.offset is None else batch.offset.astype(dtype)
+        weight = jnp.ones(len(x), dtype) if batch.weight is None else batch.weight
+        none = jnp.zeros((), dtype)
+        y = net.loss.encode(batch.y, jnp.zeros((len(x), net.sizes[1]), dtype))
+        here = lax.pcast(none, parallel.axes, to="varying")  # what a scan adds up differs between devices
+        sums = OneLayer(x, y, weight, offset, here, here, net)
+        theta = sums.join(layer)
+        point = sums.at(theta)
+        total, *parts = parallel.add_up((weight.sum(), point.cost, point.gradient, sums.hessian(point.eta)))
+        value, gradient, hessian = divide(tuple(parts), total)
+        ridge = jnp.where(jnp.arange(theta.size) < layer.w.size, jnp.asarray(penalty.l2, dtype), none)
+        pull = sums.join(penalty.gradient((layer,))[0])
+        return NewtonSystem(value + penalty.value((layer,)), gradient + pull, hessian + jnp.diag(ridge))
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
+
+
+def _weight(batch: Batch) -> jax.Array:
+    """Σ s_i of these rows."""
+    if batch.weight is None:
+        return jnp.asarray(batch.x.shape[0], accumulator(batch.x.dtype))
+    return batch.weight.sum()
