@@ -16,7 +16,6 @@ from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, add, divide
 from lr_nn.types import Backprop, Batch, Params
 
-
 # A tree of sums over some rows to the same sums over all of them.
 AddUp = Callable[[Any], Any]
 

@@ -21,7 +21,7 @@ def admit(mesh: Mesh | None) -> Mesh:
     devices = list(mesh.devices.flat)
     if not devices:
         raise ValueError("the mesh has no devices")
-    counts = {process: 0 for process in range(jax.process_count())}
+    counts = dict.fromkeys(range(jax.process_count()), 0)
     for device in devices:
         counts[device.process_index] += 1
     if len(set(counts.values())) > 1:

@@ -9,24 +9,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from lr_nn import check, per_example
 from lr_nn.backprop import contract, squared, sweep
 from lr_nn.data.rows import Rows
-from lr_nn.network import Network, n_parameters
+from lr_nn.network import Network
 from lr_nn.network import admit as admit_batch
 from lr_nn.objective import automatic_block_size, evaluate, evaluate_cost
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.sharded import mesh as meshes
-from lr_nn.sharded import place
+from lr_nn.sharded import place, training
 from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.training import Progress, Training
 from lr_nn.trees import accumulator, divide
-from lr_nn.types import Backprop, Batch, Params
+from lr_nn.types import Batch, Params
 
 
 class NewtonSystem(NamedTuple):
@@ -131,6 +132,45 @@ class RowParallel:
             )
         return _newton_system(self, net, *self.admit(net, params, batch), penalty or Penalty())
 
+    def train(
+        self,
+        net: Network,
+        params: Params,
+        data: Batch | Rows,
+        *,
+        optimizer: optax.GradientTransformation,
+        epochs: int,
+        batch_size: int | None = None,
+        key: jax.Array | None = None,
+        penalty: Penalty | None = None,
+        validation: Batch | None = None,
+        patience: int | None = None,
+        opt_state: Any = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Training:
+        """`lr_nn.train`: one all-reduce a step, of the loss and all gradients.
+
+        Full batches give what `lr_nn.train` gives, to rounding. A mini-batch takes as many rows from each shard,
+        which has an order of its own in every epoch, a function of (key, epoch, shard); `batch_size` is that of all
+        of them. Raises as `lr_nn.train` does, and ValueError where `batch_size` is no multiple of `shards`, or where
+        processes differ in what they ask for.
+        """
+        return training.train(
+            self,
+            net,
+            params,
+            data,
+            optimizer,
+            epochs,
+            batch_size,
+            key,
+            penalty,
+            validation,
+            patience,
+            opt_state,
+            progress,
+        )
+
 
 def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowParallel:
     """The library over the devices of `mesh` (None: all there are), each with a part of the rows.
@@ -200,7 +240,7 @@ def _newton_system(parallel, net, params, batch, penalty):
         weight = jnp.ones(len(x), dtype) if batch.weight is None else batch.weight
         none = jnp.zeros((), dtype)
         y = net.loss.encode(batch.y, jnp.zeros((len(x), net.sizes[1]), dtype))
-        here = lax.pcast(none, parallel.axes, to="varying")  # what a scan adds up differs between devices
+        here = lax.pcast(none, parallel.axes, to="varying")  # a scan adds up what differs between devices
         sums = OneLayer(x, y, weight, offset, here, here, net)
         theta = sums.join(layer)
         point = sums.at(theta)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import distributed  # the key-value store has no other door
 
 from lr_nn import check
@@ -91,6 +92,23 @@ def agree(what: str, **facts: Any) -> None:
                     f"the processes differ in {what}: {name} is {here!r} in process 0, {there!r} in process {process}; "
                     "start all of them alike"
                 )
+
+
+def from_first(array: np.ndarray) -> np.ndarray:
+    """The array of process 0, in every process: for what is decided by a clock."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return np.asarray(broadcast_one_to_all(array))
+
+
+def digest(tree: Any) -> str:
+    """What tells arrays from others, in a few letters."""
+    found = hashlib.sha256(str(jax.tree.structure(tree)).encode())
+    for leaf in jax.tree.leaves(tree):
+        found.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
+    return found.hexdigest()[:12]
 
 
 _ROUNDS: list[int] = []
