@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check, per_example
 from lr_nn.backprop import contract, squared, sweep
@@ -23,7 +23,7 @@ from lr_nn.network import admit as admit_batch
 from lr_nn.objective import automatic_block_size, evaluate, evaluate_cost
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.sharded import mesh as meshes
-from lr_nn.sharded import place, training
+from lr_nn.sharded import fitting, place, training
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.training import Progress, Training
 from lr_nn.trees import accumulator, divide
@@ -170,6 +170,36 @@ class RowParallel:
             opt_state,
             progress,
         )
+
+
+    def fit(
+        self,
+        net: Network,
+        x: ArrayLike | Rows,
+        y: ArrayLike | None = None,
+        *,
+        weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        penalty: Penalty | None = None,
+        start: Params | None = None,
+        tol: float = 1e-12,
+        max_steps: int = 100,
+        solver: str = "auto",
+        dtype: DTypeLike | None = None,
+    ) -> Solution:
+        """`lr_nn.fit`, to the same certificate: x, y, weight and offset lie over the devices, by rows.
+
+        closed_form would take all rows to one host: least squares go by newton or lbfgs. With many processes a
+        direction of separation is not looked for: a fit without a maximum is one that has not converged.
+        """
+        return fitting.fit(self, net, x, y, weight, offset, penalty, start, tol, max_steps, solver, dtype)
+
+    def fit_many(self, net: Network, x: ArrayLike, y: ArrayLike, **settings: Any) -> Solutions:
+        """`lr_nn.fit_many`, with its `settings`: lanes over the devices, each with all rows of its lanes.
+
+        Data are the same in every process, and so is what is returned.
+        """
+        return fitting.fit_many(self, net, x, y, **settings)
 
 
 def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowParallel:
