@@ -6,6 +6,7 @@ all-reduces.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,14 @@ from lr_nn import check
 from lr_nn.data.rows import Rows
 from lr_nn.fit import check_arguments, choose, convex, one_thread, solved, started
 from lr_nn.fit import fit as fit_here
-from lr_nn.many import Solutions
-from lr_nn.many import fit_many as fit_many_here
+from lr_nn.many import Settings, Solutions, solutions
+from lr_nn.many.lanes import Lanes
 from lr_nn.network import Network, admit_offset
 from lr_nn.penalties import Penalty
 from lr_nn.sharded.mesh import replicated
-from lr_nn.sharded.world import agree, digest
+from lr_nn.sharded.world import agree, digest, exchanged
 from lr_nn.solvers.problem import posed
-from lr_nn.types import Batch, Params, Solution, Status
+from lr_nn.types import Batch, Layer, Params, Solution
 
 if TYPE_CHECKING:
     from lr_nn.sharded.rows import RowParallel
@@ -55,7 +56,8 @@ def fit(
     agree(
         "the fit",
         network=repr(net),
-        settings=[[float(s) for s in penalty], tol, max_steps, solver, str(dtype)],
+        penalty=[float(strength) for strength in penalty],
+        settings=[tol, max_steps, solver, str(dtype)],
         start=None if start is None else digest(jax.tree.map(np.asarray, start)),
     )
     work = np.dtype(dtype or np.float64)
@@ -77,7 +79,7 @@ def fit(
                 dtype=dtype,
             )
         n, k = len(batch.x), net.sizes[1]
-        table = check.table("x", batch.x, net.sizes[0]).astype(work)
+        table = jnp.asarray(check.table("x", batch.x, net.sizes[0]), work)
         targets = net.loss.targets(batch.y, n, k, work)
         weights = jnp.ones_like(table[:, 0]) if batch.weight is None else check.weights(batch.weight, n, work)
         offsets = None if batch.offset is None else admit_offset(batch.offset, n, k, weights)
@@ -89,9 +91,64 @@ def fit(
         return solved(problem, place(theta), penalty, tol * excess, max_steps, solver)
 
 
-def fit_many(parallel: RowParallel, net: Network, x: ArrayLike, y: ArrayLike, **settings: Any) -> Solutions:
+def fit_many(
+    parallel: RowParallel,
+    net: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    weight: ArrayLike | None,
+    offset: ArrayLike | None,
+    penalty: Penalty | None,
+    start: Params | None,
+    settings: Settings,
+    dtype: DTypeLike | None,
+) -> Solutions:
     """`RowParallel.fit_many`."""
-    own = [device for device in parallel.mesh.devices.flat if device.process_index == jax.process_index()]
+    check.on_host("fit_many", (x, y, weight, offset, start, penalty, settings.tol), "lr_nn.solvers.lane.smooth")
+    lanes = solutions.admit(net, x, y, weight, offset, penalty, start, settings, dtype)
     if jax.process_count() == 1:
-        return fit_many_here(net, x, y, devices=own, **settings)
-    raise NotImplementedError
+        return solutions.solve(lanes, settings, dtype=dtype)
+    agree(
+        "the fits",
+        network=repr(net),
+        lanes=[lanes.m, lanes.n],
+        settings=[settings.tol, settings.max_steps, settings.solver, settings.schedule],
+    )
+    each = -(-lanes.m // jax.process_count())
+    ids = np.minimum(jax.process_index() * each + np.arange(each), lanes.m - 1)
+    own = {name: lanes.take(name, ids) for name in ("y", "weight", "offset", "penalty", "start")}
+    part = replace(lanes, m=each, x=lanes.x if lanes.shares_x else lanes.x[ids], **own)
+    return _joined(lanes, exchanged(_arrays(solutions.solve(part, settings, dtype=dtype))))
+
+
+def _arrays(found: Solutions) -> dict[str, np.ndarray]:
+    """What differs between lanes, and how the lanes were solved."""
+    arrays = {name: np.asarray(getattr(found, name)) for name in solutions.COLUMNS}
+    arrays["message"] = arrays["message"].astype(str)
+    for name, tree in (("params", found.params), ("direction", found.direction)):
+        arrays |= {f"{name}{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+    return arrays | {"solver": np.array(found.solver), "lane_steps": np.array(found.lane_steps)}
+
+
+def _joined(lanes: Lanes, parts: list[dict[str, np.ndarray]]) -> Solutions:
+    """The lanes of all processes, less those that were solved twice to make parts equal."""
+    leaves = len(lanes.net.shapes) * (1 + lanes.net.bias)
+
+    def put(name: str) -> np.ndarray:
+        shape = next(part[name].shape[1:] for part in parts if name in part)
+        each = [part.get(name, np.zeros((len(part["status"]), *shape))) for part in parts]
+        return np.concatenate(each)[: lanes.m]
+
+    def tree(name: str) -> Params:
+        each: Any = iter([put(f"{name}{i}") for i in range(leaves)])
+        return tuple(Layer(next(each), next(each) if lanes.net.bias else None) for _ in lanes.net.shapes)
+
+    columns: dict[str, Any] = {name: put(name) for name in solutions.COLUMNS}
+    return Solutions(
+        params=tree("params"),
+        direction=tree("direction") if any("direction0" in part for part in parts) else None,
+        penalty=lanes.take("penalty", np.arange(lanes.m)),
+        solver=str(parts[0]["solver"]),
+        lane_steps=sum(int(part["lane_steps"]) for part in parts),
+        **columns,
+    )

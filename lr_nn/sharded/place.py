@@ -29,21 +29,20 @@ def placed(mesh: Mesh, axes: tuple[str, ...], shards: int, data: Batch | Rows) -
             f"under jit, and of arrays over many processes, a batch must have been placed: its rows a multiple of the "
             f"{shards} shards; got {np.shape(data.x)[0]} rows"
         )
-    arrays = _columns(data)
-    n, processes = len(arrays.x), jax.process_count()
-    each, weighted = _common(arrays, shards // processes)
-    missing = each * (shards // processes) - n
-    if weighted or missing:
+    arrays = columns_of(data)
+    rows, real, weighted = _dealt(arrays, shards)
+    if weighted or not real.all():
         dtype = np.float64 if arrays.x.dtype == np.float64 else np.float32
-        weight = np.ones(n, dtype) if arrays.weight is None else arrays.weight
-        arrays = arrays._replace(weight=np.concatenate([weight, np.zeros(missing, weight.dtype)]))
+        arrays = arrays._replace(weight=np.ones(len(arrays.x), dtype) if arrays.weight is None else arrays.weight)
     sharding = NamedSharding(mesh, P(axes))
 
     def lay(name: str, array: Any) -> Any:
         if array is None:
             return None
-        if missing and name != "weight":
-            array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+        if not real.all():
+            array = array[rows]
+        if name == "weight":
+            array = np.where(real, array, 0)
         return jax.make_array_from_process_local_data(sharding, array)
 
     return Batch(*map(lay, Batch._fields, arrays))
@@ -61,9 +60,11 @@ def is_placed(mesh: Mesh, axes: tuple[str, ...], shards: int, batch: Batch) -> b
     return all(lies(leaf) and len(leaf) % shards == 0 for leaf in batch if leaf is not None)
 
 
-def rows_given(batch: Any) -> int | None:
-    """The rows of a batch of the host, or of one that is placed; None, meaning all, with many processes."""
-    return len(batch.x) if isinstance(batch, Batch) and jax.process_count() == 1 else None
+def given(batch: Any, shards: int) -> slice | np.ndarray:
+    """Which rows of a placed batch are those of `batch`, as it came: all, but for the padding of one of the host."""
+    if not isinstance(batch, Batch) or jax.process_count() > 1 or len(batch.x) % shards == 0:
+        return slice(None)
+    return np.flatnonzero(_deal(-(-len(batch.x) // shards), np.arange(shards + 1) * len(batch.x) // shards)[1])
 
 
 def look(net: Network, batch: Batch) -> None:
@@ -77,7 +78,7 @@ def _part_length(rows: Rows) -> int:
     return len(rows.part(jax.process_index(), jax.process_count()))
 
 
-def _columns(batch: Batch) -> Batch:
+def columns_of(batch: Batch) -> Batch:
     """The leaves as NumPy arrays of as many rows, their values checked."""
     x = check.numeric("x", batch.x)
     if x.ndim != 2 or len(x) == 0:
@@ -97,21 +98,39 @@ def _columns(batch: Batch) -> Batch:
     return Batch(np.asarray(x), y, weight, offset)
 
 
-def _common(arrays: Batch, shards: int) -> tuple[int, bool]:
-    """Rows of a shard, and whether there are weights: the most that any process needs of its `shards`."""
-    n = len(arrays.x)
-    each, weighted = -(-n // shards), arrays.weight is not None or n % shards > 0
-    if jax.process_count() == 1:
-        return each, weighted
+def _dealt(arrays: Batch, shards: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """For each place in the shards of this process its row, and whether it is not padding; are there weights?
+
+    Shard i of S holds rows ⌊i n / S⌋, ..., whatever processes there are, if each has its `Rows.part`.
+    """
+    own, me, n = shards // jax.process_count(), jax.process_index(), len(arrays.x)
+    counts, weighted = np.array([n]), arrays.weight is not None
+    if jax.process_count() > 1:
+        counts, weighted = _told(arrays)
+    ends = np.arange(shards + 1) * counts.sum() // shards - counts[:me].sum()
+    ends = ends[me * own : (me + 1) * own + 1]
+    if ends[0] != 0 or ends[-1] != n:
+        ends = np.arange(own + 1) * n // own
+    return *_deal(max(-(-count // own) for count in counts), ends), weighted
+
+
+def _deal(length: int, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of shards [ends[i], ends[i + 1]) of `length` places, the last row of each again in those left over."""
+    rows = ends[:-1, None] + np.arange(length)[None]
+    real = rows < ends[1:, None]
+    return np.clip(rows, 0, np.maximum(ends[1:] - 1, 0)[:, None]).reshape(-1), real.reshape(-1)
+
+
+def _told(arrays: Batch) -> tuple[np.ndarray, bool]:
+    """The rows of every process, and whether any has weights. ValueError where columns differ."""
     from jax.experimental.multihost_utils import process_allgather
 
     agree(
         "their part of the data",
         columns=arrays.x.shape[1],
-        types=[None if a is None else str(a.dtype) for a in arrays[:2]],
+        types=[str(a.dtype) for a in arrays[:2]],
         targets=arrays.y.shape[1:],
         offset=None if arrays.offset is None else arrays.offset.shape[1:],
     )
-    told = np.asarray(process_allgather(np.array([each, weighted, n])))
-    most = int(told[:, 0].max())
-    return most, bool(told[:, 1].any() or (told[:, 2] != most * shards).any())
+    told = np.asarray(process_allgather(np.array([len(arrays.x), arrays.weight is not None], np.int32)))
+    return told[:, 0].astype(int), bool(told[:, 1].any())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +14,18 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike, DTypeLike
 
-from lr_nn import check, per_example
-from lr_nn.backprop import contract, squared, sweep
+from lr_nn import check
 from lr_nn.data.rows import Rows
+from lr_nn.many import Settings, Solutions
 from lr_nn.network import Network
 from lr_nn.network import admit as admit_batch
-from lr_nn.objective import automatic_block_size, evaluate, evaluate_cost
+from lr_nn.objective import automatic_block_size
 from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.sharded import fitting, place, sums, training
 from lr_nn.sharded import mesh as meshes
-from lr_nn.sharded import fitting, place, training
-from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.sharded.sums import NewtonSystem
 from lr_nn.training import Progress, Training
-from lr_nn.trees import accumulator, divide
-from lr_nn.types import Batch, Params
-
-
-class NewtonSystem(NamedTuple):
-    """J, ∇J (p,) and ∇²J (p, p), in the order of `ravel_pytree(params)`: a step solves hessian · step = -gradient."""
-
-    value: jax.Array
-    gradient: jax.Array
-    hessian: jax.Array
+from lr_nn.types import Batch, Params, Solution
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ class RowParallel:
     def cost(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> jax.Array:
         """`lr_nn.cost`."""
         check_penalty(penalty)
-        return _cost(self, net, *self.admit(net, params, batch), penalty)
+        return sums.cost(self, net, *self.admit(net, params, batch), penalty)
 
     def value_and_gradient(
         self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, block_size: int | None = None
@@ -100,7 +90,7 @@ class RowParallel:
             block_size = automatic_block_size(net, batch.x)
         else:
             block_size = check.positive_integer("block_size", block_size)
-        return _value_and_gradient(self, net, params, batch, penalty, block_size)
+        return sums.value_and_gradient(self, net, params, batch, penalty, block_size)
 
     def squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
         """‖g_i‖² of every row, (n,), by no collective. Of a placed batch the rows of padding have theirs, too."""
@@ -108,17 +98,17 @@ class RowParallel:
 
     def layer_squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
         """‖g_i‖² of every row layer by layer, (n, L), by no collective."""
-        n = place.rows_given(batch)
-        return _layer_squared_norms(self, net, *self.admit(net, params, batch))[:n]
+        norms = sums.layer_squared_norms(self, net, *self.admit(net, params, batch))
+        return norms[place.given(batch, self.shards)]
 
     def clipped_gradient(self, net: Network, params: Params, batch: Batch, max_norm: ArrayLike) -> Params:
         """Σ_i s_i c_i g_i / Σ_i s_i, c_i = min(1, max_norm / ‖g_i‖): one all-reduce."""
         max_norm = check.positive("max_norm", max_norm)
-        return _clipped_gradient(self, net, *self.admit(net, params, batch), max_norm)
+        return sums.clipped_gradient(self, net, *self.admit(net, params, batch), max_norm)
 
     def second_moment(self, net: Network, params: Params, batch: Batch) -> Params:
         """Σ_i s_i g_i² / Σ_i s_i, elementwise: one all-reduce."""
-        return _second_moment(self, net, *self.admit(net, params, batch))
+        return sums.second_moment(self, net, *self.admit(net, params, batch))
 
     def newton_system(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> NewtonSystem:
         """J, ∇J and ∇²J = Σ_i s_i x̃_i x̃_iᵀ ⊗ F_i / Σ_i s_i + l2 of a one-layer network: one all-reduce.
@@ -130,7 +120,7 @@ class RowParallel:
             raise ValueError(
                 "a Newton system is for one-layer networks; see lr_nn.curvature for products with deep ones"
             )
-        return _newton_system(self, net, *self.admit(net, params, batch), penalty or Penalty())
+        return sums.newton_system(self, net, *self.admit(net, params, batch), penalty or Penalty())
 
     def train(
         self,
@@ -143,7 +133,7 @@ class RowParallel:
         batch_size: int | None = None,
         key: jax.Array | None = None,
         penalty: Penalty | None = None,
-        validation: Batch | None = None,
+        validation: Batch | Rows | None = None,
         patience: int | None = None,
         opt_state: Any = None,
         progress: Callable[[Progress], None] | None = None,
@@ -171,7 +161,6 @@ class RowParallel:
             progress,
         )
 
-
     def fit(
         self,
         net: Network,
@@ -194,12 +183,30 @@ class RowParallel:
         """
         return fitting.fit(self, net, x, y, weight, offset, penalty, start, tol, max_steps, solver, dtype)
 
-    def fit_many(self, net: Network, x: ArrayLike, y: ArrayLike, **settings: Any) -> Solutions:
-        """`lr_nn.fit_many`, with its `settings`: lanes over the devices, each with all rows of its lanes.
+    def fit_many(
+        self,
+        net: Network,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        penalty: Penalty | None = None,
+        start: Params | None = None,
+        tol: float = 1e-12,
+        max_steps: int = 100,
+        solver: str = "auto",
+        dtype: DTypeLike | None = None,
+        schedule: str = "auto",
+        memory: int = Settings.memory,
+    ) -> Solutions:
+        """`lr_nn.fit_many`: lanes over the devices, each with all rows of its lanes, and no collective.
 
-        Data are the same in every process, and so is what is returned.
+        The arguments are the same in every process, and so is what is returned.
         """
-        return fitting.fit_many(self, net, x, y, **settings)
+        own = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
+        settings = Settings(tol, max_steps, solver, schedule, memory, own)
+        return fitting.fit_many(self, net, x, y, weight, offset, penalty, start, settings, dtype)
 
 
 def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowParallel:
@@ -213,78 +220,3 @@ def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowPar
     if shards % mesh.size:
         raise ValueError(f"shards must be a multiple of the {mesh.size} devices; got {shards}")
     return RowParallel(mesh, shards)
-
-
-_jit = partial(jax.jit, static_argnames=("parallel", "net"))
-
-
-@_jit
-def _cost(parallel, net, params, batch, penalty):
-    def local(params, batch, penalty):
-        return evaluate_cost(net, params, batch, penalty, parallel.add_up)
-
-    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
-
-
-@partial(jax.jit, static_argnames=("parallel", "net", "block_size"))
-def _value_and_gradient(parallel, net, params, batch, penalty, block_size):
-    def local(params, batch, penalty):
-        return evaluate(net, params, batch, penalty, block_size, add_up=parallel.add_up)
-
-    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
-
-
-@_jit
-def _layer_squared_norms(parallel, net, params, batch):
-    def local(params, batch):
-        return per_example.layer_squared_norms(sweep(net, params, batch))
-
-    return parallel.map(local, (P(), parallel.rows), parallel.rows)(params, batch)
-
-
-@_jit
-def _clipped_gradient(parallel, net, params, batch, max_norm):
-    def local(params, batch, max_norm):
-        bp = sweep(net, params, batch)
-        sums = parallel.add_up((_weight(batch), per_example.clipped_sum(bp, max_norm, batch.weight)))
-        return divide(sums[1], sums[0], bp.eta.dtype)
-
-    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, max_norm)
-
-
-@_jit
-def _second_moment(parallel, net, params, batch):
-    def local(params, batch):
-        total, moment = parallel.add_up((_weight(batch), contract(squared(sweep(net, params, batch)), batch.weight)))
-        return divide(moment, total)
-
-    return parallel.map(local, (P(), parallel.rows), P())(params, batch)
-
-
-@_jit
-def _newton_system(parallel, net, params, batch, penalty):
-    def local(params, batch, penalty):
-        (layer,) = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), params)
-        dtype = layer.w.dtype
-        x, offset = batch.x.astype(dtype), None if batch.offset is None else batch.offset.astype(dtype)
-        weight = jnp.ones(len(x), dtype) if batch.weight is None else batch.weight
-        none = jnp.zeros((), dtype)
-        y = net.loss.encode(batch.y, jnp.zeros((len(x), net.sizes[1]), dtype))
-        here = lax.pcast(none, parallel.axes, to="varying")  # a scan adds up what differs between devices
-        sums = OneLayer(x, y, weight, offset, here, here, net)
-        theta = sums.join(layer)
-        point = sums.at(theta)
-        total, *parts = parallel.add_up((weight.sum(), point.cost, point.gradient, sums.hessian(point.eta)))
-        value, gradient, hessian = divide(tuple(parts), total)
-        ridge = jnp.where(jnp.arange(theta.size) < layer.w.size, jnp.asarray(penalty.l2, dtype), none)
-        pull = sums.join(penalty.gradient((layer,))[0])
-        return NewtonSystem(value + penalty.value((layer,)), gradient + pull, hessian + jnp.diag(ridge))
-
-    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
-
-
-def _weight(batch: Batch) -> jax.Array:
-    """Σ s_i of these rows."""
-    if batch.weight is None:
-        return jnp.asarray(batch.x.shape[0], accumulator(batch.x.dtype))
-    return batch.weight.sum()

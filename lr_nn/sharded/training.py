@@ -13,6 +13,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from lr_nn import check
+from lr_nn.data.rows import Rows
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.sharded import mesh as meshes
@@ -30,13 +31,13 @@ def train(
     parallel: RowParallel,
     net: Network,
     params: Params,
-    data: Batch,
+    data: Batch | Rows,
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int | None,
     key: jax.Array | None,
     penalty: Penalty | None,
-    validation: Batch | None,
+    validation: Batch | Rows | None,
     patience: int | None,
     opt_state: Any,
     progress: Callable[[Progress], None] | None,
@@ -44,26 +45,33 @@ def train(
     """`RowParallel.train`."""
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
     check_penalty(penalty)
-    params, data = parallel.admit(net, params, data)
-    n = len(data.x)
+    epochs = check.positive_integer("epochs", epochs)
+    if patience is not None:
+        patience = check.positive_integer("patience", patience)
+        if validation is None:
+            raise ValueError("patience needs validation data to judge by; pass validation=Batch(x, y)")
+    params, batch = parallel.admit(net, params, data)
+    n = len(batch.x)
     batch_size = _batch_size(parallel, batch_size, n)
-    task, state, _ = run.prepare(params, data, optimizer, batch_size, key, penalty, opt_state, axes=None)
+    task, state, _ = run.prepare(params, batch, optimizer, batch_size, key, penalty, opt_state, axes=None)
     state = state._replace(order=_orders(parallel, n, batch_size))
-    if validation is not None:
-        validation = parallel.admit(net, params, validation)[1]
+    judged = None if validation is None else parallel.admit(net, params, validation)[1]
     agree(
         "the training",
         network=repr(net),
         parameters=digest(params),
         optimizer=digest(state.opt_state),
         key=None if key is None else digest(jax.random.key_data(key)),
-        settings=[epochs, batch_size, patience, parallel.shards, [float(s) for s in penalty or ()]],
-        validation=validation is None,
+        epochs=epochs,
+        batch_size=batch_size,
+        shards=parallel.shards,
+        penalty=[float(strength) for strength in penalty or ()],
+        validation=[validation is not None, patience],
     )
     place = partial(meshes.replicated, parallel.mesh)
     state = state._replace(params=place(state.params), opt_state=place(state.opt_state), step=place(state.step))
     task = task._replace(penalty=place(task.penalty), key=place(task.key), mean_weight=place(task.mean_weight))
-    running = run.Run(net, optimizer, task, state, batch_size, epochs, None, validation, patience, progress)
+    running = run.Run(net, optimizer, task, state, batch_size, epochs, None, judged, patience, progress)
     running.advance = partial(advance, parallel, net, optimizer, batch_size=batch_size, room=running.room)
     return running.to_the_end()
 
@@ -112,8 +120,10 @@ def _advance(parallel, net, optimizer, state, task, count, *, batch_size, room):
 
         return steps.loop(one, shuffle, steps.steps_per_epoch(n, each), state, task, count, room)
 
-    held, read = State(P(), P(), parallel.rows, P()), Task(parallel.rows, P(), P(), P())
-    run = parallel.map(local, (held, read, P(), parallel.rows), (held, P(), P()))
+    everywhere: Any = P()
+    held = State(everywhere, everywhere, parallel.rows, everywhere)
+    read = Task(parallel.rows, everywhere, everywhere, everywhere)
+    run = parallel.map(local, (held, read, everywhere, parallel.rows), (held, everywhere, everywhere))
     return run(state, task, count, jnp.arange(parallel.shards, dtype=jnp.int32))
 
 

@@ -30,13 +30,14 @@ class Watch:
     """The beats of process `me` of `count`, and what it makes of those of the others."""
 
     def __init__(self, client: Any, me: int, count: int, seconds: float) -> None:
+        """Nothing is said yet."""
         self.client, self.me, self.count, self.seconds = client, me, count, seconds
         self.pause = seconds / 5
         # Pauses without a new beat of each process. Counted, not timed: a machine that slept has missed none.
         self.silent = dict.fromkeys(set(range(count)) - {me}, 0)
         self.since_heard = 0
         self.told: dict[int, str] = {}
-        self.lock, self.leaving = threading.Lock(), False
+        self.lock, self.last_word = threading.Lock(), ""
 
     def start(self) -> None:
         """From now on, until JAX leaves the world."""
@@ -59,12 +60,12 @@ class Watch:
 
     def ended_by_jax(self) -> None:
         """JAX found its coordinator or a peer gone, and is about to abort."""
-        self._end("the coordinator, process 0, or another process was lost")
+        self._end("process 0, the coordinator, was lost, or its network")
 
     def _say(self, text: str, last: bool = False) -> None:
         with self.lock, suppress(jax.errors.JaxRuntimeError):  # `_judge` counts the silence of a coordinator
-            if not self.leaving:
-                self.leaving = last
+            if not self.last_word:
+                self.last_word = text if last else ""
                 self.client.key_value_set(f"{BEATS}{self.me}", text, allow_overwrite=True)
 
     def _beat(self) -> None:
@@ -86,7 +87,7 @@ class Watch:
     def _judge(self) -> None:
         while True:
             time.sleep(self.pause)
-            if not jax.distributed.is_initialized():
+            if not jax.distributed.is_initialized() or self.last_word.startswith(FAILED):
                 return
             self.since_heard += 1
             for process, text in self.told.items():
@@ -97,10 +98,12 @@ class Watch:
                 names = ", ".join(map(str, lost))
                 self._end(f"process {names} of {self.count} was lost: no heartbeat for {self.seconds:g} s")
             if self.since_heard * self.pause >= self.seconds:
-                self._end(f"the coordinator, process 0 of {self.count}, did not answer for {self.seconds:g} s")
+                self._end(f"process 0 of {self.count}, the coordinator, was lost: no answer for {self.seconds:g} s")
 
     def _end(self, why: str) -> None:
         """No clean-up: it would wait for those that are gone."""
+        if self.last_word.startswith(FAILED):
+            os._exit(1)  # it has told its own error
         sys.stdout.flush()
         advice = (
             f"Restart all {self.count} processes; with checkpoints, train(..., resume=True) goes on from the last one."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from functools import cache
 from importlib.metadata import version
@@ -103,6 +104,22 @@ def from_first(array: np.ndarray) -> np.ndarray:
     return np.asarray(broadcast_one_to_all(array))
 
 
+def exchanged(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The arrays of every process, in every process; their shapes may differ."""
+    from jax.experimental.multihost_utils import process_allgather
+
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    own = np.frombuffer(buffer.getvalue(), np.uint8)
+    lengths = np.asarray(process_allgather(np.array(len(own), np.int32))).reshape(-1)
+    told = np.asarray(process_allgather(np.pad(own, (0, int(lengths.max()) - len(own)))))
+    found = []
+    for length, bytes_ in zip(lengths, told):
+        with np.load(io.BytesIO(bytes_[:length].tobytes()), allow_pickle=False) as file:
+            found.append(dict(file))
+    return found
+
+
 def digest(tree: Any) -> str:
     """What tells arrays from others, in a few letters."""
     found = hashlib.sha256(str(jax.tree.structure(tree)).encode())
@@ -130,7 +147,7 @@ def _ours() -> dict[str, Any]:
         "lr_nn": _code(),
         "jax": f"{jax.__version__}, jaxlib {version('jaxlib')}",
         "optax": version("optax"),
-        "settings": {name: str(getattr(jax.config, name)) for name in settings},
+        **{name: str(getattr(jax.config, name)) for name in settings},
         "devices": f"{jax.local_device_count()} of {jax.local_devices()[0].device_kind}",
     }
 

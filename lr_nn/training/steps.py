@@ -157,7 +157,7 @@ def loop(
     room: int,
     lanes: tuple[int, ...] = (),
 ) -> tuple[State, jax.Array, jax.Array]:
-    """`advance` by steps `one(params, opt_state, order, task, position)`, the order of an epoch `shuffle(key, epoch)`."""
+    """`advance` by steps `one(params, opt_state, order, task, position)`, orders of epochs by `shuffle(key, epoch)`."""
 
     def body(carry):
         state, costs, taken, _ = carry

@@ -1,0 +1,133 @@
+"""Processes on the loopback: the result of one, a world of one mind, and nobody left waiting for the lost."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+from lr_nn import sharded
+from lr_nn.sharded.watch import LOST
+
+SCRIPT = Path(__file__).with_name("world.py")
+# To start JAX and to compile, on a machine that is busy; and what world.py states.
+PATIENCE, HEARTBEAT = 120, 2.0
+
+
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+@contextmanager
+def world(what, processes, devices, out, **environment):
+    """The processes, started; killed when the test is over, whatever happened."""
+    port = free_port()
+    flags = f"--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count={devices}"
+    env = {**os.environ, "XLA_FLAGS": flags, "NPROC": "8", "PYTHONPATH": str(SCRIPT.parents[1])}
+    started = []
+    try:
+        for process in range(processes):
+            own = {name: value for name, value in environment.items() if process == 1}
+            command = [sys.executable, str(SCRIPT), what, str(process), str(processes), str(port), str(out)]
+            started.append(
+                subprocess.Popen(
+                    command,
+                    env=env | own,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                )
+            )
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def ends(process, within=PATIENCE):
+    """The exit code of a process, and what it told."""
+    told, _ = process.communicate(timeout=within)
+    return process.returncode, told
+
+
+def under_way(out, process, before):
+    """Wait until a process of "endless" has told of its progress."""
+    while not Path(f"{out}.{process}").exists():
+        assert time.monotonic() < before, "the training did not begin"
+        time.sleep(0.05)
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    found = []
+    for processes, devices in ((1, 4), (2, 2)):
+        out = tmp_path / f"{processes}.npz"
+        with world("results", processes, devices, out) as started:
+            for process in started:
+                code, told = ends(process)
+                assert code == 0, told
+        with np.load(out) as arrays:
+            found.append([arrays[name] for name in arrays])
+    assert len(found[0]) == len(found[1]) > 10
+    for one, two in zip(*found):
+        assert_close(two, one, length=10_000, dtype=np.float32 if one.dtype == np.float32 else np.float64)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_is_lost_ends_the_others_in_time(tmp_path, killed):
+    out = tmp_path / "progress"
+    with world("endless", 2, 1, out) as started:
+        under_way(out, 0, time.monotonic() + PATIENCE)
+        os.kill(started[killed].pid, signal.SIGKILL)
+        began = time.monotonic()
+        code, told = ends(started[1 - killed])
+        assert time.monotonic() - began < 2 * HEARTBEAT + 1
+    assert code == LOST, told
+    assert f"process {killed}" in told and "was lost" in told
+    assert "Restart all 2 processes" in told and "resume=True" in told
+
+
+def test_a_process_that_fails_tells_the_others_why(tmp_path):
+    with world("raise", 2, 1, tmp_path / "progress") as started:
+        codes, told = zip(*(ends(process) for process in started))
+    assert codes == (LOST, 1), told
+    assert "process 1 of 2 failed: ValueError: this one has had enough" in told[0]
+
+
+def test_processes_that_ask_for_different_things_are_refused(tmp_path):
+    with world("differ", 2, 1, tmp_path / "nothing") as started:
+        for code, told in map(ends, started):
+            assert code == 1, told
+            assert "the processes differ in the training: epochs is 1 in process 0, 2 in process 1" in told
+
+
+def test_processes_with_other_settings_are_refused(tmp_path):
+    with world("differ", 2, 1, tmp_path / "nothing", JAX_ENABLE_X64="1") as started:
+        for code, told in map(ends, started):
+            assert code == 1, told
+            assert "the processes differ in versions and settings: jax_enable_x64" in told
+
+
+def test_what_makes_no_world_is_refused():
+    with pytest.raises(ValueError, match="coordinator must be host:port"):
+        sharded.initialize("localhost", 2, 0)
+    with pytest.raises(ValueError, match=r"process_id must be in \[0, 2\); got 2"):
+        sharded.initialize("localhost:1234", 2, 2)
+    with pytest.raises(ValueError, match="processes must be at least 1"):
+        sharded.initialize("localhost:1234", 0, 0)
+    with pytest.raises(ValueError, match="must be positive"):
+        sharded.initialize("localhost:1234", 2, 0, heartbeat_seconds=0)
+
+
+def test_one_process_agrees_with_itself():
+    assert sharded.agree("anything", epochs=3) is None
