@@ -31,23 +31,20 @@ def free_port():
 def world(what, processes, devices, out, **environment):
     """The processes, started; killed when the test is over, whatever happened."""
     port = free_port()
-    flags = f"--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count={devices}"
-    env = {**os.environ, "XLA_FLAGS": flags, "NPROC": "8", "PYTHONPATH": str(SCRIPT.parents[1])}
+    env = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count={devices}",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "NPROC": "8",
+        "PYTHONPATH": str(SCRIPT.parents[1]),
+    }
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     started = []
     try:
         for process in range(processes):
             own = {name: value for name, value in environment.items() if process == 1}
             command = [sys.executable, str(SCRIPT), what, str(process), str(processes), str(port), str(out)]
-            started.append(
-                subprocess.Popen(
-                    command,
-                    env=env | own,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    errors="replace",
-                )
-            )
+            started.append(subprocess.Popen(command, env=env | own, **output))
         yield started
     finally:
         for process in started:
@@ -91,7 +88,7 @@ def test_a_process_that_is_lost_ends_the_others_in_time(tmp_path, killed):
         os.kill(started[killed].pid, signal.SIGKILL)
         began = time.monotonic()
         code, told = ends(started[1 - killed])
-        assert time.monotonic() - began < 2 * HEARTBEAT + 1
+        assert time.monotonic() - began < 3 * HEARTBEAT
     assert code == LOST, told
     assert f"process {killed}" in told and "was lost" in told
     assert "Restart all 2 processes" in told and "resume=True" in told

@@ -54,7 +54,7 @@ class Watch:
         if isinstance(
             error, jax.errors.JaxRuntimeError
         ):  # it may be another's end that made the error: let it be found
-            time.sleep(self.seconds + 3 * self.pause)
+            time.sleep(2 * self.seconds)
         self._say(f"{FAILED}{type(error).__name__}: {error}"[:500], last=True)
         time.sleep(2 * self.pause)
 
