@@ -9,11 +9,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
+from jax.sharding import Mesh
 from tolerances import assert_close
 
+import lr_nn
 from lr_nn import sharded
+from lr_nn.data import Arrays
 from lr_nn.sharded.watch import LOST
 
 SCRIPT = Path(__file__).with_name("world.py")
@@ -81,8 +86,8 @@ def test_two_processes_find_what_one_finds(tmp_path):
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_process_that_is_lost_ends_the_others_in_time(tmp_path, killed):
-    out = tmp_path / "progress"
+def test_a_process_that_is_lost_ends_the_others_in_time_and_nothing_is_lost(tmp_path, killed):
+    out = tmp_path / "kept"
     with world("endless", 2, 1, out) as started:
         under_way(out, 0, time.monotonic() + PATIENCE)
         os.kill(started[killed].pid, signal.SIGKILL)
@@ -92,6 +97,37 @@ def test_a_process_that_is_lost_ends_the_others_in_time(tmp_path, killed):
     assert code == LOST, told
     assert f"process {killed}" in told and "was lost" in told
     assert "Restart all 2 processes" in told and "resume=True" in told
+    if killed == 1:
+        with world("resumed", 2, 1, out) as started:
+            for code, told in map(ends, started):
+                assert code == 0, told
+        with np.load(f"{out}.npz") as arrays:
+            *leaves, epochs = (arrays[name] for name in arrays)
+        for found, expected in zip(leaves, uninterrupted(int(epochs))):
+            assert_close(found, expected, length=10_000)
+
+
+def uninterrupted(epochs):
+    """The parameters of the training of world.py, by this process alone, on two of its devices."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(61, 3)), rng.integers(0, 3, 61).astype(float)
+    net, key = lr_nn.mlp((3, 4, 1)), jax.random.key(0)
+    parallel = sharded.data_parallel(Mesh(jax.devices()[:2], ("rows",)))
+    rows = Arrays(x, rng.integers(0, 2, 61), weight)
+    optimizer, params = optax.sgd(0.1, momentum=0.5), lr_nn.init(net, key)
+    found = parallel.train(net, params, rows, optimizer=optimizer, epochs=epochs, batch_size=8, key=key)
+    return jax.tree.leaves(found.params)
+
+
+def test_a_signal_to_one_is_a_signal_to_all(tmp_path):
+    out = tmp_path / "kept"
+    with world("endless", 2, 1, out) as started:
+        under_way(out, 1, time.monotonic() + PATIENCE)
+        started[1].send_signal(signal.SIGTERM)
+        for code, told in map(ends, started):
+            assert code == 143, told
+            assert "interrupted by SIGTERM after step" in told
+    assert list(out.glob("step_*"))
 
 
 def test_a_process_that_fails_tells_the_others_why(tmp_path):

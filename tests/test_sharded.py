@@ -163,17 +163,36 @@ def test_training_that_leaves_the_floats_steps_back():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.params))
 
 
-@pytest.mark.parametrize("batch_size", [16, None])
+@pytest.mark.parametrize("batch_size", [16, 32])
 def test_a_step_of_training_is_one_all_reduce(batch_size):
     parallel, params, optimizer = sharded.data_parallel(MESHES["8"]), parameters(DEEP), optax.sgd(0.1)
     params, batch = parallel.admit(DEEP, params, rows(DEEP, 32))
-    size = batch_size or 32
-    state = training.State(
-        params, optimizer.init(params), training._orders(parallel, 32, size), jnp.zeros((), jnp.int32)
-    )
     task = training.Task(batch, jnp.ones(()), penalties.l2(0.1), jax.random.key(0))
-    program = training._advance.lower(parallel, DEEP, optimizer, state, task, np.int32(9), batch_size=size, room=16)
-    assert collectives(program.compile().as_text()) == ["all-reduce"]
+    feed = training.Spread(parallel, DEEP, optimizer, task, batch_size)
+    state = training.State(params, optimizer.init(params), feed.order(0), jnp.zeros((), jnp.int32))
+    sizes = {"batch_size": batch_size, "room": 16}
+    program = training._advance.lower(parallel, DEEP, optimizer, state, feed.task, np.int32(9), **sizes)
+    # Σ s of a full batch is the same in every step: the compiler takes it once, before the loop.
+    loop, before_it = program.compile().as_text().split("\nENTRY ")
+    assert collectives(loop) == ["all-reduce"]
+    assert collectives(before_it) == ["all-reduce"] * (batch_size == 32)
+
+
+@pytest.mark.parametrize("mesh", [MESHES["8"], MESHES["2"]], ids=["8", "2"])
+def test_a_training_cut_in_two_goes_on_from_its_checkpoint(tmp_path, mesh):
+    common = {"optimizer": optax.sgd(0.1), "batch_size": 8, "key": jax.random.key(1), "validation": rows(DEEP, 9)}
+    eight, batch, params = sharded.data_parallel(MESHES["8"]), rows(DEEP), parameters(DEEP)
+    whole = eight.train(DEEP, params, batch, epochs=5, **common)
+    kept = lr_nn.training.Checkpoints(tmp_path / "kept", every=0)
+    eight.train(DEEP, params, batch, epochs=2, checkpoints=kept, **common)
+    parallel = sharded.data_parallel(mesh, shards=8)
+    found = parallel.train(DEEP, params, batch, epochs=5, checkpoints=kept, resume=True, **common)
+    assert found.steps == whole.steps
+    if mesh.size == 8:
+        assert all((a == b).all() for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(whole.params)))
+    assert_trees_close(found.params, whole.params, length=100 * N)
+    with pytest.raises(lr_nn.training.ForeignError, match="its data is another one"):
+        parallel.train(DEEP, params, rows(DEEP, 22), epochs=5, checkpoints=kept, resume=True, **common)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lr_nn.data import Arrays
 WHAT, PROCESS, OF, PORT, OUT = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
 HEARTBEAT = 2.0
 N, D = 61, 3
+OPTIMIZER = optax.sgd(0.1, momentum=0.5)
 
 
 def data():
@@ -46,15 +47,40 @@ def differ():
     sharded.data_parallel().train(net, params, data(), optimizer=optax.sgd(0.1), epochs=1 + PROCESS)
 
 
+def train(epochs, **settings):
+    """Mini-batches of two shards, with checkpoints in OUT."""
+    net, key = lr_nn.mlp((D, 4, 1)), jax.random.key(0)
+    kept = lr_nn.training.Checkpoints(OUT, every=0)
+    return sharded.data_parallel(shards=2).train(
+        net,
+        lr_nn.init(net, key),
+        data(),
+        optimizer=OPTIMIZER,
+        epochs=epochs,
+        batch_size=8,
+        key=key,
+        checkpoints=kept,
+        **settings,
+    )
+
+
 def endless():
-    """A training that only the end of its process ends."""
-    net = lr_nn.logistic_regression(D)
-    params = lr_nn.init(net, jax.random.key(0))
+    """A training that only a signal, or the end of its process, ends."""
 
     def progress(told):
         Path(f"{OUT}.{PROCESS}").write_text(str(told.step), encoding="utf-8")
 
-    sharded.data_parallel().train(net, params, data(), optimizer=optax.sgd(0.1), epochs=10**8, progress=progress)
+    found = train(10**8, progress=progress)
+    print(found.message)
+    sys.exit(143 if found.signal == "SIGTERM" else 1)
+
+
+def resumed():
+    """The last checkpoint's training, somewhat longer, and the parameters that it ends with."""
+    steps = max(int(path.name.removeprefix("step_")) for path in Path(OUT).glob("step_*"))
+    found = train(steps // 8 + 10, resume=True)
+    if PROCESS == 0:
+        np.savez(f"{OUT}.npz", *(np.asarray(leaf) for leaf in jax.tree.leaves(found.params)), epochs=steps // 8 + 10)
 
 
 def main():
@@ -71,7 +97,7 @@ def main():
             raise ValueError("this one has had enough")
         endless()
     else:
-        {"differ": differ, "endless": endless}[WHAT]()
+        {"differ": differ, "endless": endless, "resumed": resumed}[WHAT]()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from lr_nn.sharded import fitting, place, sums, training
 from lr_nn.sharded import mesh as meshes
 from lr_nn.sharded.sums import NewtonSystem
 from lr_nn.training import Progress, Training
+from lr_nn.training.checkpoints import Checkpoints
 from lr_nn.types import Batch, Params, Solution
 
 
@@ -137,12 +138,17 @@ class RowParallel:
         patience: int | None = None,
         opt_state: Any = None,
         progress: Callable[[Progress], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+        resume: bool = False,
     ) -> Training:
         """`lr_nn.train`: one all-reduce a step, of the loss and all gradients.
 
         Full batches give what `lr_nn.train` gives, to rounding. A mini-batch takes as many rows from each shard,
         which has an order of its own in every epoch, a function of (key, epoch, shard); `batch_size` is that of all
-        of them. Raises as `lr_nn.train` does, and ValueError where `batch_size` is no multiple of `shards`, or where
+        of them. Of many processes the first writes checkpoints, all read them, from one folder, and a signal to one
+        is a signal to all; on another number of devices a training with as many shards goes on, equal to rounding.
+
+        Raises as `lr_nn.train` does, and ValueError where `batch_size` is no multiple of `shards`, or where
         processes differ in what they ask for.
         """
         return training.train(
@@ -159,6 +165,8 @@ class RowParallel:
             patience,
             opt_state,
             progress,
+            checkpoints,
+            resume,
         )
 
     def fit(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from jax._src import distributed  # the key-value store has no other door
 
 from lr_nn import check
 from lr_nn.sharded.watch import watch
+
+T = TypeVar("T")
 
 # A connection is given up after so many seconds without the other processes.
 JOIN = 300.0
@@ -81,11 +84,9 @@ def agree(what: str, **facts: Any) -> None:
     """
     if not jax.distributed.is_initialized() or distributed.global_state.num_processes == 1:
         return
-    state = distributed.global_state
-    told = _exchanged(state, json.dumps({"what": what, **facts}, default=str, sort_keys=True))
-    first = json.loads(told[0])
-    for process, text in enumerate(told):
-        theirs = json.loads(text)
+    each = told({"": what, **facts})
+    first = each[0]
+    for process, theirs in enumerate(each):
         for name in first | theirs:
             here, there = first.get(name), theirs.get(name)
             if here != there:
@@ -93,6 +94,34 @@ def agree(what: str, **facts: Any) -> None:
                     f"the processes differ in {what}: {name} is {here!r} in process 0, {there!r} in process {process}; "
                     "start all of them alike"
                 )
+
+
+def told(facts: Any) -> list[Any]:
+    """What every process has to say, in JSON, in their order. Every process calls it, in the same order."""
+    text = json.dumps(facts, default=str)
+    if not jax.distributed.is_initialized():
+        return [json.loads(text)]
+    state: Any = distributed.global_state
+    _ROUNDS.append(0)
+    place, wait = f"lr_nn/facts/{len(_ROUNDS)}/", int(1000 * JOIN)
+    state.client.key_value_set(f"{place}{state.process_id}", text)
+    return [json.loads(state.client.blocking_key_value_get(f"{place}{i}", wait)) for i in range(state.num_processes)]
+
+
+def first_then_others(function: Callable[[], T]) -> T:
+    """What `function` returns, called by the first process, and when that is done by the others."""
+    found = function() if jax.process_index() == 0 else None
+    told("done")
+    return function() if found is None else found
+
+
+def largest(array: np.ndarray) -> np.ndarray:
+    """The largest of what the processes have, in every process."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental.multihost_utils import process_allgather
+
+    return np.asarray(process_allgather(array)).max(axis=0)
 
 
 def from_first(array: np.ndarray) -> np.ndarray:
@@ -124,20 +153,14 @@ def digest(tree: Any) -> str:
     """What tells arrays from others, in a few letters."""
     found = hashlib.sha256(str(jax.tree.structure(tree)).encode())
     for leaf in jax.tree.leaves(tree):
-        found.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
+        array = np.asarray(
+            jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        )
+        found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
     return found.hexdigest()[:12]
 
 
 _ROUNDS: list[int] = []
-
-
-def _exchanged(state: Any, text: str) -> list[str]:
-    """What every process has to say in this round."""
-    _ROUNDS.append(0)
-    place = f"lr_nn/facts/{len(_ROUNDS)}/"
-    state.client.key_value_set(f"{place}{state.process_id}", text)
-    wait = int(1000 * JOIN)
-    return [state.client.blocking_key_value_get(f"{place}{i}", wait) for i in range(state.num_processes)]
 
 
 def _ours() -> dict[str, Any]:
