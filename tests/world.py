@@ -11,10 +11,10 @@ import lr_nn
 from lr_nn import penalties, sharded
 from lr_nn.data import Arrays
 
-WHAT, PROCESS, OF, PORT, OUT = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
 HEARTBEAT = 2.0
 N, D = 61, 3
-OPTIMIZER = optax.sgd(0.1, momentum=0.5)
+DEEP, ONE = lr_nn.mlp((D, 4, 1)), lr_nn.logistic_regression(D)
+KEY, OPTIMIZER = 0, optax.sgd(0.1, momentum=0.5)
 
 
 def data():
@@ -24,81 +24,64 @@ def data():
     return Arrays(x, rng.integers(0, 2, N), weight)
 
 
+def train(parallel, epochs, **settings):
+    """Mini-batches of weighted rows."""
+    key = jax.random.key(KEY)
+    params = lr_nn.init(DEEP, key)
+    return parallel.train(
+        DEEP, params, data(), optimizer=OPTIMIZER, epochs=epochs, batch_size=8, key=key, validation=data(), **settings
+    )
+
+
 def results(parallel):
-    """What a training and two fits find."""
-    rows, net, deep = data(), lr_nn.logistic_regression(D), lr_nn.mlp((D, 4, 1))
-    key = jax.random.key(0)
-    trained = parallel.train(
-        deep, lr_nn.init(deep, key), rows, optimizer=optax.sgd(0.1), epochs=3, batch_size=8, key=key, validation=rows
-    )
-    fitted = parallel.fit(net, rows, penalty=penalties.l2(1e-2))
-    whole = rows.read(0, N)
-    many = parallel.fit_many(
-        net, whole.x, whole.y, weight=whole.weight, penalty=penalties.l2(np.array([1e-3, 1e-2, 1e-1]))
-    )
+    """What a training and two kinds of fit find."""
+    rows = data()
+    whole, strengths = rows.read(0, N), penalties.l2(np.array([1e-3, 1e-2, 1e-1]))
+    trained = train(parallel, 3)
+    fitted = parallel.fit(ONE, rows, penalty=penalties.l2(1e-2))
+    many = parallel.fit_many(ONE, whole.x, whole.y, weight=whole.weight, penalty=strengths)
     history = {name: column.astype(np.float32) for name, column in trained.history.items()}
     return [np.asarray(leaf) for leaf in jax.tree.leaves((trained.params, history, fitted.params, many.params))]
 
 
-def differ():
-    """Processes that do not ask for the same."""
-    net = lr_nn.logistic_regression(D)
-    params = lr_nn.init(net, jax.random.key(0))
-    sharded.data_parallel().train(net, params, data(), optimizer=optax.sgd(0.1), epochs=1 + PROCESS)
-
-
-def train(epochs, **settings):
-    """Mini-batches of two shards, with checkpoints in OUT."""
-    net, key = lr_nn.mlp((D, 4, 1)), jax.random.key(0)
-    kept = lr_nn.training.Checkpoints(OUT, every=0)
-    return sharded.data_parallel(shards=2).train(
-        net,
-        lr_nn.init(net, key),
-        data(),
-        optimizer=OPTIMIZER,
-        epochs=epochs,
-        batch_size=8,
-        key=key,
-        checkpoints=kept,
-        **settings,
-    )
-
-
-def endless():
+def endless(process, out):
     """A training that only a signal, or the end of its process, ends."""
+    kept = lr_nn.training.Checkpoints(out, every=0)
 
     def progress(told):
-        Path(f"{OUT}.{PROCESS}").write_text(str(told.step), encoding="utf-8")
+        Path(f"{out}.{process}").write_text(str(told.step), encoding="utf-8")
 
-    found = train(10**8, progress=progress)
+    found = train(sharded.data_parallel(), 10**8, progress=progress, checkpoints=kept)
     print(found.message)
     sys.exit(143 if found.signal == "SIGTERM" else 1)
 
 
-def resumed():
-    """The last checkpoint's training, somewhat longer, and the parameters that it ends with."""
-    steps = max(int(path.name.removeprefix("step_")) for path in Path(OUT).glob("step_*"))
-    found = train(steps // 8 + 10, resume=True)
-    if PROCESS == 0:
-        np.savez(f"{OUT}.npz", *(np.asarray(leaf) for leaf in jax.tree.leaves(found.params)), epochs=steps // 8 + 10)
+def resumed(process, out):
+    """The training of the last checkpoint, somewhat longer, and the parameters that it ends with."""
+    epochs = max(int(path.name.removeprefix("step_")) for path in Path(out).glob("step_*")) // 8 + 10
+    kept = lr_nn.training.Checkpoints(out, every=1000)
+    found = train(sharded.data_parallel(), epochs, checkpoints=kept, resume=True)
+    if process == 0:
+        np.savez(f"{out}.npz", *(np.asarray(leaf) for leaf in jax.tree.leaves(found.params)), epochs=epochs)
 
 
-def main():
-    """Join, and do WHAT."""
-    if OF > 1:
-        sharded.initialize(f"127.0.0.1:{PORT}", OF, PROCESS, heartbeat_seconds=HEARTBEAT)
-        sharded.initialize(f"127.0.0.1:{PORT}", OF, PROCESS)
-    if WHAT == "results":
-        found = results(sharded.data_parallel(shards=4))
-        if PROCESS == 0:
-            np.savez(OUT, *found)
-    elif WHAT == "raise":
-        if PROCESS == 1:
-            raise ValueError("this one has had enough")
-        endless()
+def main(what, process, of, port, out):
+    """Join, and do `what`."""
+    sharded.initialize(f"127.0.0.1:{port}", int(of), int(process), heartbeat_seconds=HEARTBEAT)
+    sharded.initialize(f"127.0.0.1:{port}", int(of), int(process))
+    if what == "results":
+        found = results(sharded.data_parallel())
+        if process == "0":
+            np.savez(out, *found)
+    elif what == "differ":
+        train(sharded.data_parallel(), 1 + int(process))
+    elif what == "raise" and process == "1":
+        raise ValueError("this one has had enough")
+    elif what == "resumed":
+        resumed(int(process), out)
     else:
-        {"differ": differ, "endless": endless, "resumed": resumed}[WHAT]()
+        endless(process, out)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -24,6 +24,8 @@ import jax
 LOST = 75
 BEATS = "lr_nn/beats/"
 DONE, FAILED = "done", "failed: "
+# What errors say that come of a connection to another process.
+BROKEN = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "onnection")
 
 
 class Watch:
@@ -51,9 +53,7 @@ class Watch:
 
     def failed(self, error: BaseException) -> None:
         """Tell the others that this process ends, and why; wait until they have seen it."""
-        if isinstance(
-            error, jax.errors.JaxRuntimeError
-        ):  # it may be another's end that made the error: let it be found
+        if any(sign in str(error) for sign in BROKEN):  # by another's end: let it be found
             time.sleep(2 * self.seconds)
         self._say(f"{FAILED}{type(error).__name__}: {error}"[:500], last=True)
         time.sleep(2 * self.pause)
@@ -63,7 +63,7 @@ class Watch:
         self._end("process 0, the coordinator, was lost, or its network")
 
     def _say(self, text: str, last: bool = False) -> None:
-        with self.lock, suppress(jax.errors.JaxRuntimeError):  # `_judge` counts the silence of a coordinator
+        with self.lock, suppress(Exception):  # `_judge` counts the silence of a coordinator
             if not self.last_word:
                 self.last_word = text if last else ""
                 self.client.key_value_set(f"{BEATS}{self.me}", text, allow_overwrite=True)
@@ -76,7 +76,7 @@ class Watch:
             self._say(str(beats))
             try:
                 told = {int(key.rsplit("/", 1)[1]): text for key, text in self.client.key_value_dir_get(BEATS)}
-            except jax.errors.JaxRuntimeError:
+            except Exception:  # of whatever kind: `_judge` counts
                 continue
             self.since_heard = 0
             for process in self.silent:
