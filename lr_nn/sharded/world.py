@@ -170,7 +170,7 @@ def _ours() -> dict[str, Any]:
         "lr_nn": _code(),
         "jax": f"{jax.__version__}, jaxlib {version('jaxlib')}",
         "optax": version("optax"),
-        **{name: str(getattr(jax.config, name)) for name in settings},
+        **{name: str(jax.config.values[name]) for name in settings},
         "devices": f"{jax.local_device_count()} of {jax.local_devices()[0].device_kind}",
     }
 
