@@ -57,12 +57,14 @@ def collectives(compiled):
     return sorted(found)
 
 
-@meshes
 @nets
-@pytest.mark.parametrize(("n", "weighted"), [(N, True), (N, False), (16, False), (3, True)])
+@pytest.mark.parametrize(
+    ("mesh", "n", "weighted"),
+    [*((mesh, N, True) for mesh in MESHES), ("8", N, False), ("8", 16, False), ("8", 3, True)],
+)
 def test_the_cost_and_its_gradient_are_those_of_one_device(mesh, net, n, weighted):
     batch, params, penalty = rows(net, n, weighted), parameters(net), penalties.elastic_net(0.1, 0.3)
-    parallel = sharded.data_parallel(mesh)
+    parallel = sharded.data_parallel(MESHES[mesh])
     expected = lr_nn.value_and_gradient(net, params, batch, penalty)
     assert_trees_close(parallel.value_and_gradient(net, params, batch, penalty), expected, length=4 * N)
     assert_close(parallel.cost(net, params, batch, penalty), expected[0], length=4 * N)
@@ -248,8 +250,7 @@ def test_lanes_over_devices_are_those_of_one():
 
 
 @nets
-@meshes
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize(("mesh", "weighted"), [*((mesh, True) for mesh in MESHES.values()), (MESHES["8"], False)])
 def test_columns_over_devices_give_the_cost_and_its_gradient(mesh, net, weighted):
     batch, params, penalty = rows(net, weighted=weighted), parameters(net), penalties.elastic_net(0.1, 0.5)
     parallel = sharded.feature_parallel(mesh)

@@ -26,7 +26,7 @@ from lr_nn.penalties import Penalty
 from lr_nn.sharded.mesh import replicated
 from lr_nn.sharded.world import agree, digest, exchanged
 from lr_nn.solvers.problem import posed
-from lr_nn.types import Batch, Layer, Params, Solution
+from lr_nn.types import Batch, Layer, Params, Solution, Status
 
 if TYPE_CHECKING:
     from lr_nn.sharded.rows import RowParallel
@@ -88,7 +88,11 @@ def fit(
         if solver == "auto" and choose(problem)[0] == "closed_form":
             solver = "newton"
         place = partial(replicated, parallel.mesh)
-        return solved(problem, place(theta), penalty, tol * excess, max_steps, solver)
+        found = solved(problem, place(theta), penalty, tol * excess, max_steps, solver)
+        if jax.process_count() > 1 and found.status in (Status.max_steps, Status.rank_deficient):
+            unseen = "; of many processes none has all rows, to look whether they are separated"
+            found = replace(found, message=found.message + unseen)
+        return found
 
 
 def fit_many(
