@@ -83,7 +83,7 @@ def fit(
         if not convex(net):
             return stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
         problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, np.dtype(dtype or np.float64))
-        theta = constant if start is None else _started(problem, start)
+        theta = constant if start is None else started(problem, start)
         solution = solved(problem, theta, penalty, tol * excess, max_steps, solver)
         if solution.status == Status.non_finite:
             check.finite("x", problem.x)
@@ -229,7 +229,8 @@ def check_arguments(
         raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")
 
 
-def _started(problem: OneLayer, start: Params) -> jax.Array:
+def started(problem: OneLayer, start: Params) -> jax.Array:
+    """Parameters to begin with, as θ."""
     (layer,) = _admitted(problem.net, start)
     theta = problem.join(jax.tree.map(lambda a: jnp.asarray(a, problem.x.dtype), layer))
     return theta if float(problem.l1) > 0 else problem.centred(theta)

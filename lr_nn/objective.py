@@ -16,6 +16,9 @@ from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, add, divide
 from lr_nn.types import Backprop, Batch, Params
 
+# A tree of sums over some rows to the same sums over all of them.
+AddUp = Callable[[Any], Any]
+
 
 class Totals(NamedTuple):
     """Sums over examples: a monoid, so that blocks of rows, devices and files add up to the same triple."""
@@ -37,8 +40,17 @@ def cost(net: Network, params: Params, batch: Batch, penalty: Penalty | None = N
     """
     batch = admit(net, params, batch)
     check_penalty(penalty)
+    return evaluate_cost(net, params, batch, penalty)
+
+
+def evaluate_cost(
+    net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, add_up: AddUp | None = None
+) -> jax.Array:
+    """`cost` on an admitted batch; `add_up` as in `evaluate`."""
     _, eta = linear_predictor(net, params, batch)
-    return _with_penalty(weighted_mean(net.loss.value(eta, batch.y), batch.weight), penalty, params)
+    sums = _weigh(net.loss.value(eta, batch.y), batch.weight)
+    total, loss = sums if add_up is None else add_up(sums)
+    return _with_penalty(divide(loss, total), penalty, params)
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
@@ -82,9 +94,14 @@ def evaluate(
     penalty: Penalty | None = None,
     block_size: int | None = None,
     total: jax.Array | None = None,
+    add_up: AddUp | None = None,
 ) -> tuple[jax.Array, Params]:
-    """`value_and_gradient` on an admitted batch: the one division, by `total` or else by Σ s_i."""
+    """`value_and_gradient` on an admitted batch: the one division, by `total` or else by Σ s_i.
+
+    add_up: makes of sums over these rows those over all, where others hold the rest: a `psum` inside `shard_map`.
+    """
     sums = fold(lambda block: _totals(net, params, block), batch, block_size)
+    sums = sums if add_up is None else add_up(sums)
     total = sums.weight if total is None else total
     gradient = divide(sums.gradient, total, batch.x.dtype)
     if penalty is not None:

@@ -23,7 +23,10 @@ from hypothesis import settings
 # every other file, whose tolerances are those of rounding, runs optimised code.
 UNOPTIMISED = tuple(
     f"test_{name}"
-    for name in ("cli", "conventions", "experiments", "fit", "inference", "many", "sklearn", "solvers", "stream_fit")
+    for name in (
+        *("cli", "conventions", "distributed", "experiments", "fit"),
+        *("inference", "many", "sharded", "sklearn", "solvers", "stream_fit"),
+    )
 )
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"

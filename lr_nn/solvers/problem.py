@@ -46,6 +46,14 @@ def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> Admi
         kept = np.flatnonzero(np.asarray(weight) > 0)
         x, y, weight, offset = x[kept], y[kept], weight[kept], None if offset is None else offset[kept]
     x = placed(x, dtype) if isinstance(x, np.ndarray) else x.astype(dtype)
+    return posed(net, x, y, weight, offset, penalty)
+
+
+def posed(
+    net: Network, x: jax.Array, y: jax.Array, weight: jax.Array, offset: jax.Array | None, penalty: Penalty
+) -> Admitted:
+    """`admit` of checked arrays, wherever they are, in the precision of `x`."""
+    dtype, k = x.dtype, net.sizes[1]
     y, share, eta, excess, far = _prepare(net, y, weight, offset)
     l2, l1 = (jnp.asarray(np.asarray(strength, dtype)) for strength in (penalty.l2, penalty.l1))
     weights = np.zeros((x.shape[1] * k,), dtype)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn import check
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import placed
 
@@ -24,7 +25,7 @@ def rows(objective: OneLayer, theta: jax.Array) -> OneLayer | None:
         return None
     n, q = objective.x.shape[0], objective.x.shape[1] + 1
     most = min(n // 2, max(LEAST * q, min(SAMPLE * q, CHEAP * n // q)))
-    positive = np.flatnonzero(np.asarray(objective.share))
+    positive = np.flatnonzero(np.asarray(objective.share)) if check.is_concrete(objective.share) else np.arange(n)
     if len(positive) < most:
         return None
     chosen = np.random.default_rng(0).choice(positive, most, replace=False, shuffle=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jax.typing import ArrayLike
 
+from lr_nn import check
 from lr_nn.penalties import Penalty
 from lr_nn.solvers import run, separation
 from lr_nn.solvers.one_layer import OneLayer
@@ -64,6 +65,8 @@ def solution(
 
 def recession(problem: OneLayer, free: np.ndarray) -> np.ndarray | None:
     """A direction (q, k) of the coefficients without a penalty along which no example grows less likely."""
+    if not check.is_concrete(problem.x):  # no host has all rows
+        return None
     counted = np.asarray(problem.share) > 0
     inputs, y = np.asarray(problem.inputs())[counted], np.asarray(problem.y)[counted]
     return spread(separation.recession_direction(problem.net.loss, inputs[:, free], y), free)

@@ -38,6 +38,9 @@ class Feed(Protocol):
     def order(self, step: int) -> jax.Array | None:
         """What the state holds as its order before `step`."""
 
+    def asked(self, signal: str | None) -> str | None:
+        """The signal by which this process is to end the training: its own, or that of another that trains with it."""
+
     def close(self) -> None:
         """Nothing more will be asked for."""
 
@@ -73,6 +76,9 @@ class InMemory:
         if self.batch_size == self.n:
             return None
         return steps.order(self.task.key, jnp.asarray(step // self.per_epoch), self.n, self.batch_size)
+
+    def asked(self, signal: str | None) -> str | None:
+        return signal
 
     def close(self) -> None:
         pass
@@ -121,6 +127,9 @@ class Streamed:
 
     def order(self, step: int) -> None:
         return None
+
+    def asked(self, signal: str | None) -> str | None:
+        return signal
 
     def close(self) -> None:
         if self.reading is not None:

@@ -107,9 +107,10 @@ class Run:
     def _loop(self, asked: Asked) -> tuple[Ending, str]:
         count, per_epoch = 1, self.feed.per_epoch
         while self.steps < self.epochs * per_epoch and not self._out_of_patience():
-            if asked.signal is not None:
+            self.signal = self.feed.asked(asked.signal)
+            if self.signal is not None:
                 kept = self._keep(self.good)
-                return "interrupted", f"interrupted by {asked.signal} after step {self.steps}{kept}"
+                return "interrupted", f"interrupted by {self.signal} after step {self.steps}{kept}"
             count = min(count, self._steps_ahead())
             began, before = time.perf_counter(), self._mark()
             failed = self._advance(count)

@@ -90,13 +90,13 @@ def train(
     n = len(data) if isinstance(data, Rows) else len(data.x)
     if batch_size is None and isinstance(data, Rows):
         raise ValueError(f"{n} rows that are read block by block need a batch_size")
-    state, batch_size = _start(params, n, optimizer, batch_size, key, opt_state)
+    state, batch_size = first_state(params, n, optimizer, batch_size, key, opt_state)
     key = key if batch_size < n else None
     feed: Feed
     if isinstance(data, Rows):
         feed = Streamed(net, optimizer, state.params, data, batch_size, key, penalty)
     else:
-        feed = InMemory(net, optimizer, _task(data, penalty, key), batch_size)
+        feed = InMemory(net, optimizer, task_of(data, penalty, key), batch_size)
         state = state._replace(order=_unordered(n, batch_size))
     keeper = None
     if checkpoints is not None:
@@ -134,11 +134,11 @@ def train_many(
     data, axes = lanes.admit(net, params, data, penalty, key)
     epochs = check.positive_integer("epochs", epochs)
     n = data.x.shape[-2]
-    state, batch_size = _start(params, n, optimizer, batch_size, key, opt_state, jax.vmap)
+    state, batch_size = first_state(params, n, optimizer, batch_size, key, opt_state, jax.vmap)
     key = key if batch_size < n else None
     lead = () if key is None or axes.key is None else key.shape[:1]
     state = state._replace(order=_unordered(n, batch_size, lead))
-    feed = InMemory(net, optimizer, _task(data, penalty, key), batch_size, axes)
+    feed = InMemory(net, optimizer, task_of(data, penalty, key), batch_size, axes)
     return Run(net, feed, state, epochs, True, progress=progress).to_the_end()
 
 
@@ -155,7 +155,7 @@ def _admitted(net: Network, params: Params, data: Any) -> Any:
     return data
 
 
-def _start(
+def first_state(
     params: Params,
     n: int,
     optimizer: optax.GradientTransformation,
@@ -176,7 +176,8 @@ def _start(
     return State(params, opt_state, None, jnp.zeros((), jnp.int32)), batch_size
 
 
-def _task(data: Batch, penalty: Penalty | None, key: jax.Array | None) -> Task:
+def task_of(data: Batch, penalty: Penalty | None, key: jax.Array | None) -> Task:
+    """What every step reads."""
     return Task(data, None if data.weight is None else data.weight.mean(axis=-1), penalty, key)
 
 

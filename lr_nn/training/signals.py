@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+SIGNALS = (signal.SIGINT.name, signal.SIGTERM.name)
+
 
 class Asked:
     """The name of the signal that asked for an end, None if there was none."""

@@ -16,7 +16,7 @@ import optax
 from jax import lax
 
 from lr_nn.network import Network, admit
-from lr_nn.objective import automatic_block_size, cost, evaluate
+from lr_nn.objective import AddUp, automatic_block_size, evaluate, evaluate_cost
 from lr_nn.penalties import Penalty
 from lr_nn.trees import accumulator, all_finite
 from lr_nn.types import Batch, Params
@@ -48,22 +48,24 @@ def step(
     batch: Batch,
     penalty: Penalty | None = None,
     total: jax.Array | None = None,
+    add_up: AddUp | None = None,
 ) -> tuple[Params, Any, jax.Array]:
     """One optimiser step on one batch: (params, opt_state, J), J the cost before the step.
 
     A pure function to `jit` (net and optimizer static) and to `vmap`, over initial values, learning rates
     (`optax.inject_hyperparams`), strengths or data. J is a mean over the batch: sums are divided by Σ s_i, or by
     `total` if given. (For a batch of m rows out of a weighted set of n, m · Σ s / n makes the gradient unbiased.)
+    add_up: for a batch that is spread over devices, inside `shard_map`: `lambda sums: jax.lax.psum(sums, axes)`.
     """
     batch = admit(net, params, batch)
-    value, gradient = evaluate(net, params, batch, penalty, automatic_block_size(net, batch.x), total)
+    value, gradient = evaluate(net, params, batch, penalty, automatic_block_size(net, batch.x), total, add_up)
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
         gradient,
         opt_state,
         params,
         value=value,
         grad=gradient,
-        value_fn=lambda params: cost(net, params, batch, penalty),
+        value_fn=lambda params: evaluate_cost(net, params, batch, penalty, add_up),
     )
     return optax.apply_updates(params, updates), opt_state, value
 
@@ -142,6 +144,21 @@ def advance(
         if axes.key == 0:
             shuffle = jax.vmap(shuffle, in_axes=(0, None))
 
+    return loop(one, shuffle, per_epoch, state, task, count, room, () if axes is None else state.params[0].w.shape[:1])
+
+
+def loop(
+    one: Callable,
+    shuffle: Callable,
+    per_epoch: int,
+    state: State,
+    task: Task,
+    count: jax.Array,
+    room: int,
+    lanes: tuple[int, ...] = (),
+) -> tuple[State, jax.Array, jax.Array]:
+    """`advance` by steps `one(params, opt_state, order, task, position)`, orders of epochs by `shuffle(key, epoch)`."""
+
     def body(carry):
         state, costs, taken, _ = carry
         epoch, position = state.step // per_epoch, state.step % per_epoch
@@ -156,7 +173,6 @@ def advance(
         _, _, taken, finite = carry
         return (taken < count) & finite
 
-    lanes = () if axes is None else (jax.tree.leaves(state.params)[0].shape[0],)
     costs = jnp.full((room, *lanes), jnp.nan, accumulator(state.params[0].w.dtype))
     state, costs, taken, _ = lax.while_loop(go_on, body, (state, costs, jnp.zeros((), jnp.int32), jnp.array(True)))
     return state, costs, taken

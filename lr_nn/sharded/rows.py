@@ -1,0 +1,230 @@
+"""Rows over devices: every sum over examples of the library, by one `psum`, and one division after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike, DTypeLike
+
+from lr_nn import check
+from lr_nn.data.rows import Rows
+from lr_nn.many import Settings, Solutions
+from lr_nn.network import Network
+from lr_nn.network import admit as admit_batch
+from lr_nn.objective import automatic_block_size
+from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.sharded import fitting, place, sums, training
+from lr_nn.sharded import mesh as meshes
+from lr_nn.sharded.sums import NewtonSystem
+from lr_nn.training import Progress, Training
+from lr_nn.training.checkpoints import Checkpoints
+from lr_nn.types import Batch, Params, Solution
+
+
+@dataclass(frozen=True)
+class RowParallel:
+    """The library over the devices of a mesh, each of which holds a part of the rows, and all of the parameters.
+
+    Its methods are the functions of the same name. A batch is one of the host, or has been laid out by `place`, which
+    pays where it is used more than once; with many processes each of them gives its own part. What is returned per
+    row stays with its row; everything else is on all devices. `shards`: the rows are dealt into so many shards, a
+    multiple of the number of devices, and a mini-batch takes as many from each: with one number of shards, any number
+    of devices sees the same mini-batches.
+    """
+
+    mesh: Mesh
+    shards: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """All axes of the mesh: the rows lie over all of them."""
+        return tuple(self.mesh.axis_names)
+
+    @property
+    def rows(self) -> P:
+        """How rows lie over the mesh."""
+        return P(self.axes)
+
+    def add_up(self, sums: Any) -> Any:
+        """Σ over devices, inside `shard_map`: one all-reduce, however many the leaves."""
+        return lax.psum(sums, self.axes)
+
+    def map(self, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+        """`function` on each device, of its own rows."""
+        return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
+
+    def place(self, data: Batch | Rows) -> Batch:
+        """A batch over the devices, in shards of as many rows: what is missing is copies of a row, of weight zero.
+
+        A Batch is the part of this process, Rows are all rows, the same in every process, each of which reads its own
+        part of them. Raises ValueError where parts differ in their columns.
+        """
+        return place.placed(self.mesh, self.axes, self.shards, data)
+
+    def admit(self, net: Network, params: Params, batch: Batch | Rows) -> tuple[Params, Batch]:
+        """Checked parameters on every device, and a checked batch over them."""
+        batch = self.place(batch)
+        place.look(net, batch)
+        batch = admit_batch(net, params, batch)
+        return meshes.replicated(self.mesh, jax.tree.map(jnp.asarray, params)), batch
+
+    def cost(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> jax.Array:
+        """`lr_nn.cost`."""
+        check_penalty(penalty)
+        return sums.cost(self, net, *self.admit(net, params, batch), penalty)
+
+    def value_and_gradient(
+        self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, block_size: int | None = None
+    ) -> tuple[jax.Array, Params]:
+        """`lr_nn.value_and_gradient`: one all-reduce. `block_size` counts the rows of a device."""
+        check_penalty(penalty)
+        params, batch = self.admit(net, params, batch)
+        if block_size is None:
+            block_size = automatic_block_size(net, batch.x)
+        else:
+            block_size = check.positive_integer("block_size", block_size)
+        return sums.value_and_gradient(self, net, params, batch, penalty, block_size)
+
+    def squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
+        """‖g_i‖² of every row, (n,), by no collective. Of a placed batch the rows of padding have theirs, too."""
+        return self.layer_squared_norms(net, params, batch).sum(axis=1)
+
+    def layer_squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
+        """‖g_i‖² of every row layer by layer, (n, L), by no collective."""
+        norms = sums.layer_squared_norms(self, net, *self.admit(net, params, batch))
+        return norms[place.given(batch, self.shards)]
+
+    def clipped_gradient(self, net: Network, params: Params, batch: Batch, max_norm: ArrayLike) -> Params:
+        """Σ_i s_i c_i g_i / Σ_i s_i, c_i = min(1, max_norm / ‖g_i‖): one all-reduce."""
+        max_norm = check.positive("max_norm", max_norm)
+        return sums.clipped_gradient(self, net, *self.admit(net, params, batch), max_norm)
+
+    def second_moment(self, net: Network, params: Params, batch: Batch) -> Params:
+        """Σ_i s_i g_i² / Σ_i s_i, elementwise: one all-reduce."""
+        return sums.second_moment(self, net, *self.admit(net, params, batch))
+
+    def newton_system(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> NewtonSystem:
+        """J, ∇J and ∇²J = Σ_i s_i x̃_i x̃_iᵀ ⊗ F_i / Σ_i s_i + l2 of a one-layer network: one all-reduce.
+
+        F_i is the Fisher weight in η, which for a canonical loss is ∂²ℓ_i/∂η². Raises ValueError for a deep network.
+        """
+        check_penalty(penalty)
+        if len(net.sizes) != 2:
+            raise ValueError(
+                "a Newton system is for one-layer networks; see lr_nn.curvature for products with deep ones"
+            )
+        return sums.newton_system(self, net, *self.admit(net, params, batch), penalty or Penalty())
+
+    def train(
+        self,
+        net: Network,
+        params: Params,
+        data: Batch | Rows,
+        *,
+        optimizer: optax.GradientTransformation,
+        epochs: int,
+        batch_size: int | None = None,
+        key: jax.Array | None = None,
+        penalty: Penalty | None = None,
+        validation: Batch | Rows | None = None,
+        patience: int | None = None,
+        opt_state: Any = None,
+        progress: Callable[[Progress], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+        resume: bool = False,
+    ) -> Training:
+        """`lr_nn.train`: one all-reduce a step, of the loss and all gradients.
+
+        Full batches give what `lr_nn.train` gives, to rounding. A mini-batch takes as many rows from each shard,
+        which has an order of its own in every epoch, a function of (key, epoch, shard); `batch_size` is that of all
+        of them. Of many processes the first writes checkpoints, all read them, from one folder, and a signal to one
+        is a signal to all; on another number of devices a training with as many shards goes on, equal to rounding.
+
+        Raises as `lr_nn.train` does, and ValueError where `batch_size` is no multiple of `shards`, or where
+        processes differ in what they ask for.
+        """
+        return training.train(
+            self,
+            net,
+            params,
+            data,
+            optimizer,
+            epochs,
+            batch_size,
+            key,
+            penalty,
+            validation,
+            patience,
+            opt_state,
+            progress,
+            checkpoints,
+            resume,
+        )
+
+    def fit(
+        self,
+        net: Network,
+        x: ArrayLike | Rows,
+        y: ArrayLike | None = None,
+        *,
+        weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        penalty: Penalty | None = None,
+        start: Params | None = None,
+        tol: float = 1e-12,
+        max_steps: int = 100,
+        solver: str = "auto",
+        dtype: DTypeLike | None = None,
+    ) -> Solution:
+        """`lr_nn.fit`, to the same certificate: x, y, weight and offset lie over the devices, by rows.
+
+        closed_form would take all rows to one host: least squares go by newton or lbfgs. With many processes a
+        direction of separation is not looked for: a fit without a maximum is one that has not converged.
+        """
+        return fitting.fit(self, net, x, y, weight, offset, penalty, start, tol, max_steps, solver, dtype)
+
+    def fit_many(
+        self,
+        net: Network,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        penalty: Penalty | None = None,
+        start: Params | None = None,
+        tol: float = 1e-12,
+        max_steps: int = 100,
+        solver: str = "auto",
+        dtype: DTypeLike | None = None,
+        schedule: str = "auto",
+        memory: int = Settings.memory,
+    ) -> Solutions:
+        """`lr_nn.fit_many`: lanes over the devices, each with all rows of its lanes, and no collective.
+
+        The arguments are the same in every process, and so is what is returned.
+        """
+        own = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
+        settings = Settings(tol, max_steps, solver, schedule, memory, own)
+        return fitting.fit_many(self, net, x, y, weight, offset, penalty, start, settings, dtype)
+
+
+def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowParallel:
+    """The library over the devices of `mesh` (None: all there are), each with a part of the rows.
+
+    `shards`: see `RowParallel`; None is one a device. In a world of processes every one of them makes the same
+    mesh. Raises TypeError for what is no mesh, ValueError for one whose processes are unequal or mixed.
+    """
+    mesh = meshes.admit(mesh)
+    shards = mesh.size if shards is None else check.positive_integer("shards", shards)
+    if shards % mesh.size:
+        raise ValueError(f"shards must be a multiple of the {mesh.size} devices; got {shards}")
+    return RowParallel(mesh, shards)

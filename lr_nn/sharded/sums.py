@@ -1,0 +1,113 @@
+"""Sums over the rows of all devices, compiled: on each device those over its own, then one `psum` and one division."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from lr_nn import per_example
+from lr_nn.backprop import contract, squared, sweep
+from lr_nn.objective import evaluate, evaluate_cost
+from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.trees import accumulator, divide
+from lr_nn.types import Batch
+
+
+class NewtonSystem(NamedTuple):
+    """J, ∇J (p,) and ∇²J (p, p), in the order of `ravel_pytree(params)`: a step solves hessian · step = -gradient."""
+
+    value: jax.Array
+    gradient: jax.Array
+    hessian: jax.Array
+
+
+_jit = partial(jax.jit, static_argnames=("parallel", "net"))
+
+
+@_jit
+def cost(parallel, net, params, batch, penalty):
+    """`RowParallel.cost`."""
+
+    def local(params, batch, penalty):
+        return evaluate_cost(net, params, batch, penalty, parallel.add_up)
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
+
+
+@partial(jax.jit, static_argnames=("parallel", "net", "block_size"))
+def value_and_gradient(parallel, net, params, batch, penalty, block_size):
+    """`RowParallel.value_and_gradient`."""
+
+    def local(params, batch, penalty):
+        return evaluate(net, params, batch, penalty, block_size, add_up=parallel.add_up)
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
+
+
+@_jit
+def layer_squared_norms(parallel, net, params, batch):
+    """`RowParallel.layer_squared_norms`."""
+
+    def local(params, batch):
+        return per_example.layer_squared_norms(sweep(net, params, batch))
+
+    return parallel.map(local, (P(), parallel.rows), parallel.rows)(params, batch)
+
+
+@_jit
+def clipped_gradient(parallel, net, params, batch, max_norm):
+    """`RowParallel.clipped_gradient`."""
+
+    def local(params, batch, max_norm):
+        bp = sweep(net, params, batch)
+        sums = parallel.add_up((_weight(batch), per_example.clipped_sum(bp, max_norm, batch.weight)))
+        return divide(sums[1], sums[0], bp.eta.dtype)
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, max_norm)
+
+
+@_jit
+def second_moment(parallel, net, params, batch):
+    """`RowParallel.second_moment`."""
+
+    def local(params, batch):
+        total, moment = parallel.add_up((_weight(batch), contract(squared(sweep(net, params, batch)), batch.weight)))
+        return divide(moment, total)
+
+    return parallel.map(local, (P(), parallel.rows), P())(params, batch)
+
+
+@_jit
+def newton_system(parallel, net, params, batch, penalty):
+    """`RowParallel.newton_system`."""
+
+    def local(params, batch, penalty):
+        (layer,) = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), params)
+        dtype = layer.w.dtype
+        x, offset = batch.x.astype(dtype), None if batch.offset is None else batch.offset.astype(dtype)
+        weight = jnp.ones(len(x), dtype) if batch.weight is None else batch.weight
+        none = jnp.zeros((), dtype)
+        y = net.loss.encode(batch.y, jnp.zeros((len(x), net.sizes[1]), dtype))
+        here = lax.pcast(none, parallel.axes, to="varying")  # a scan adds up what differs between devices
+        own = OneLayer(x, y, weight, offset, here, here, net)
+        theta = own.join(layer)
+        point = own.at(theta)
+        total, *parts = parallel.add_up((weight.sum(), point.cost, point.gradient, own.hessian(point.eta)))
+        value, gradient, hessian = divide(tuple(parts), total)
+        ridge = jnp.where(jnp.arange(theta.size) < layer.w.size, jnp.asarray(penalty.l2, dtype), none)
+        pull = own.join(penalty.gradient((layer,))[0])
+        return NewtonSystem(value + penalty.value((layer,)), gradient + pull, hessian + jnp.diag(ridge))
+
+    return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
+
+
+def _weight(batch: Batch) -> jax.Array:
+    """Σ s_i of these rows."""
+    if batch.weight is None:
+        return jnp.asarray(batch.x.shape[0], accumulator(batch.x.dtype))
+    return batch.weight.sum()
