@@ -12,11 +12,17 @@ from benchmarks import harness
 Rows = list[dict[str, Any]]
 
 SECTIONS = {
+    "fit": ("scale_fit", "a logistic fit of a file larger than its memory"),
+    "sharded": ("scale_sharded", "devices and processes beside one device, and losses noticed"),
     "fuzz": ("scale_fuzz", "damaged files of every format, and what readers made of them"),
     "damage": ("scale_damage", "every file of a checkpoint and of a model damaged in turn"),
     "kill": ("scale_kill", "trainings ended by kill -9 at random moments, saving included, and resumed"),
     "growth": ("scale_growth", "time and memory against what grows, exponents over the last decade"),
 }
+
+
+# What a row is called by.
+NAMES = ("case", "competitor", "grows")
 
 
 def main(
@@ -49,20 +55,12 @@ def main(
 
 
 def show(title: str, rows: Rows) -> None:
-    """A table on the terminal: a column for every number and word that the rows have."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    columns = [
-        name for name in dict.fromkeys(key for row in rows for key in row) if not isinstance(rows[0].get(name), list)
-    ]
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="left" if isinstance(rows[0].get(column), str) else "right")
+    """On the terminal: a line for what was measured, and under it what was found."""
+    print(f"\n{title}")
     for row in rows:
-        table.add_row(*(_told(row.get(column)) for column in columns))
-    Console(width=160).print(table)
+        print("  " + ", ".join(str(row[name]) for name in NAMES if name in row))
+        print("    " + ", ".join(f"{key.replace('_', ' ')} {_told(row[key])}" for key in row if key not in NAMES))
 
 
 def _told(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
