@@ -18,7 +18,10 @@ Work = Callable[[], Any]
 
 
 class Axis(NamedTuple):
-    """What grows, over which values, and the work at one of them; `devices` says that it is their number."""
+    """What grows, over which values, and the work at one of them.
+
+    `devices`: it is their number, virtual ones on the cores there are; bytes are those that one of them holds.
+    """
 
     title: str
     grows: str
@@ -61,6 +64,19 @@ def lanes(m: int) -> Work:
     return lambda: lr_nn.fit_many(net, x, y, weight=weight, penalty=penalty)
 
 
+def spread(devices: int) -> Work:
+    """The gradient of a network on rows that lie over so many devices, its data with it."""
+    import jax
+
+    import lr_nn
+    from lr_nn import sharded
+
+    net, parallel = lr_nn.mlp((64, 64, 1)), sharded.data_parallel()
+    params = lr_nn.init(net, jax.random.key(0))
+    placed = parallel.place(lr_nn.Batch(*logistic(2**15, 64)))
+    return lambda: jax.block_until_ready((placed, parallel.value_and_gradient(net, params, placed)))
+
+
 def logistic(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Normal rows and labels drawn from a logistic model."""
     rng = np.random.default_rng(0)
@@ -81,6 +97,7 @@ AXES = {
     "features of a fit": Axis("Newton fit, n = 3,000", "features d", decades(2, 6), lambda d: newton(3_000, d)),
     "outputs": Axis("gradient, n = 20,000, d = 64", "outputs k", decades(1, 6), lambda k: gradient(20_000, 64, k)),
     "lanes": Axis("fit_many, 200 × 8 each", "lanes m", decades(2, 8), lanes),
+    "devices": Axis("gradient, 32,768 rows over all", "devices", (1, 2, 4, 8, 16, 32, 64, 128), spread, devices=True),
 }
 
 
@@ -90,7 +107,7 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     for name, axis in AXES.items():
         values = axis.values[:2] if small else axis.values
         points = [_in_a_process(name, value) for value in values]
-        least = points[0]["bytes"]  # what any value takes, the compiler above all
+        least = 0 if axis.devices else points[0]["bytes"]  # what any value takes, the compiler above all
         points = [each | {"bytes": each["bytes"] - least} for each in points]
         exponents = {"time_exponent": _exponent(points, "seconds"), "memory_exponent": _exponent(points, "bytes")}
         found += [{"axis": name, "case": axis.title, "grows": axis.grows, **point, **exponents} for point in points]
@@ -128,9 +145,16 @@ def point(name: str, value: int) -> dict[str, Any]:
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc_pid_clear_refs(5)
     work = AXES[name].work(value)
-    work()
-    seconds = list(_timed(work))
-    return {"value": value, "seconds": float(np.median(seconds)), "bytes": _resident("VmHWM") - before}
+    found = work()
+    seconds = float(np.median(list(_timed(work))))
+    taken = _held_by_a_device(found) if AXES[name].devices else _resident("VmHWM") - before
+    return {"value": value, "seconds": seconds, "bytes": taken}
+
+
+def _held_by_a_device(tree: Any) -> int:
+    import jax
+
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def _timed(work: Work) -> Iterator[float]:
