@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from lr_nn.cli.terminal import Terminal
+from lr_nn.cli.wording import in_options
 
 FINE, LOOK, MISTAKE, FAILURE = 0, 1, 2, 3
 INTERRUPTED, TERMINATED, UNREAD = 128 + signal.SIGINT, 128 + signal.SIGTERM, 141
@@ -20,23 +21,25 @@ class Terminated(BaseException):
     """SIGTERM arrived: what is half done is taken back on the way out, and the process ends."""
 
 
-def launch(name: str, description: str, arguments: Sequence[str]) -> int:
+def launch(name: str, description: str, arguments: Sequence[str], terminal: Terminal) -> int:
     """Run one command; the exit code."""
+    options = parse(name, description, arguments)
+    # A command is a module of this package with a function `run(options, terminal) -> exit code`.
+    code: int = import_module(f"lr_nn.cli.{name}").run(options, terminal)
+    return code
+
+
+def guarded(arguments: Sequence[str], work: Callable[[Terminal], int]) -> int:
+    """The exit code of `work`, every way that it can end told in a message."""
     terminal = Terminal(json="--json" in arguments)
-    debug = "--debug" in arguments
     try:
         with terminated():
-            options = parse(name, description, arguments)
-            # A command is a module of this package with a function `run(options, terminal) -> exit code`.
-            code: int = import_module(f"lr_nn.cli.{name}").run(options, terminal)
+            code = work(terminal)
             terminal.finish(code)
             return code
     except SystemExit as end:  # of the parser, which has said why
         code = end.code if isinstance(end.code, int) else MISTAKE
-        if code:
-            terminal.record(error="the options do not fit")
-            terminal.finish(code)
-        return code
+        return terminal.end(code, "the options do not fit") if code else code
     except BrokenPipeError:
         # Python would complain once more when it flushes what nobody reads.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -46,10 +49,9 @@ def launch(name: str, description: str, arguments: Sequence[str]) -> int:
     except Terminated:
         return terminal.fail(TERMINATED, "terminated; nothing is half written")
     except Exception as error:
-        if debug:
+        if "--debug" in arguments:
             raise
-        code, message = judged(error)
-        return terminal.fail(code, message)
+        return terminal.fail(*judged(error))
 
 
 def judged(error: Exception) -> tuple[int, str]:
@@ -59,7 +61,7 @@ def judged(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return MISTAKE, f"out of memory: give fewer rows at a time by --memory or --batch-size ({error})"
     if isinstance(error, (ValueError, OSError, ImportError)):
-        return MISTAKE, str(error)
+        return MISTAKE, in_options(str(error))
     return FAILURE, f"lr-nn failed: {type(error).__name__}: {error} (--debug shows where; please report it)"
 
 
