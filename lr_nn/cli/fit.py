@@ -43,7 +43,7 @@ def run(options: Fit, terminal: Terminal) -> int:
     with np.errstate(all="ignore"):  # what has no value, as of targets that are all the same, is NaN
         table = coefficients(solution, found, learned)
         terminal.say(str(found) if found is not None else table.text())
-    told = message(solution, learned)
+    told = message(solution, learned, batch)
     terminal.say(f"{solution.status}: {told}")
     facts = {
         "model": learned.model,
@@ -66,11 +66,12 @@ def run(options: Fit, terminal: Terminal) -> int:
     return 0 if solution.status is Status.converged else 1
 
 
-def message(solution: Solution, learned: Source) -> str:
+def message(solution: Solution, learned: Source, batch: Batch | None) -> str:
     """What was found; a likelihood without a maximum in the names of the coefficients that grow."""
     if solution.status is Status.converged:
         missing = f"what is missing of the least cost is below {solution.certificate:.1e}"
-        return f"{solution.solver}, steps: {solution.steps}; {missing}"
+        how = solution.message if batch is None else f"{solution.solver}, steps: {solution.steps}"
+        return f"{how}; {missing}"
     if solution.direction is None:
         return solution.message
     (layer,) = solution.direction

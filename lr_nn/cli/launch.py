@@ -109,6 +109,7 @@ def signals() -> Iterator[list[int]]:
     try:
         yield arrived
     finally:
-        sys.unraisablehook = hook
+        if sys.unraisablehook is unheard:
+            sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -111,11 +111,12 @@ def quiet(debug: bool) -> Iterator[None]:
     if debug:
         yield
         return
-    before, sys.excepthook = sys.excepthook, lambda *_: None
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda found: None if isinstance(found.exc_value, RuntimeError) else before(found)
     logging.disable()
     try:
         yield
-        sys.excepthook = before  # after a failure they go on to print, until the process ends
+        sys.unraisablehook = before  # after a failure they go on to print, until the process ends
     finally:
         logging.disable(logging.NOTSET)
 
