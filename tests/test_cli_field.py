@@ -196,3 +196,18 @@ def test_a_signal_is_heard_where_its_exception_is_lost(here, capsys, monkeypatch
     monkeypatch.setattr(check, "run", run)
     code, found = told(capsys, "check", "data.csv")
     assert code == 128 + number and "nothing is half written" in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "target", "message"),
+    [
+        ("heavy", "yes", "column 'weight' holds string; expected numbers"),
+        ("", "yes", "column 'weight' has no value at row 60; fill it, or leave out the row\n"),
+        ("1", "", "column 'sold' has no value at row 60; fill it, or leave out the row\n"),
+    ],
+)
+def test_what_nothing_is_put_in_place_of_is_named_without_imputation(here, capsys, weight, target, message):
+    rest = "".join(f"{a},{y},1\n" for a, _, y in ROWS)
+    Path("data.csv").write_text(f"size,sold,weight\n{rest}1,{target},{weight}\n")
+    code, _, err = call(capsys, "fit", "data.csv", "--target", "sold", "--weight", "weight")
+    assert code == 2 and message in err
