@@ -276,6 +276,7 @@ def write(folder, name, text):
 
 
 MISTAKES = {
+    "no such command": (["fti", "DATA"], "there is no command 'fti'"),
     "no data": (["fit", "none.csv", "--target", "y"], "none.csv does not exist"),
     "no target": (["fit", "DATA"], "--target must name the column to be predicted, one of size, age"),
     "unknown target": (["fit", "DATA", "--target", "yield"], "no column 'yield'"),

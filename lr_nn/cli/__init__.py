@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from lr_nn.cli.launch import launch
+from lr_nn.cli.launch import guarded, launch
+from lr_nn.cli.terminal import Terminal
 
 # Name on the command line -> what it does, in a line.
 COMMANDS = {
@@ -44,13 +45,17 @@ exit codes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the command line) ask for; return the exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    return guarded(rest, lambda terminal: run(name, rest, terminal))
+
+
+def run(name: str, arguments: Sequence[str], terminal: Terminal) -> int:
+    """Run one command, or tell which there are."""
     if name in ("-h", "--help"):
-        print(overview())
+        terminal.say(overview())
         return 0
     if name not in COMMANDS:
-        print(f"error: there is no command {name!r}\n\n{overview()}", file=sys.stderr)
-        return 2
-    return launch(name, COMMANDS[name], rest)
+        raise ValueError(f"there is no command {name!r}; there are {', '.join(COMMANDS)} (lr-nn --help)")
+    return launch(name, COMMANDS[name], arguments, terminal)
 
 
 def overview() -> str:

@@ -10,6 +10,7 @@ from lr_nn.cli.options import Check
 from lr_nn.cli.report import Table as Printed
 from lr_nn.cli.sources import Watched, is_arrays, open_arrays, open_table
 from lr_nn.cli.terminal import Terminal
+from lr_nn.cli.wording import in_options
 from lr_nn.data import Table
 
 BLOCK = 2**16
@@ -18,7 +19,7 @@ DISTINCT = 1000
 
 def run(options: Check, terminal: Terminal) -> int:
     """Say what there is and what is wrong; the exit code."""
-    if is_arrays(options.data):
+    if is_arrays(options.data, options):
         if options.target is not None:
             raise ValueError(f"--target names a column of a table; {options.data} holds arrays")
         rows = open_arrays(options.data, options)
@@ -43,6 +44,7 @@ def run(options: Check, terminal: Terminal) -> int:
 
 
 def _conclude(terminal: Terminal, said: list[str]) -> int:
+    said = [in_options(sentence) for sentence in said]
     terminal.record(problems=said)
     for sentence in said:
         terminal.say(f"- {sentence}")
@@ -86,9 +88,14 @@ class Column:
         return None if self.values is None else len(self.values)
 
     @property
+    def nested(self) -> bool:
+        """Is it a column of lists or of structures?"""
+        return self.type.endswith(">") and not self.type.startswith("dictionary")
+
+    @property
     def row(self) -> tuple[str, ...]:
         """For the terminal."""
-        distinct = f"over {DISTINCT:,}" if self.count is None else f"{self.count:,}"
+        distinct = "" if self.nested else f"over {DISTINCT:,}" if self.count is None else f"{self.count:,}"
         return self.name, self.type, f"{self.missing:,}", distinct
 
     @property
@@ -105,6 +112,8 @@ class Column:
         if pa.types.is_floating(array.type):
             self.missing += pc.sum(pc.is_nan(array)).as_py() or 0
             self.infinite += pc.sum(pc.is_inf(array)).as_py() or 0
+        if pa.types.is_nested(array.type):
+            self.values = None
         if self.values is not None:
             self.values |= set(pc.unique(array.drop_null()).to_pylist())
             self.values = self.values if len(self.values) <= DISTINCT else None
@@ -124,6 +133,8 @@ class Column:
             said.append(f"column {self.name!r} has one value in every row: it tells nothing")
         if self.count is None and self.type in ("string", "large_string"):
             said.append(f"column {self.name!r} is text of over {DISTINCT:,} values: ignore it if it identifies rows")
+        if self.nested or self.type.endswith("binary"):
+            said.append(f"column {self.name!r} holds {self.type}: make it columns of numbers or texts, or ignore it")
         if self.type.startswith(("date", "time", "duration")):
             said.append(f"column {self.name!r} is a {self.type}: make it a number, such as days, or ignore it")
         return said

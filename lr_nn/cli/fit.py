@@ -20,6 +20,11 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.types import Batch, Solution, Status
 
+# Coefficients named in a message, and the share of the largest that they move by at least.
+NAMED, TOLD = 6, 1e-6
+# Up to so many parameters, and so many products of numbers.
+FEW, CHEAP = 100, 2e9
+
 
 def run(options: Fit, terminal: Terminal) -> int:
     """Fit, tell, and leave the model; the exit code."""
@@ -38,13 +43,14 @@ def run(options: Fit, terminal: Terminal) -> int:
     with np.errstate(all="ignore"):  # what has no value, as of targets that are all the same, is NaN
         table = coefficients(solution, found, learned)
         terminal.say(str(found) if found is not None else table.text())
-    terminal.say(f"{solution.status}: {solution.message}")
+    told = message(solution, learned, batch)
+    terminal.say(f"{solution.status}: {told}")
     facts = {
         "model": learned.model,
         "rows": len(learned.rows),
         "features": len(learned.rows.features),
         "status": str(solution.status),
-        "message": solution.message,
+        "message": told,
         "steps": solution.steps,
         "cost": solution.cost,
         "certificate": solution.certificate,
@@ -53,11 +59,30 @@ def run(options: Fit, terminal: Terminal) -> int:
     }
     terminal.record(coefficients=_record(table))
     if not np.isfinite(solution.coefficients).all():
-        raise ValueError(f"the fit found no finite coefficients, and no model is written: {solution.message}")
+        raise ValueError(f"the fit found no finite coefficients, and no model is written: {told}")
     held = learned.rows if learned.held_out is None else learned.held_out
     scores = judge(net, solution.params, held)
     leaving.leave(options, terminal, net, solution.params, learned, facts, scores, [table], words("fit", options))
     return 0 if solution.status is Status.converged else 1
+
+
+def message(solution: Solution, learned: Source, batch: Batch | None) -> str:
+    """What was found; a likelihood without a maximum in the names of the coefficients that grow."""
+    if solution.status is Status.converged:
+        missing = f"what is missing of the least cost is below {solution.certificate:.1e}"
+        how = solution.message if batch is None else f"{solution.solver}, steps: {solution.steps}"
+        return f"{how}; {missing}"
+    if solution.direction is None:
+        return solution.message
+    (layer,) = solution.direction
+    size, features, outputs = np.abs(layer.w), learned.rows.features, learned.outputs
+    places = [divmod(int(at), len(outputs)) for at in np.argsort(-size, axis=None) if size.flat[at] > TOLD * size.max()]
+    names = [features[a] + (f" ({outputs[j]})" if len(outputs) > 1 else "") for a, j in places] or ["the bias"]
+    grows = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return (
+        f"the likelihood has no maximum: it grows without end with the coefficients of {grows}; a penalty keeps them "
+        "finite, such as --l2 1e-4, or leave columns out by --ignore"
+    )
 
 
 def _fitted(options: Fit, terminal: Terminal, net: Network, learned: Source) -> tuple[Solution, Batch | None]:
@@ -72,7 +97,17 @@ def _fitted(options: Fit, terminal: Terminal, net: Network, learned: Source) -> 
         batch = held_in_memory(rows, options.memory)
         if batch is None:
             return lr_nn.fit(net, rows, memory=options.memory * 2**20, **chosen), None
+    chosen["solver"] = solver_for(net, len(batch.x), options.l1)
     return lr_nn.fit(net, batch.x, batch.y, weight=batch.weight, offset=batch.offset, **chosen), batch
+
+
+def solver_for(net: Network, n: int, l1: float) -> str:
+    """Every command compiles anew, and Newton's method in a fifth of the time of L-BFGS: it may take some more steps of
+    its own than `fit` would let it.
+    """
+    p = lr_nn.network.n_parameters(net)
+    suits = net.loss.concordance > 0 and l1 == 0 and p <= FEW and n * p**2 * net.sizes[-1] <= CHEAP
+    return "newton" if suits else "auto"
 
 
 def _summary(solution: Solution, net: Network, batch: Batch | None, learned: Source) -> inference.Summary | None:

@@ -16,7 +16,7 @@ from lr_nn.network import Network, admit, linear_predictor
 from lr_nn.types import Batch, Params
 
 # Numbers of x at a time.
-BLOCK = 2**22
+BLOCK = 2**20
 TENTHS, POINTS = 10, 1001
 # Deviations of the normal law that 95% lie between.
 Z95 = 1.959963984540054

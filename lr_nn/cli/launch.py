@@ -4,52 +4,60 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from lr_nn.cli.terminal import Terminal
+from lr_nn.cli.wording import in_options
 
 FINE, LOOK, MISTAKE, FAILURE = 0, 1, 2, 3
 INTERRUPTED, TERMINATED, UNREAD = 128 + signal.SIGINT, 128 + signal.SIGTERM, 141
+STOPPED = {INTERRUPTED: "interrupted; nothing is half written", TERMINATED: "terminated; nothing is half written"}
+# Seconds until a signal that could not be raised comes again.
+AGAIN = 0.05
 
 
 class Terminated(BaseException):
     """SIGTERM arrived: what is half done is taken back on the way out, and the process ends."""
 
 
-def launch(name: str, description: str, arguments: Sequence[str]) -> int:
+def launch(name: str, description: str, arguments: Sequence[str], terminal: Terminal) -> int:
     """Run one command; the exit code."""
+    options = parse(name, description, arguments)
+    # A command is a module of this package with a function `run(options, terminal) -> exit code`.
+    code: int = import_module(f"lr_nn.cli.{name}").run(options, terminal)
+    return code
+
+
+def guarded(arguments: Sequence[str], work: Callable[[Terminal], int]) -> int:
+    """The exit code of `work`, every way that it can end told in a message."""
     terminal = Terminal(json="--json" in arguments)
-    debug = "--debug" in arguments
+    arrived: list[int] = []
     try:
-        with terminated():
-            options = parse(name, description, arguments)
-            # A command is a module of this package with a function `run(options, terminal) -> exit code`.
-            code: int = import_module(f"lr_nn.cli.{name}").run(options, terminal)
+        with signals() as arrived:
+            code = work(terminal)
             terminal.finish(code)
             return code
     except SystemExit as end:  # of the parser, which has said why
         code = end.code if isinstance(end.code, int) else MISTAKE
-        if code:
-            terminal.record(error="the options do not fit")
-            terminal.finish(code)
-        return code
+        return terminal.end(code, "the options do not fit") if code else code
     except BrokenPipeError:
         # Python would complain once more when it flushes what nobody reads.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return UNREAD
-    except KeyboardInterrupt:
-        return terminal.fail(INTERRUPTED, "interrupted; nothing is half written")
-    except Terminated:
-        return terminal.fail(TERMINATED, "terminated; nothing is half written")
+    except (KeyboardInterrupt, Terminated) as stopped:
+        code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
+        return terminal.fail(code, STOPPED[code])
     except Exception as error:
-        if debug:
+        if arrived:  # some libraries make another exception of it
+            return terminal.fail(128 + arrived[-1], STOPPED[128 + arrived[-1]])
+        if "--debug" in arguments:
             raise
-        code, message = judged(error)
-        return terminal.fail(code, message)
+        return terminal.fail(*judged(error))
 
 
 def judged(error: Exception) -> tuple[int, str]:
@@ -59,7 +67,7 @@ def judged(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return MISTAKE, f"out of memory: give fewer rows at a time by --memory or --batch-size ({error})"
     if isinstance(error, (ValueError, OSError, ImportError)):
-        return MISTAKE, str(error)
+        return MISTAKE, in_options(str(error))
     return FAILURE, f"lr-nn failed: {type(error).__name__}: {error} (--debug shows where; please report it)"
 
 
@@ -76,17 +84,32 @@ def parse(name: str, description: str, arguments: Sequence[str]) -> Any:
 
 
 @contextmanager
-def terminated() -> Iterator[None]:
-    """Make SIGTERM an exception, so that what is half written is taken back; only a main thread can."""
+def signals() -> Iterator[list[int]]:
+    """Make Ctrl-C and SIGTERM exceptions, so that what is half written is taken back; yields those that arrived.
+
+    Only a main thread can. One that arrives where nothing can be raised, as in the collector of garbage, comes again.
+    """
+    arrived: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield arrived
         return
 
     def stop(number: int, frame: Any) -> None:
-        raise Terminated
+        arrived.append(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def unheard(found: Any) -> None:
+        if isinstance(found.exc_value, (Terminated, KeyboardInterrupt)):
+            threading.Timer(AGAIN, signal.raise_signal, arrived[-1:]).start()
+        else:
+            hook(found)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    hook, sys.unraisablehook = sys.unraisablehook, unheard
     try:
-        yield
+        yield arrived
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if sys.unraisablehook is unheard:
+            sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)

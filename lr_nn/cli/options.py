@@ -23,6 +23,8 @@ class Common:
 class Reading(Common):
     """How a data file is read: a table (.csv .tsv .parquet .arrow) or arrays (.npy .npz .h5 .svm, IDX, pictures)."""
 
+    csv: bool = False
+    """Read the file as CSV whatever its name, such as adult.data."""
     delimiter: str = ","
     """CSV: what stands between columns; "sniff" looks."""
     header: bool = True
@@ -31,6 +33,10 @@ class Reading(Common):
     """CSV: names of all columns, in place of the header's."""
     missing: tuple[str, ...] | None = None
     """CSV: what stands for a missing value; None: NA, nan, null and the like."""
+    quote: str = '"'
+    """CSV: what encloses values; "" where quotes mean nothing."""
+    decimal: str = "."
+    """CSV: what stands before the decimals of a number, "." or ","."""
     strip: bool = False
     """CSV: take away blanks around values."""
     x: str | None = None

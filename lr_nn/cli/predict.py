@@ -27,6 +27,8 @@ def run(options: Predict, terminal: Terminal) -> int:
         raise ValueError("--json needs --out: standard output has room for one of them")
     if options.out is not None and options.out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}; got {options.out}")
+    if options.out is None and sys.stdout is None:
+        raise ValueError("standard output is closed: name a file by --out")
     if options.rows < 1:
         raise ValueError(f"--rows must be at least 1; got {options.rows}")
     model = load_model(options.model)
@@ -36,6 +38,11 @@ def run(options: Predict, terminal: Terminal) -> int:
             stop = min(len(rows), start + options.rows)
             batch = rows.read(start, stop)
             columns = predictions(model, model.predict(batch.x, batch.offset))
+            twice = [name for name in options.keep if name in columns]
+            if twice:
+                raise ValueError(
+                    f"--keep {twice[0]}: the predictions have a column of that name; rename it in the data"
+                )
             kept = table.read(start, stop, options.keep) if table is not None and options.keep else None
             write(pa.table({**({} if kept is None else dict(zip(kept.column_names, kept.columns))), **columns}))
             show(stop, len(rows))
@@ -64,7 +71,7 @@ def predictions(model: Model, mean: np.ndarray) -> dict[str, Any]:
 
 def _opened(options: Predict, model: Model) -> tuple[Table | None, Rows]:
     """The table, if it is one, and its rows as the model takes them."""
-    if is_arrays(options.data):
+    if is_arrays(options.data, options):
         if model.schema is not None:
             raise ValueError(f"{options.model} was learned from a table, and {options.data} holds arrays")
         if options.keep:

@@ -12,6 +12,7 @@ import numpy as np
 import lr_nn
 from lr_nn import data, losses
 from lr_nn.cli.options import Learning, Reading
+from lr_nn.cli.wording import in_options
 from lr_nn.data.opening import READERS
 from lr_nn.data.tables import Table
 from lr_nn.network import Network
@@ -29,6 +30,8 @@ LOSSES = {
 TASKS = {"auto": "auto", "linear": "values", "poisson": "values", "logistic": "labels", "softmax": "labels"}
 MODELS = {"values": ("linear", "poisson"), "binary": ("logistic",), "classes": ("softmax",)}
 MOST_CLASSES = 1000
+# Options that are those of `data.csv`.
+TEXT = ("delimiter", "header", "names", "missing", "quote", "decimal", "strip")
 # Numbers of x at a time.
 BLOCK = 2**22
 # Rows of one column at a time.
@@ -53,7 +56,7 @@ class Source:
 
 def source(options: Learning, model: str) -> Source:
     """What the options say to learn from; `model` a name, or auto."""
-    if is_arrays(options.data):
+    if is_arrays(options.data, options):
         return _of_arrays(options, model)
     if options.target is None:
         table = open_table(options.data, options)
@@ -61,30 +64,21 @@ def source(options: Learning, model: str) -> Source:
     return _of_table(options, model, options.target)
 
 
-def is_arrays(path: Path) -> bool:
+def is_arrays(path: Path, options: Reading) -> bool:
     """Is this a file of arrays or a folder of pictures, and not a table?"""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
         return any(each.is_dir() for each in path.iterdir())
-    return path.name.lower().endswith(tuple(READERS))
+    return not options.csv and path.name.lower().endswith(tuple(READERS))
 
 
 def open_table(path: Path, options: Reading) -> Table:
     """The table of a file, its texts read as the options say."""
-    given: dict[str, Any] = {}
-    if options.delimiter != ",":
-        given["delimiter"] = options.delimiter
-    if not options.header:
-        given["header"] = False
-    if options.names:
-        given["names"] = options.names
-    if options.missing is not None:
-        given["missing"] = options.missing
-    if options.strip:
-        given["strip"] = True
+    said = {name: getattr(options, name) for name in TEXT}
+    given = {name: value for name, value in said.items() if value != getattr(Reading, name)}
     try:
-        return data.open_table(path, **given)
+        return data.csv(path, **given) if options.csv else data.open_table(path, **given)
     except TypeError as error:  # of options that this kind of file does not take
         raise ValueError(str(error)) from error
 
@@ -115,7 +109,7 @@ def _of_table(options: Learning, model: str, target: str) -> Source:
     classes = tuple(map(str, schema.target.classes))
     outputs = classes if model == "softmax" else (f"{target}={classes[1]}",) if classes else (target,)
     rows = schema.rows(whole, unknown="ignore")
-    notes = schema.notes
+    notes = tuple(map(in_options, schema.notes))
     if any(isinstance(column, data.Numeric) and column.scale != 1 for column in schema.columns):
         notes += ("columns of numbers are standardised: a coefficient is for one standard deviation more",)
     if unseen is None:

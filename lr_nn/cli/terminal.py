@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 
@@ -45,19 +45,26 @@ class Terminal:
 
     def fail(self, code: int, message: str) -> int:
         """Say why there is no result, the last thing that a command does; the exit code."""
-        self.explain(message)
-        self.finish(code)
-        return code
+        with suppress(OSError):
+            self.explain(message)
+        return self.end(code, message)
 
     def explain(self, message: str) -> None:
         """Say why there is no result."""
-        self.warn(f"error: {message}")
         self.told = {"error": message}
+        self.warn(f"error: {message}")
+
+    def end(self, code: int, message: str) -> int:
+        """Print the object without a result, if it is wanted and can be; the exit code."""
+        self.told = {"error": message}
+        with suppress(OSError):
+            self.finish(code)
+        return code
 
     @contextmanager
     def bar(self, description: str, unit: str = "rows") -> Iterator[Show]:
         """A bar with rate and time left, moved by what is yielded. Only on a terminal."""
-        if not sys.stderr.isatty():
+        if sys.stderr is None or not sys.stderr.isatty():  # None where it is closed
             yield _silence
             return
         from rich.console import Console

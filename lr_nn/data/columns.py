@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from lr_nn.data.tables import arrow
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Digits with marks between them, with a sign and a unit.
+WRITTEN = re.compile(r"[-+]?[$€£]? ?\d+([.,' \u00a0\u202f]\d+)+ ?[%$€£]?")
 # Whole numbers up to here are numbers of float64 too.
 EXACT = 2**53
 
@@ -44,11 +47,12 @@ def _check_exact(name: str, array: pa.Array, first: int) -> None:
 
 def finite(table: pa.Table, name: str, first: int, least: float = -np.inf) -> np.ndarray:
     """A column of numbers none of which may be missing, infinite, or below `least`, in float64 or float32."""
+    check_type(name, table.schema.field(name).type, levels=False)
     found = values(table, name, first)
     found = found if found.dtype == np.float32 else found.astype(np.float64)
     missing = np.isnan(found)
     if missing.any():
-        raise missing_value(name, first + int(missing.argmax()))
+        raise missing_value(name, first + int(missing.argmax()), feature=False)
     bad = ~np.isfinite(found) | (found < least)
     if bad.any():
         row, expected = int(bad.argmax()), "finite" if np.isinf(least) else f"finite and at least {least:g}"
@@ -135,8 +139,12 @@ def check_type(name: str, kind: pa.DataType, levels: bool) -> None:
     raise ValueError(f"column {name!r} holds {kind}; expected {expected}: cast it, or ignore it")
 
 
-def missing_value(name: str, row: int) -> ValueError:
-    """What a missing value that nothing is put in place of is refused by."""
-    return ValueError(
-        f"column {name!r} has no value at row {row}; fill it, leave out the row, or learn with missing='mean'"
-    )
+def missing_value(name: str, row: int, feature: bool) -> ValueError:
+    """What a missing value that nothing is put in place of is refused by; nothing may be put for what is no feature."""
+    remedy = "fill it, leave out the row, or learn with missing='mean'" if feature else "fill it, or leave out the row"
+    return ValueError(f"column {name!r} has no value at row {row}; {remedy}")
+
+
+def like_number(text: str) -> bool:
+    """Is this a number as people write it, and no reader takes it: 3,25 or 1.234,5 or 12,345 or 12'345?"""
+    return WRITTEN.fullmatch(text) is not None

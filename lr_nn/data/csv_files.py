@@ -18,7 +18,7 @@ from weakref import finalize
 
 import numpy as np
 
-from lr_nn.data.delimited import MISSING, PIECE, Delimited, Dialect, Source, refusal
+from lr_nn.data.delimited import DELIMITERS, MISSING, PIECE, Delimited, Dialect, Source, refusal
 from lr_nn.data.in_place import opened
 from lr_nn.data.tables import Table, arrow, check_names, wider
 
@@ -29,7 +29,6 @@ SNIFFED = 20
 # What is decompressed stays in memory up to so many bytes.
 IN_MEMORY = 2**26
 BOM, OTHER_BOMS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
-DELIMITERS = (",", ";", "\t", "|")
 
 
 def csv(
@@ -41,6 +40,7 @@ def csv(
     missing: Sequence[str] = MISSING,
     quote: str = '"',
     strip: bool = False,
+    decimal: str = ".",
 ) -> Table:
     """A CSV file in UTF-8, plain or .gz, as a table.
 
@@ -48,7 +48,8 @@ def csv(
     the first row hold the names of the columns, or "sniff": it does, unless one of its columns is a number. names:
     those of all columns, in place of the header's; without both they are x0, x1, ... missing: what stands for a
     missing value, beside nothing at all. quote: what encloses columns that hold delimiters, line ends or quotes
-    (these twice), or "" where quotes mean nothing. strip: take away blanks around columns.
+    (these twice), or "" where quotes mean nothing. strip: take away blanks around columns. decimal:
+    what stands before the decimals of a number.
 
     One pass over the file finds where rows begin, and the type of every column: whole numbers, decimal numbers, true
     and false, dates, times, or else text, whichever all rows have. Empty lines are none. A .gz file is decompressed,
@@ -62,12 +63,14 @@ def csv(
         raise ValueError(f"quote must be '\"' or ''; got {quote!r}")
     if delimiter != "sniff" and (len(delimiter.encode()) != 1 or delimiter in '"\r\n'):
         raise ValueError(f"delimiter must be one character of ASCII, or 'sniff'; got {delimiter!r}")
+    if decimal not in (".", ",") or decimal == delimiter:
+        raise ValueError(f"decimal must be '.' or ',', and not the delimiter {delimiter!r}; got {decimal!r}")
     if header not in (True, False, "sniff"):
         raise ValueError(f"header must be True, False or 'sniff'; got {header!r}")
     source: Source = opened(path)
     if source.read(0, min(2, source.size)).tobytes() == b"\x1f\x8b":
         source = _decompressed(source)
-    dialect = Dialect(delimiter, quote, tuple(missing), strip)
+    dialect = Dialect(delimiter, quote, tuple(missing), strip, decimal)
     (first, *others), start = _first_rows(source, dialect)
     if delimiter == "sniff":
         dialect = replace(dialect, delimiter=_delimiter([first, *others], dialect))

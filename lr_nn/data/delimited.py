@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LF, CR, QUOTE = b'\n\r"'
 # Bytes that are parsed at once, where rows are shorter.
 PIECE = 2**23
+DELIMITERS = (",", ";", "\t", "|")
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>")
 
 
@@ -45,6 +46,7 @@ class Dialect:
     quote: str = '"'
     missing: tuple[str, ...] = MISSING
     strip: bool = False
+    decimal: str = "."
 
     def row_ends(self, text: np.ndarray) -> np.ndarray:
         """The places of the line ends outside of quotes, in what begins with a row.
@@ -79,6 +81,7 @@ class Dialect:
             include_columns=kept,
             null_values=sorted({"", *self.missing}),
             strings_can_be_null=True,
+            decimal_point=self.decimal,
             true_values=["true", "True", "TRUE"],
             false_values=["false", "False", "FALSE"],
         )
@@ -166,4 +169,6 @@ def refusal(
             passed = tried
     told = told.removeprefix("CSV parse error: ")
     told = re.sub(r"^In CSV column #(\d+): (CSV )?", lambda found: f"column {names[int(found[1])]!r}: ", told)
+    between = [mark for mark in DELIMITERS if len(names) == 1 and mark in names[0]]
+    told += f" (pass delimiter={between[0]!r}, if it stands between columns)" if between else ""
     return ValueError(f"{path}: row {first + passed}: {told}")

@@ -122,7 +122,7 @@ class Encoder:
         level, missing = self._levels(column.name, column.levels, array, first, self.unknown)
         if missing.any() and not column.indicator:
             if column.fill is None:
-                raise missing_value(column.name, first + int(missing.argmax()))
+                raise missing_value(column.name, first + int(missing.argmax()), feature=True)
             level[missing] = column.levels.index(column.fill)
         hot = np.where(level < 0, -1, codes[level])
         if column.indicator:
@@ -159,7 +159,7 @@ class Encoder:
             return finite(table, target.name, first)
         level, missing = self._levels(target.name, target.classes, table.column(target.name), first, "refuse")
         if missing.any():
-            raise missing_value(target.name, first + int(missing.argmax()))
+            raise missing_value(target.name, first + int(missing.argmax()), feature=False)
         return level.astype(dtype if target.kind == "binary" else np.int32)
 
 
@@ -195,7 +195,7 @@ def _fill(x: np.ndarray, place: int, column: Numeric, array: np.ndarray, first: 
         )
     if missing.any():
         if column.fill is None:
-            raise missing_value(column.name, first + int(missing.argmax()))
+            raise missing_value(column.name, first + int(missing.argmax()), feature=True)
         x[missing, place] = (column.fill - column.mean) / column.scale
         if column.indicator:
             x[missing, place + 1] = 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lr_nn import check
-from lr_nn.data.columns import check_type, dictionary, finite, is_float32, is_text, missing_value, values
+from lr_nn.data.columns import check_type, dictionary, finite, is_float32, is_text, like_number, missing_value, values
 from lr_nn.data.schema import Categorical, Numeric, Schema, Target, shown
 from lr_nn.data.stream import read_ahead
 from lr_nn.data.tables import Table, arrow
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Numbers in a block of the pass, and rows in it at most.
 BLOCK, ROWS = 2**22, 2**16
+WRITTEN = "if they are numbers, write them as 1234.5, or read the text with decimal=','"
 MISSING = ("mean", "indicator", "refuse")
 REFERENCES = ("first", "most_frequent")
 TASKS = ("auto", "values", "labels")
@@ -176,8 +177,9 @@ class Learner:
                     f"column {name!r} is {numbers[row]} at row {first + row}; mend it, or ignore the column"
                 )
             found = Numbers.of(numbers, weight)
-        if lacking.any() and (self.missing == "refuse" or name in (self.target, self.weight, self.offset)):
-            raise missing_value(name, first + int(lacking.argmax()))
+        feature = name not in (self.target, self.weight, self.offset)
+        if lacking.any() and (self.missing == "refuse" or not feature):
+            raise missing_value(name, first + int(lacking.argmax()), feature)
         return found
 
     def _label_type(self, name: str, block: pa.Table) -> pa.DataType | None:
@@ -195,6 +197,7 @@ class Learner:
     def _check_levels(self, name: str, found: Numbers | Levels) -> None:
         if isinstance(found, Levels) and len(found.weights) > self.max_levels:
             remedy = "task='values' if it is a number" if name == self.target else "ignore it if it identifies rows"
+            remedy = WRITTEN if self._written(name, found) else remedy
             raise ValueError(
                 f"column {name!r} has more than {self.max_levels} levels, such as {shown(found.levels, 3)}: {remedy}, "
                 "or raise max_levels"
@@ -230,7 +233,14 @@ class Learner:
         note = (
             [f"{name}: every value is {levels[0]!r}; it has no feature"] if len(levels) == 1 and not indicator else []
         )
+        if self._written(name, found):
+            note.append(f"{name}: {len(levels)} levels are text, such as {shown(levels, 3)}: {WRITTEN}")
         return Categorical(name, levels, reference, fill, indicator), note
+
+    def _written(self, name: str, found: Levels) -> bool:
+        """Are these levels numbers, written in a way that no reader takes?"""
+        texts = all(isinstance(level, str) and like_number(level) for level in found.levels)
+        return texts and name not in self.categorical
 
     def _target(self, found: Numbers | Levels) -> Target:
         if isinstance(found, Numbers):

@@ -29,7 +29,9 @@ def text(summary: Summary) -> str:
 
 
 def _one(summary: Summary, lane: tuple[int, ...]) -> str:
-    wide = max(WIDTH, 6 * COLUMN + min(LONGEST, max(map(len, (*summary.names, *summary.outputs)))))
+    rows = _rows(summary, lane)
+    column = max(COLUMN, 1 + max(len(cell) for row in rows for cell in row))
+    wide = max(WIDTH, 6 * column + min(LONGEST, max(map(len, (*summary.names, *summary.outputs)))))
     rule = "=" * wide
     heading = _heading(summary, lane)
     half = -(-len(heading) // 2)
@@ -38,7 +40,7 @@ def _one(summary: Summary, lane: tuple[int, ...]) -> str:
     pairs += [" " * width] * (2 * half - len(pairs))
     head = [f"{left}  {right}" for left, right in zip(pairs[:half], pairs[half:])]
     title = TITLES[summary.fitted.loss.name].center(wide).rstrip()
-    return "\n".join([title, rule, *head, rule, *_body(summary, lane, wide), rule])
+    return "\n".join([title, rule, *head, rule, *_body(summary, rows, wide, column), rule])
 
 
 def _heading(summary: Summary, lane: tuple[int, ...]) -> list[tuple[str, str]]:
@@ -65,23 +67,34 @@ def _heading(summary: Summary, lane: tuple[int, ...]) -> list[tuple[str, str]]:
     return heading
 
 
-def _body(summary: Summary, lane: tuple[int, ...], wide: int) -> list[str]:
+def _rows(summary: Summary, lane: tuple[int, ...]) -> list[list[str]]:
+    """The numbers of every coefficient, output by output."""
+    rows = []
+    for j in range(len(summary.outputs)):
+        for a in range(len(summary.names)):
+            at = (*lane, a, j)
+            numbers = (summary.coefficients[at], summary.standard_errors[at], summary.z[at])
+            low, high = summary.intervals[at]
+            rows.append([*(f"{v:.4g}" for v in numbers), f"{summary.p_values[at]:.3f}", f"{low:.4g}", f"{high:.4g}"])
+    return rows
+
+
+def _body(summary: Summary, rows: list[list[str]], wide: int, column: int) -> list[str]:
     """A block of rows for every output."""
     letter = "t" if summary.use_t else "z"
     low, high = (1 - summary.level) / 2, (1 + summary.level) / 2
-    titles = ("coef", "std err", letter, f"P>|{letter}|", f"[{low:.4g}", f"{high:.4g}]")
-    name_width = wide - len(titles) * COLUMN
+    titles = ["coef", "std err", letter, f"P>|{letter}|", f"[{low:.4g}", f"{high:.4g}]"]
+    name_width, count = wide - len(titles) * column, len(summary.names)
+
+    def line(name: str, cells: list[str]) -> str:
+        return f"{name[:name_width]:<{name_width}}" + "".join(f"{cell:>{column}}" for cell in cells)
+
     lines = []
     for j, output in enumerate(summary.outputs):
         label = output if len(summary.outputs) > 1 or summary.fitted.reference is not None else ""
         lines += ["-" * wide] * (j > 0)
-        lines += [f"{label[:name_width]:<{name_width}}" + "".join(f"{t:>{COLUMN}}" for t in titles), "-" * wide]
-        for a, name in enumerate(summary.names):
-            at = (*lane, a, j)
-            numbers = (summary.coefficients[at], summary.standard_errors[at], summary.z[at])
-            row = [f"{v:.4g}" for v in numbers] + [f"{summary.p_values[at]:.3f}"]
-            row += [f"{v:.4g}" for v in summary.intervals[at]]
-            lines.append(f"{name[:name_width]:<{name_width}}" + "".join(f"{v:>{COLUMN}}" for v in row))
+        lines += [line(label, titles), "-" * wide]
+        lines += [line(name, row) for name, row in zip(summary.names, rows[j * count : (j + 1) * count])]
     return lines
 
 
