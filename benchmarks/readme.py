@@ -105,7 +105,40 @@ def table() -> str:
             best = min(others, key=lambda peer: rows[peer]["relative_time"])
             faster = np.median(np.divide(rows[best]["ratios"], rows[ours]["ratios"]))
             lines.append(f"| {what} | `{best}` | {faster:.2f} |")
-    return "\n".join([*lines, "", _where(read("gradient")["thin"]["environment"]), "", *_referees()])
+    return "\n".join([*lines, "", _where(read("gradient")["thin"]["environment"]), "", *_referees(), "", *_scale()])
+
+
+def _scale() -> list[str]:
+    """What was broken, lost or too large, and what came of it, as a Markdown table."""
+    record = {section: found["rows"] for section, found in read("scale").items()}
+    disk = next(row for row in record["fit"] if row["competitor"] == "cold cache")
+    kills, damage, fuzz = (record[name] for name in ("kill", "damage", "fuzz"))
+    lost = [row for row in record["sharded"] if "exit_codes" in row]
+    spread = [row["largest_difference"] for row in record["sharded"] if "largest_difference" in row]
+
+    def total(rows: list[dict[str, Any]], name: str) -> int:
+        return sum(row[name] for row in rows)
+
+    lines = {
+        f"logistic fit of {disk['case']}, from the disk": (
+            f"{disk['passes']} passes, {disk['times_reading']:.2f} times reading it as often, "
+            f"{disk['resident_megabytes']:.0f} MB of memory"
+        ),
+        f"trainings ended by kill -9 and resumed, {total(kills, 'kills')}": (
+            f"{total(kills, 'equal_to_the_last_bit')} equal to the last bit"
+        ),
+        f"damages to the files of checkpoints and models, {total(damage, 'damages'):,}": (
+            f"{total(damage, 'refused'):,} refused"
+        ),
+        f"damaged files given to readers and the command line, {total(fuzz, 'damaged'):,}": (
+            f"{total(fuzz, 'refused'):,} refused, {total(fuzz, 'read'):,} read, {total(fuzz, 'faults')} faults"
+        ),
+        "8 devices in 1, 2 and 4 processes, against one device": f"results differ by {max(spread):.0e} at most",
+        "a process of two is killed, heartbeat of 5 s": (
+            f"the other ends and says so in {max(second for row in lost for second in row['seconds']):.1f} s at most"
+        ),
+    }
+    return ["| larger, or broken | |", "|---|---|", *(f"| {what} | {found} |" for what, found in lines.items())]
 
 
 def _referees() -> list[str]:

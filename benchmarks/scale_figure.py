@@ -16,7 +16,7 @@ def growth(rows: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     axes = [list(points) for _, points in groupby(rows, key=lambda row: row["axis"])]
-    figure, panels = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(13, 5.8), layout="constrained")
     for panel, what, unit, exponent in (
         (panels[0], "seconds", "seconds", "time_exponent"),
         (panels[1], "bytes", "bytes above the smallest", "memory_exponent"),
@@ -29,7 +29,7 @@ def growth(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 panel.loglog(*zip(*seen), marker=marker, markersize=4, label=told)
         panel.set_xlabel("what grows")
         panel.set_ylabel(unit)
-        panel.legend(fontsize=7)
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=8, frameon=False)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_title("time", loc="left")
     panels[1].set_title("memory", loc="left")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +114,18 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         found += [{"axis": name, "case": axis.title, "grows": axis.grows, **point, **exponents} for point in points]
         print(f"{name}: {exponents}", flush=True)
     return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The exponents as the Markdown table of docs/scaling.md."""
+    lines = ["| what grows | work | over | time | memory |", "|---|---|---|---:|---:|"]
+    for _, points in groupby(rows, key=lambda row: row["axis"]):
+        first, *_, last = points
+        exponents = " | ".join(
+            "-" if e is None else f"{e:.2f}" for e in (last["time_exponent"], last["memory_exponent"])
+        )
+        lines.append(f"| {last['grows']} | {last['case']} | {first['value']:,} to {last['value']:,} | {exponents} |")
+    return "\n".join(lines)
 
 
 def _exponent(points: list[dict[str, Any]], what: str) -> float | None:

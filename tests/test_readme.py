@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import harness, readme
+from benchmarks import harness, readme, scale_growth
 
 TEXT = readme.README.read_text()
 
@@ -24,6 +24,11 @@ def test_the_snippet_is_short_and_finds_gradients_that_agree(capsys):
 def test_the_table_is_that_of_the_committed_record():
     written = TEXT.split(readme.BEGIN)[1].split(readme.END)[0]
     assert written.strip() == readme.table().strip()
+
+
+def test_the_exponents_are_those_of_the_committed_record():
+    written = (readme.README.parent / "docs" / "scaling.md").read_text()
+    assert scale_growth.table(harness.read("scale")["growth"]["rows"]) in written
 
 
 def test_both_commands_stand_on_one_line():
