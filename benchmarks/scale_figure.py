@@ -29,7 +29,7 @@ def growth(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 panel.loglog(*zip(*seen), marker=marker, markersize=4, label=told)
         panel.set_xlabel("what grows")
         panel.set_ylabel(unit)
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=8, frameon=False)
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=8, frameon=False)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_title("time", loc="left")
     panels[1].set_title("memory", loc="left")
