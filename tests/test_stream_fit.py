@@ -72,6 +72,17 @@ def test_rows_in_blocks_are_fitted_to_the_optimum_of_all_and_the_certificate_is_
         assert found.cost - best.cost <= found.certificate + tolerance(np.float64, N) * (1 + abs(best.cost))
 
 
+def test_what_some_blocks_say_of_the_curvature_is_not_taken_for_all():
+    """The Hessian is made of every third block, where rows are long; the bound takes no more of it than is sure."""
+    net, x, y = rows("logistic", n=MANY)
+    x[(np.arange(MANY) // 512) % 3 > 0] /= 100
+    best = lr_nn.fit(net, x, y).cost
+    for tol in (1e-3, 1e-4):
+        found = lr_nn.fit(net, Arrays(x, y), tol=tol, memory=LITTLE)
+        assert found.status is Status.converged and "blocks of 512" in found.message, found.message
+        assert tolerance(np.float64, MANY) < found.cost - best <= found.certificate
+
+
 @smooth
 def test_weights_and_offsets_come_with_the_rows(penalty):
     net, x, y = rows("softmax", n=N)

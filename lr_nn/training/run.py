@@ -20,7 +20,7 @@ from lr_nn.training.feeds import Feed, InMemory, Streamed, admission
 from lr_nn.training.keeper import Keeper, known_by
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
-from lr_nn.training.steps import State, Task, steps_per_epoch
+from lr_nn.training.steps import State, Task, steps_per_epoch, strong
 from lr_nn.types import Batch, Params
 
 
@@ -78,14 +78,7 @@ def train(
     completed ['2.000', '1.000']
     """
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
-    check_penalty(penalty)
-    epochs = check.positive_integer("epochs", epochs)
-    if patience is not None:
-        patience = check.positive_integer("patience", patience)
-        if validation is None:
-            raise ValueError("patience needs validation data to judge by; pass validation=Batch(x, y)")
-    if resume and checkpoints is None:
-        raise ValueError("resume needs to know where from; pass checkpoints=Checkpoints(folder)")
+    epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
     data, validation = (_admitted(net, params, each) for each in (data, validation))
     n = len(data) if isinstance(data, Rows) else len(data.x)
     if batch_size is None and isinstance(data, Rows):
@@ -155,6 +148,20 @@ def _admitted(net: Network, params: Params, data: Any) -> Any:
     return data
 
 
+def admit_settings(
+    penalty: Penalty | None, epochs: int, patience: int | None, validation: Any, checkpoints: Any, resume: bool
+) -> tuple[int, int | None]:
+    """Epochs and patience as numbers, of settings that go together."""
+    check_penalty(penalty)
+    if patience is not None:
+        patience = check.positive_integer("patience", patience)
+        if validation is None:
+            raise ValueError("patience needs validation data to judge by; pass validation=Batch(x, y)")
+    if resume and checkpoints is None:
+        raise ValueError("resume needs to know where from; pass checkpoints=Checkpoints(folder)")
+    return check.positive_integer("epochs", epochs), patience
+
+
 def first_state(
     params: Params,
     n: int,
@@ -173,7 +180,7 @@ def first_state(
     params = jax.tree.map(jnp.asarray, params)
     if opt_state is None:
         opt_state = over_lanes(optimizer.init)(params)
-    return State(params, opt_state, None, jnp.zeros((), jnp.int32)), batch_size
+    return State(params, strong(opt_state), None, jnp.zeros((), jnp.int32)), batch_size
 
 
 def task_of(data: Batch, penalty: Penalty | None, key: jax.Array | None) -> Task:
