@@ -20,7 +20,7 @@ from lr_nn.training.feeds import Feed, InMemory, Streamed, admission
 from lr_nn.training.keeper import Keeper, known_by
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
-from lr_nn.training.steps import State, Task, steps_per_epoch, strong
+from lr_nn.training.steps import State, Task, steps_per_epoch
 from lr_nn.types import Batch, Params
 
 
@@ -180,7 +180,7 @@ def first_state(
     params = jax.tree.map(jnp.asarray, params)
     if opt_state is None:
         opt_state = over_lanes(optimizer.init)(params)
-    return State(params, strong(opt_state), None, jnp.zeros((), jnp.int32)), batch_size
+    return State(params, opt_state, None, jnp.zeros((), jnp.int32)), batch_size
 
 
 def task_of(data: Batch, penalty: Penalty | None, key: jax.Array | None) -> Task:
