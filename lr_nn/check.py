@@ -5,6 +5,9 @@ Every message says what was expected, what was got and, where it is not plain, w
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -73,6 +76,16 @@ def is_finite(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
 def is_not_negative(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     """Which entries are finite and at least zero."""
     return (array >= 0) & is_finite(array)
+
+
+@contextmanager
+def numbered(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
+    """Name row i of a block in an error by `rows[i]`, its number among all rows."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(re.sub(r"(?<= at row )\d+", lambda row: str(rows[int(row[0])]), str(error))) from error
 
 
 def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) -> None:

@@ -93,6 +93,14 @@ def cut_and_resumed(folder, cut, **changed):
 SCHEDULE = optax.sgd(optax.cosine_decay_schedule(0.3, 20))
 INJECTED = optax.inject_hyperparams(optax.sgd)(learning_rate=optax.linear_schedule(0.3, 0.1, 10))
 NOISY = optax.noisy_sgd(0.1, key=jax.random.key(3))
+# Its state has the types of Python numbers, which take that of what they meet: a rate, and a factor made anew.
+WEAK = optax.GradientTransformation(
+    lambda params: (jnp.asarray(0.3), jnp.asarray(0.7)),
+    lambda gradient, state, params=None: (
+        jax.tree.map(lambda g: -state[0] * (state[1] * g), gradient),
+        (state[0] * 0.9, jnp.asarray(0.7)),
+    ),
+)
 WAYS = {
     "momentum, at the end of an epoch": {"cut": 7},
     "a schedule": {"optimizer": SCHEDULE, "cut": 9},
@@ -101,6 +109,7 @@ WAYS = {
     "all rows at once": {"batch_size": None, "key": None, "cut": 2},
     "an old-style key": {"key": jax.random.PRNGKey(7), "cut": 14},
     "weights": {"data": batch(weighted=True), "cut": 8},
+    "a weak type in the state": {"optimizer": WEAK, "dtype": jnp.bfloat16, "cut": 6},
     "bfloat16": {"dtype": jnp.bfloat16, "cut": 10},
     "early stopping": {"validation": batch(5), "patience": 1, "epochs": 9, "optimizer": optax.sgd(3.0), "cut": 10},
 }
@@ -308,6 +317,16 @@ def test_any_flipped_bit_is_seen(two, at, bit, which):
             checkpoints.read(newest)
     finally:
         path.write_bytes(content)
+
+
+def test_arrays_that_come_back_as_others_are_refused(two, monkeypatch):
+    """Whatever orbax, or the memory of this machine, makes of files that are whole."""
+    (newest, _), restore = checkpoints.steps(two), checkpoints._restore
+    monkeypatch.setattr(
+        checkpoints, "_restore", lambda *args: {n: a + (n == "costs") for n, a in restore(*args).items()}
+    )
+    with pytest.raises(DamagedError, match="costs is not what was written"):
+        checkpoints.read(newest)
 
 
 def test_two_checkpoints_that_change_places_are_refused(tmp_path, two):

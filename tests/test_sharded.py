@@ -156,6 +156,19 @@ def test_a_full_batch_on_eight_devices_trains_as_on_one():
     assert_trees_close(found.params, one.params, length=100 * N)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mini_batch_takes_as_many_rows_from_each_shard_and_divides_by_all_of_them(weighted):
+    """Every shard holds one row twice: each mini-batch is these eight rows, whatever the orders."""
+    few, params = rows(DEEP, 8, weighted), parameters(DEEP)
+    twice = jax.tree.map(lambda a: np.repeat(a, 2, axis=0), few)
+    one = lr_nn.train(DEEP, params, few, optimizer=optax.sgd(0.1), epochs=6)
+    found = sharded.data_parallel(MESHES["2"], shards=8).train(
+        DEEP, params, twice, optimizer=optax.sgd(0.1), epochs=3, batch_size=8, key=jax.random.key(1)
+    )
+    assert found.steps == 6
+    assert_trees_close(found.params, one.params, length=100 * N)
+
+
 def test_training_that_leaves_the_floats_steps_back():
     net = lr_nn.linear_regression(D, 2)
     found = sharded.data_parallel(MESHES["8"]).train(

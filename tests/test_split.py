@@ -50,3 +50,34 @@ def test_a_side_without_rows_is_refused():
     for n, share in ((3, 0.1), (3, 0.9), (1, 0.5)):
         with pytest.raises(ValueError, match=f"of {n} rows leaves none on one side"):
             split(data.Arrays(np.zeros((n, 1))), share, 0)
+
+
+def test_rows_of_a_side_are_named_by_their_place_among_all():
+    size = np.arange(20.0)
+    size[[3, 17]] = np.inf
+    table = data.frame({"size": size, "sold": np.arange(20) % 2})
+    sides = split(table.part(0, 1), 0.5, 0)
+    schema = data.learn(data.frame({"size": np.arange(20.0), "sold": np.arange(20) % 2}), "sold")
+    for side in sides:
+        bad = [row for row in side.row_numbers(0, len(side)) if row in (3, 17)]
+        for wrong in (
+            lambda side=side: data.learn(side, "sold"),
+            lambda side=side: schema.rows(side).read(0, len(side)),
+        ):
+            if bad:
+                with pytest.raises(ValueError, match=f"at row {bad[0]}[:;]"):
+                    wrong()
+    assert sorted(row for side in sides for row in side.row_numbers(0, len(side))) == list(range(20))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 2), (0, 99)])
+def test_what_is_no_range_of_rows_is_refused_and_not_cut_short(start, stop):
+    table = data.frame({"size": np.arange(20.0), "sold": np.arange(20) % 2})
+    rows = data.learn(table, "sold").rows(table)
+    for source in (table, table.part(0, 2), split(table, 0.5, 0)[0], rows, rows.part(0, 2), split(rows, 0.5, 0)[0]):
+        with pytest.raises(ValueError, match="expected 0 ≤ start < stop ≤ n"):
+            source.read(start, stop)
+
+
+def test_what_a_reader_noted_is_noted_of_both_sides():
+    assert [side.notes for side in split(data.Arrays(np.ones((9, 1)), notes=("so",)), 0.5, 0)] == [("so",)] * 2

@@ -9,18 +9,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_fit import NETS, D, data, reference, rows
+from scipy.special import expit, softmax
+from test_fit import NETS, D, rows
 from tolerances import tolerance
 
 import lr_nn
 from lr_nn import Status, losses, penalties
-from lr_nn.data import Arrays, Rows
+from lr_nn.data import Arrays
 from lr_nn.solvers import passes
 
-N = 3000
+# Programs are made for blocks, whose size is the same for all of these: most tests compile nothing.
+N, MANY = 3000, 15000
 # Too little for the rows, enough for blocks and factors.
 LITTLE = 2**17
-every_net = pytest.mark.parametrize("name", NETS)
+# Several outputs are those of "logistic, 3 labels".
+every_net = pytest.mark.parametrize("name", [name for name in NETS if name != "linear, 3 outputs"])
 smooth = pytest.mark.parametrize("penalty", [None, penalties.l2(0.01)], ids=["none", "l2"])
 
 
@@ -39,29 +42,50 @@ def assert_same_fit(whole, found, closeness=1e-5):
     np.testing.assert_allclose(found.coefficients, whole.coefficients, rtol=closeness, atol=closeness / 10)
 
 
+MEANS = {
+    "linear": lambda eta: eta,
+    "logistic": expit,
+    "softmax": lambda eta: softmax(eta, axis=1),
+    "poisson": np.exp,
+}
+
+
+def slope(net, task, params, x, y, penalty):
+    """The largest entry of ∇J = x̃ᵀ(μ - y)/n + l2 w, by NumPy: zero at the minimum of a convex cost, and only there."""
+    (layer,) = params
+    eta = x @ layer.w + (0 if layer.b is None else layer.b[None])
+    residual = MEANS[task](eta) - (np.eye(net.sizes[1])[y] if task == "softmax" else y)
+    pull = x.T @ residual / len(x) + (0 if penalty is None else penalty.l2 * layer.w)
+    return max(np.abs(pull).max(), 0 if layer.b is None else np.abs(residual.mean(axis=0)).max())
+
+
 @smooth
 @every_net
-def test_rows_in_blocks_are_fitted_to_the_optimum_of_all(name, penalty):
+def test_rows_in_blocks_are_fitted_to_the_optimum_of_all_and_the_certificate_is_a_bound(name, penalty):
     net, x, y = rows(name, n=N)
-    assert_same_fit(*both(net, x, y, penalty=penalty))
+    roughly, better, best = (
+        lr_nn.fit(net, Arrays(x, y), penalty=penalty, tol=tol, memory=LITTLE) for tol in (1e-3, 1e-6, 1e-12)
+    )
+    assert slope(net, name.split(",")[0], best.params, x, y, penalty) <= 1e-6
+    for found in (roughly, better, best):
+        assert found.status is Status.converged and "passes of blocks" in found.message, found.message
+        assert found.cost - best.cost <= found.certificate + tolerance(np.float64, N) * (1 + abs(best.cost))
+
+
+def test_what_some_blocks_say_of_the_curvature_is_not_taken_for_all():
+    """The Hessian is made of every third block, where rows are long; the bound takes no more of it than is sure."""
+    net, x, y = rows("logistic", n=MANY)
+    x[(np.arange(MANY) // 512) % 3 > 0] /= 100
+    best = lr_nn.fit(net, x, y).cost
+    for tol in (1e-3, 1e-4):
+        found = lr_nn.fit(net, Arrays(x, y), tol=tol, memory=LITTLE)
+        assert found.status is Status.converged and "blocks of 512" in found.message, found.message
+        assert tolerance(np.float64, MANY) < found.cost - best <= found.certificate
 
 
 @smooth
-@pytest.mark.parametrize("name", ["logistic", "softmax", "poisson"])
-def test_the_certificate_is_a_bound_on_what_is_missing(name, penalty):
-    net, x, y = rows(name, n=N)
-    best, _ = reference(net, x, y, penalty)
-    slack = tolerance(np.float64, N) * (1 + abs(best))
-    for tol in (1e-3, 1e-6, 1e-12):
-        _, found = both(net, x, y, penalty=penalty, tol=tol)
-        assert found.status is Status.converged, found.message
-        assert found.cost - best <= found.certificate + slack
-
-
-@smooth
-@pytest.mark.parametrize("name", ["logistic", "softmax"])
-def test_weights_and_offsets_come_with_the_rows(name, penalty):
-    net, x, y = rows(name, n=N)
+def test_weights_and_offsets_come_with_the_rows(penalty):
+    net, x, y = rows("softmax", n=N)
     rng = np.random.default_rng(3)
     offset = 0.3 * rng.standard_normal((N, net.sizes[1]))
     assert_same_fit(*both(net, x, y, weight=rng.random(N), offset=offset, penalty=penalty))
@@ -75,7 +99,7 @@ def test_integer_weights_are_duplicated_rows():
     assert_same_fit(repeated, weighted)
 
 
-@pytest.mark.parametrize("size", [1e-12, 1e12])
+@pytest.mark.parametrize("size", [1e-300, 1e300])
 def test_weights_of_every_size_are_the_same_problem(size):
     net, x, y = rows("logistic", n=N)
     plain, weighted = (lr_nn.fit(net, Arrays(x, y, w), memory=LITTLE) for w in (None, np.full(N, size)))
@@ -90,13 +114,12 @@ def test_a_row_of_weight_zero_may_hold_anything_but_targets(value):
     wild = np.where(weight[:, None] > 0, x, value)
     kept = weight > 0
     found = lr_nn.fit(net, Arrays(wild, y, weight), memory=LITTLE)
-    assert_same_fit(lr_nn.fit(net, x[kept], y[kept]), found)
+    assert_same_fit(lr_nn.fit(net, Arrays(x[kept], y[kept]), memory=LITTLE), found)
 
 
-@pytest.mark.parametrize(("n", "memory"), [(N - 1, LITTLE), (N + 1, LITTLE), (N, 2**18)])
-def test_the_size_of_the_blocks_changes_no_more_than_rounding(n, memory):
-    net, x, y = rows("logistic", n=n)
-    assert_same_fit(*both(net, x, y, memory=memory, penalty=penalties.l2(1e-3)))
+def test_the_size_of_the_blocks_changes_no_more_than_rounding():
+    net, x, y = rows("logistic", n=N)
+    assert_same_fit(*both(net, x, y, memory=2 * LITTLE, penalty=penalties.l2(1e-3)))
 
 
 def test_rows_that_fit_into_memory_are_read_once():
@@ -115,11 +138,11 @@ def test_a_sorted_file_is_no_harder(by):
 
 
 def test_a_category_that_no_sample_knows_is_fitted_all_the_same():
-    net, x, y = lr_nn.logistic_regression(D + 1), *data("logistic", n=20 * N)
-    rare = np.zeros(20 * N)
-    rare[7001:7041] = 1
-    # 40 rows of 60,000 know its coefficient: the tolerance on J leaves it that much.
-    assert_same_fit(*both(net, np.column_stack([x, rare]), y, memory=2**18), closeness=1e-3)
+    net, x, y = rows("logistic", n=MANY)
+    x[:, -1] = 0
+    x[7001:7041, -1] = 1
+    # Few rows know its coefficient: the tolerance on J leaves it that much.
+    assert_same_fit(*both(net, x, y), closeness=1e-3)
 
 
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
@@ -135,18 +158,19 @@ def test_many_parameters_have_the_factors_of_a_sample_in_place_of_the_hessian():
     rng = np.random.default_rng(0)
     net, x = lr_nn.logistic_regression(20, 10), rng.standard_normal((4000, 20))
     y = (x @ rng.standard_normal((20, 10)) / 6 + rng.standard_normal((4000, 10)) > 0).astype(float)
-    assert_same_fit(*both(net, x, y, memory=2**21, penalty=penalties.l2(1e-2)))
+    found = lr_nn.fit(net, Arrays(x, y), memory=2**21, penalty=penalties.l2(1e-2))
+    assert found.status is Status.converged and "passes of blocks" in found.message, found.message
+    assert slope(net, "logistic", found.params, x, y, found.penalty) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["logistic", "softmax"])
 def test_duplicated_columns_are_an_optimum_that_is_not_the_only_one(name):
     net, x, y = rows(name, n=N)
-    twice = np.concatenate([x, x[:, :1]], axis=1)
-    wider = lr_nn.Network((D + 1, net.sizes[1]), (), net.loss)
-    found, once = lr_nn.fit(wider, Arrays(twice, y), memory=LITTLE), lr_nn.fit(net, x, y)
-    assert found.status is Status.rank_deficient and "penalty" in found.message
-    assert abs(found.cost - once.cost) <= 1e-12 and found.certificate <= 1e-12
-    assert lr_nn.fit(wider, Arrays(twice, y), memory=LITTLE, penalty=penalties.l2(0.1)).status is Status.converged
+    x[:, -1] = x[:, 0]
+    whole, found = both(net, x, y)
+    assert found.status is whole.status is Status.rank_deficient and "penalty" in found.message
+    assert abs(found.cost - whole.cost) <= 1e-12 and found.certificate <= 1e-12
+    assert lr_nn.fit(net, Arrays(x, y), memory=LITTLE, penalty=penalties.l2(0.1)).status is Status.converged
 
 
 def test_separated_rows_have_no_maximum_and_the_direction_is_named():
@@ -162,10 +186,10 @@ def test_separated_rows_have_no_maximum_and_the_direction_is_named():
 
 
 def test_a_sample_that_is_separated_does_not_make_all_rows_so():
-    _, x, _ = rows("logistic", n=20 * N)
+    net, x, _ = rows("logistic", n=MANY)
     y = (x[:, 0] > x[:, 0].mean()).astype(float)
     y[1000:1010] = 1 - y[1000:1010]
-    assert_same_fit(*both(NETS["logistic"][0], x, y, memory=2**17))
+    assert_same_fit(*both(net, x, y))
 
 
 def test_one_class_alone_is_separated():
@@ -299,22 +323,27 @@ def test_huge_features_end_as_a_status():
     assert found.status is Status.non_finite
 
 
-def test_the_fold_of_a_pass_is_that_of_all_rows_at_once():
-    """Blocks, parts and a ragged end add up to the cost and the gradient of this package, which has twins."""
-    theta = np.random.default_rng(0).standard_normal(D + 1)
+@pytest.mark.parametrize("n", [N, 2800, 2801], ids=["a ragged end", "whole blocks", "a row of its own"])
+def test_the_fold_of_a_pass_is_that_of_all_rows_at_once(n):
+    """Blocks, parts and what the last block lacks add up to the cost and the gradient of this package."""
+    theta, x, y = np.random.default_rng(0).standard_normal(D + 1), X[:n], Y[:n]
     with jax.enable_x64(True):
-        source = passes.Source(Arrays(X, Y), NET, 700, 70, N)
-        ((cost, gradient), _), ((total, _), (highest, _)), ((_, hessian), _) = source.over(
-            passes.Ask(passes.values, (theta,)), passes.Ask(passes.look), passes.Ask(passes.curvature, (theta,))
+        source = passes.Source(Arrays(x, y), NET, 700, 70, n)
+        ((cost, gradient), _), ((total, _), (highest, _)), ((_, hessian), _), (squares, largest) = source.over(
+            passes.Ask(passes.values, (theta,)),
+            passes.Ask(passes.look),
+            passes.Ask(passes.curvature, (theta,)),
+            passes.Ask(passes.extent),
         )
         params = (lr_nn.types.Layer(theta[:D, None], theta[D:]),)
-        value, (slope,) = lr_nn.value_and_gradient(NET, jax.tree.map(jax.numpy.asarray, params), lr_nn.Batch(X, Y))
-    tol = tolerance(np.float64, N)
-    assert total == N and highest == 1
-    np.testing.assert_allclose(cost / N, value, rtol=tol)
-    np.testing.assert_allclose(gradient / N, [*np.ravel(slope.w), *slope.b], rtol=tol, atol=tol * np.abs(slope.w).max())
-    eta = X @ theta[:D] + theta[D]
-    inputs = np.column_stack([X, ONES])
+        value, (fall,) = lr_nn.value_and_gradient(NET, jax.tree.map(jax.numpy.asarray, params), lr_nn.Batch(x, y))
+    tol = tolerance(np.float64, n)
+    assert total == n and highest == 1
+    np.testing.assert_allclose(cost / n, value, rtol=tol)
+    np.testing.assert_allclose(gradient / n, [*np.ravel(fall.w), *fall.b], rtol=tol, atol=tol * np.abs(fall.w).max())
+    eta, inputs = x @ theta[:D] + theta[D], np.column_stack([x, np.ones(n)])
+    np.testing.assert_allclose(squares, (inputs**2).sum(axis=0), rtol=tol)
+    np.testing.assert_allclose(largest, (inputs**2).max(axis=0), rtol=tol)
     expected = inputs.T @ ((1 / (2 + 2 * np.cosh(eta)))[:, None] * inputs)
     np.testing.assert_allclose(hessian, expected, rtol=1e-9, atol=tol * np.abs(expected).max())
 
@@ -335,19 +364,20 @@ class Watched(Arrays):
         highest.append(resident())
         return super().read(start, stop)
 
-rows = Watched(*(np.load(path, mmap_mode="r") for path in sys.argv[1:]))
+rows = Watched(*(np.load(path, mmap_mode="r") for path in sys.argv[1:3]))
 net = lr_nn.logistic_regression(50)
 highest = []
-lr_nn.fit(net, rows.part(0, 8), memory=2**24)  # what compiles is compiled
+memory = int(sys.argv[-1])
+lr_nn.fit(net, rows.part(0, 4), memory=memory)  # what compiles is compiled
 begun, highest = resident(), []
-assert lr_nn.fit(net, rows, memory=2**24).status == 0
+assert lr_nn.fit(net, rows, memory=memory).status == 0
 print(max(highest) - begun)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux how much memory is resident")
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    n, rng = 10**6 // 2, np.random.default_rng(0)
+    n, memory, rng = 10**6 // 4, 2**23, np.random.default_rng(0)
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (n, 50))
     y = np.lib.format.open_memmap(tmp_path / "y.npy", "w+", np.float32, (n,))
     for start in range(0, n, n // 10):
@@ -355,15 +385,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         x[start : start + n // 10] = block
         y[start : start + n // 10] = block[:, 0] + rng.standard_normal(n // 10, np.float32) > 0
     x.flush(), y.flush()
-    files = [str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
-    here = {**os.environ, "XLA_FLAGS": ""}
+    asked = [str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), str(memory)]
+    # One device, and programs that are made quickly.
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    here = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", GROWTH, *files], env=here, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", GROWTH, *asked], env=here, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     # The working set, and what the allocator and the compiler keep.
-    assert int(done.stdout) <= 4 * 2**24, f"{int(done.stdout) / 2**20:.0f} MiB for 100 MB of rows"
-
-
-def test_rows_is_the_protocol_that_fit_takes():
-    assert issubclass(Arrays, Rows)
+    assert int(done.stdout) <= 4 * memory, f"{int(done.stdout) / 2**20:.0f} MiB for 50 MB of rows"

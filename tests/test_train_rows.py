@@ -208,12 +208,12 @@ def broken(**changed):
 
 
 BAD = {
-    "NaN": (broken(nan=17), {}, r"block of rows from 16: x must be finite; got .* at row 1"),
-    "a label": (broken(label=22), {}, r"block of rows from 20: targets .* row 2"),
+    "NaN": (broken(nan=17), {}, r"x must be finite; got .* at row 17"),
+    "a label": (broken(label=22), {}, r"targets .* at row 22"),
     "columns": (broken(d=4), {}, r"x must have shape \(n, 5\)"),
     "no batch size": (broken(), {"batch_size": None}, "need a batch_size"),
     "no key": (broken(), {"key": None}, "need a key"),
-    "a negative weight": (broken(weight=np.r_[np.ones(N - 1), -1.0]), {}, "weight, in the block of rows from 20, must"),
+    "a negative weight": (broken(weight=np.r_[np.ones(N - 1), -1.0]), {}, r"weight must be .* at row 22"),
     "no weight": (broken(weight=np.zeros(N)), {}, "zero for every example"),
     "resume": (broken(), {"resume": True}, "pass checkpoints"),
 }
@@ -222,5 +222,6 @@ BAD = {
 @pytest.mark.parametrize("rows, change, message", BAD.values(), ids=list(BAD))
 def test_what_cannot_be_is_refused_by_its_place(rows, change, message):
     options = {"optimizer": SGD, "epochs": 1, "batch_size": SIZE, "key": KEY} | change
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         lr_nn.train(NET, start(), rows, **options)
+    assert raised.value and not [thread for thread in threading.enumerate() if thread.name.startswith("lr_nn")]

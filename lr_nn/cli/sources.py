@@ -92,11 +92,7 @@ def open_arrays(path: Path, options: Reading) -> Rows:
 def _of_table(options: Learning, model: str, target: str) -> Source:
     whole = open_table(options.data, options)
     seen, unseen = data.split(whole, options.held_out, options.seed) if options.held_out else (whole, None)
-    try:
-        schema = learn(options, seen, target, model)
-    except ValueError:
-        learn(options, whole, target, model)  # the same mistake, at its place in the file
-        raise
+    schema = learn(options, seen, target, model)
     if model == "auto":
         model = MODELS[schema.target.kind][0]
     if model not in MODELS[schema.target.kind]:

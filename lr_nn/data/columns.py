@@ -18,7 +18,7 @@ WRITTEN = re.compile(r"[-+]?[$€£]? ?\d+([.,' \u00a0\u202f]\d+)+ ?[%$€£]?")
 EXACT = 2**53
 
 
-def values(table: pa.Table, name: str, first: int) -> np.ndarray:
+def values(table: pa.Table, name: str) -> np.ndarray:
     """A column of numbers in its own type where none is missing, else in float64 with NaN; whole numbers are exact."""
     array = one_array(table.column(name))
     pa = arrow()
@@ -28,11 +28,11 @@ def values(table: pa.Table, name: str, first: int) -> np.ndarray:
         array = array.cast(pa.float64())
     found = array.to_numpy(zero_copy_only=False)
     if pa.types.is_integer(array.type) and array.type.bit_width == 64 and len(array):
-        _check_exact(name, array, first)
+        _check_exact(name, array)
     return found
 
 
-def _check_exact(name: str, array: pa.Array, first: int) -> None:
+def _check_exact(name: str, array: pa.Array) -> None:
     import pyarrow.compute as pc
 
     found = pc.min_max(array).as_py()
@@ -40,23 +40,23 @@ def _check_exact(name: str, array: pa.Array, first: int) -> None:
         return
     row, value = next((i, v) for i, v in enumerate(array.to_pylist()) if v is not None and not -EXACT <= v <= EXACT)
     raise ValueError(
-        f"column {name!r} at row {first + row}: {value} is beyond 2^53, where float64 skips whole numbers; "
+        f"column {name!r} at row {row}: {value} is beyond 2^53, where float64 skips whole numbers; "
         "ignore a column of identifiers, name it categorical, or subtract an origin"
     )
 
 
-def finite(table: pa.Table, name: str, first: int, least: float = -np.inf) -> np.ndarray:
+def finite(table: pa.Table, name: str, least: float = -np.inf) -> np.ndarray:
     """A column of numbers none of which may be missing, infinite, or below `least`, in float64 or float32."""
     check_type(name, table.schema.field(name).type, levels=False)
-    found = values(table, name, first)
+    found = values(table, name)
     found = found if found.dtype == np.float32 else found.astype(np.float64)
     missing = np.isnan(found)
     if missing.any():
-        raise missing_value(name, first + int(missing.argmax()), feature=False)
+        raise missing_value(name, int(missing.argmax()), feature=False)
     bad = ~np.isfinite(found) | (found < least)
     if bad.any():
         row, expected = int(bad.argmax()), "finite" if np.isinf(least) else f"finite and at least {least:g}"
-        raise ValueError(f"column {name!r} must be {expected}; got {found[row]:g} at row {first + row}")
+        raise ValueError(f"column {name!r} must be {expected}; got {found[row]:g} at row {row}")
     return found
 
 

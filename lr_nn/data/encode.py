@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lr_nn.check import numbered
 from lr_nn.data.columns import check_type, dictionary, finite, is_text, missing_value, values
+from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
 from lr_nn.data.schema import Categorical, Numeric, Schema, shown
 from lr_nn.data.tables import Table, arrow
@@ -37,7 +39,10 @@ class Encoded(Rows):
         return len(self.table)
 
     def read(self, start: int, stop: int) -> Batch:
-        return self.encoder.batch(self.table.read(start, stop, self.encoder.names), self.table.first + start)
+        within(start, stop, len(self))
+        block = self.table.read(start, stop, self.encoder.names)
+        with numbered(self.table.row_numbers(start, stop)):
+            return self.encoder.batch(block)
 
 
 def encoded(schema: Schema, table: Table, unknown: str, extra: str, targets: bool) -> Encoded:
@@ -87,17 +92,17 @@ class Encoder:
         if twice:
             raise ValueError(f"two columns of the table are called {twice[0]!r}")
 
-    def batch(self, table: pa.Table, first: int = 0) -> Batch:
-        """The rows of a table as numbers; its first one is number `first` in messages."""
+    def batch(self, table: pa.Table) -> Batch:
+        """The rows of a table as numbers."""
         table = table.select(self.names).combine_chunks()
-        schema, x = self.schema, self._inputs(table, first)
-        offset = None if schema.offset is None else finite(table, schema.offset, first)
+        schema, x = self.schema, self._inputs(table)
+        offset = None if schema.offset is None else finite(table, schema.offset)
         if not self.targets:
             return Batch(x, None, None, offset)
-        weight = None if schema.weight is None else finite(table, schema.weight, first, least=0)
-        return Batch(x, self._target(table, first), weight, offset)
+        weight = None if schema.weight is None else finite(table, schema.weight, least=0)
+        return Batch(x, self._target(table), weight, offset)
 
-    def _inputs(self, table: pa.Table, first: int) -> np.ndarray:
+    def _inputs(self, table: pa.Table) -> np.ndarray:
         """x (n, d), rows side by side."""
         schema, at = self.schema, 0
         shape = (table.num_rows, len(schema.features))
@@ -107,22 +112,22 @@ class Encoder:
             if isinstance(column, Numeric):
                 places.append(at)
                 columns.append(column)
-                arrays.append(values(table, column.name, first))
+                arrays.append(values(table, column.name))
             else:
-                self._one_hot(x, at, column, table.column(column.name), first)
+                self._one_hot(x, at, column, table.column(column.name))
             at += len(column.features)
         if columns and not write(x, places, columns, arrays):
             for place, column, array in zip(places, columns, arrays):
-                _fill(x, place, column, array, first)
+                _fill(x, place, column, array)
         return x
 
-    def _one_hot(self, x: np.ndarray, at: int, column: Categorical, array: pa.ChunkedArray, first: int) -> None:
+    def _one_hot(self, x: np.ndarray, at: int, column: Categorical, array: pa.ChunkedArray) -> None:
         codes = np.full(len(column.levels), -1)
         codes[[column.levels.index(level) for level in column.shown]] = np.arange(len(column.shown))
-        level, missing = self._levels(column.name, column.levels, array, first, self.unknown)
+        level, missing = self._levels(column.name, column.levels, array, self.unknown)
         if missing.any() and not column.indicator:
             if column.fill is None:
-                raise missing_value(column.name, first + int(missing.argmax()), feature=True)
+                raise missing_value(column.name, int(missing.argmax()), feature=True)
             level[missing] = column.levels.index(column.fill)
         hot = np.where(level < 0, -1, codes[level])
         if column.indicator:
@@ -131,7 +136,7 @@ class Encoder:
         x[rows, at + hot[rows]] = 1
 
     def _levels(
-        self, name: str, levels: Sequence[Any], array: pa.ChunkedArray, first: int, unknown: str
+        self, name: str, levels: Sequence[Any], array: pa.ChunkedArray, unknown: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """The place of every row's level, -1 for none of them, and which rows have no level."""
         pa = arrow()
@@ -148,18 +153,18 @@ class Encoder:
             if bad.any():
                 row = int(bad.argmax())
                 raise ValueError(
-                    f"column {name!r} at row {first + row}: {distinct[int(indices[row])].as_py()!r} is not one of the "
+                    f"column {name!r} at row {row}: {distinct[int(indices[row])].as_py()!r} is not one of the "
                     f"{len(levels)} levels learned: {shown(levels)}; unknown='ignore' treats it as the reference"
                 )
         return level, missing
 
-    def _target(self, table: pa.Table, first: int) -> np.ndarray:
+    def _target(self, table: pa.Table) -> np.ndarray:
         target, dtype = self.schema.target, self.schema.dtype
         if target.kind == "values":
-            return finite(table, target.name, first)
-        level, missing = self._levels(target.name, target.classes, table.column(target.name), first, "refuse")
+            return finite(table, target.name)
+        level, missing = self._levels(target.name, target.classes, table.column(target.name), "refuse")
         if missing.any():
-            raise missing_value(target.name, first + int(missing.argmax()), feature=False)
+            raise missing_value(target.name, int(missing.argmax()), feature=False)
         return level.astype(dtype if target.kind == "binary" else np.int32)
 
 
@@ -184,18 +189,16 @@ def write(x: np.ndarray, places: Sequence[int], columns: Sequence[Numeric], arra
     return bool(np.isfinite(total))
 
 
-def _fill(x: np.ndarray, place: int, column: Numeric, array: np.ndarray, first: int) -> None:
+def _fill(x: np.ndarray, place: int, column: Numeric, array: np.ndarray) -> None:
     """Put the fill where a value is missing; refuse what is infinite."""
     missing = np.isnan(array)
     infinite = ~(np.isfinite(x[:, place]) | missing)
     if infinite.any():
         row = int(infinite.argmax())
-        raise ValueError(
-            f"column {column.name!r} at row {first + row}: {array[row]} is beyond the range of {x.dtype}; mend it"
-        )
+        raise ValueError(f"column {column.name!r} at row {row}: {array[row]} is beyond the range of {x.dtype}; mend it")
     if missing.any():
         if column.fill is None:
-            raise missing_value(column.name, first + int(missing.argmax()), feature=True)
+            raise missing_value(column.name, int(missing.argmax()), feature=True)
         x[missing, place] = (column.fill - column.mean) / column.scale
         if column.indicator:
             x[missing, place + 1] = 1

@@ -14,6 +14,7 @@ import numpy as np
 
 from lr_nn.data.idx import scaled
 from lr_nn.data.in_place import File, opened
+from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
@@ -74,7 +75,7 @@ class Pictures(Rows):
         return len(self.files)
 
     def read(self, start: int, stop: int) -> Batch:
-        self.within(start, stop)
+        within(start, stop, len(self))
         x = np.empty((stop - start, *self.shape), np.float32)
         for row in range(start, stop):
             x[row - start] = scaled(self._unpacked(self.files[row]))

@@ -15,6 +15,19 @@ NUMERIC_KINDS = "biuf"
 ALIGNED = 64
 
 
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that XLA:CPU reads in place."""
+    size = math.prod(shape) * dtype.itemsize
+    buffer = np.empty(size + ALIGNED, np.uint8)
+    begin = -buffer.ctypes.data % ALIGNED
+    return buffer[begin : begin + size].view(dtype).reshape(shape)
+
+
+def is_aligned(x: np.ndarray) -> bool:
+    """Does XLA:CPU read it in place?"""
+    return x.flags.c_contiguous and x.ctypes.data % ALIGNED == 0
+
+
 @dataclass(frozen=True)
 class File:
     """A file as it was when it was opened: a read of one that has changed since is refused.
@@ -28,9 +41,7 @@ class File:
 
     def read(self, offset: int, count: int) -> np.ndarray:
         """`count` bytes from `offset` on. Raises OSError where they are not what was opened."""
-        buffer = np.empty(count + ALIGNED, np.uint8)
-        begin = -buffer.ctypes.data % ALIGNED
-        data = buffer[begin : begin + count]
+        data = aligned((count,), np.dtype(np.uint8))
         with open(self.path, "rb", buffering=0) as file:
             self.unchanged(os.fstat(file.fileno()), offset + count)
             try:
@@ -146,7 +157,7 @@ def whole(file: File, offset: int, dtype: np.dtype, shape: tuple[int, ...], size
         )
 
 
-def mapped(array: np.memmap) -> InPlace | None:
+def in_its_file(array: np.memmap) -> InPlace | None:
     """A mapped array, or a view, as it lies in its file; None where it keeps changes to itself, or runs backwards."""
     root: np.ndarray = array
     while isinstance(root.base, np.memmap):

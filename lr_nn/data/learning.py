@@ -154,13 +154,14 @@ class Learner:
 
     def _block(self, table: Table, start: int, stop: int, names: list[str]) -> Totals:
         """The totals of some rows, in the thread that reads them."""
-        block, first = table.read(start, stop, names), table.first + start
-        weight = None if self.weight is None else finite(block, self.weight, first, least=0).astype(np.float64)
-        if self.offset is not None:
-            finite(block, self.offset, first)
-        return Totals(stop - start, {name: self._column(block, name, first, weight) for name in names})
+        block = table.read(start, stop, names)
+        with check.numbered(table.row_numbers(start, stop)):
+            weight = None if self.weight is None else finite(block, self.weight, least=0).astype(np.float64)
+            if self.offset is not None:
+                finite(block, self.offset)
+            return Totals(stop - start, {name: self._column(block, name, weight) for name in names})
 
-    def _column(self, block: pa.Table, name: str, first: int, weight: np.ndarray | None) -> Numbers | Levels:
+    def _column(self, block: pa.Table, name: str, weight: np.ndarray | None) -> Numbers | Levels:
         kind = block.schema.field(name).type
         levels = self._is_levels(name, kind)
         check_type(name, kind, levels)
@@ -169,17 +170,15 @@ class Learner:
             lacking = indices == len(distinct)
             found: Numbers | Levels = Levels.of(indices, distinct.to_pylist(), weight)
         else:
-            numbers = values(block, name, first).astype(np.float64)
+            numbers = values(block, name).astype(np.float64)
             infinite, lacking = np.isinf(numbers), np.isnan(numbers)
             if infinite.any():
                 row = int(infinite.argmax())
-                raise ValueError(
-                    f"column {name!r} is {numbers[row]} at row {first + row}; mend it, or ignore the column"
-                )
+                raise ValueError(f"column {name!r} is {numbers[row]} at row {row}; mend it, or ignore the column")
             found = Numbers.of(numbers, weight)
         feature = name not in (self.target, self.weight, self.offset)
         if lacking.any() and (self.missing == "refuse" or not feature):
-            raise missing_value(name, first + int(lacking.argmax()), feature)
+            raise missing_value(name, int(lacking.argmax()), feature)
         return found
 
     def _label_type(self, name: str, block: pa.Table) -> pa.DataType | None:

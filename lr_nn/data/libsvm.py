@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lr_nn.data.in_place import File, opened
+from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
@@ -99,7 +100,7 @@ class LibSVM(Rows):
         return self.n
 
     def read(self, start: int, stop: int) -> Batch:
-        self.within(start, stop)
+        within(start, stop, len(self))
         x, y = np.zeros((stop - start, self.d)), np.empty(stop - start)
         row = start // EVERY * EVERY
         for _, text in _pieces(self.file, int(self.places[row // EVERY]), int(self.places[-(-stop // EVERY)])):

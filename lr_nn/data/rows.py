@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lr_nn import check
-from lr_nn.data.in_place import mapped
+from lr_nn.data.in_place import in_its_file
+from lr_nn.data.ranges import share, within
 from lr_nn.types import Batch
 
 # Rows at the beginning, in the middle and at the end that a fingerprint reads.
@@ -44,19 +44,9 @@ class Rows(ABC):
         Raises OSError where the rows cannot be read, and ValueError, naming the place, where they are not numbers.
         """
 
-    def within(self, start: int, stop: int) -> None:
-        """Refuse what is no range of these rows: slices would cut it short without a word."""
-        if not 0 <= start < stop <= len(self):
-            raise ValueError(f"rows {start} to {stop} are not in [0, {len(self)}]; expected 0 ≤ start < stop ≤ n")
-
     def part(self, index: int, count: int) -> Rows:
         """The consecutive rows of one of `count` readers, such as hosts: they differ by one row at most."""
-        count = check.positive_integer("count", count)
-        if not 0 <= index < count:
-            raise ValueError(f"index must be in [0, {count}); got {index}")
-        if count > len(self):
-            raise ValueError(f"{len(self)} rows are too few for {count} parts")
-        return Part(self, index * len(self) // count, (index + 1) * len(self) // count)
+        return Part(self, *share(index, count, len(self)))
 
     def fingerprint(self) -> str:
         """What tells these rows from others: a digest of their number, their features and a few of them."""
@@ -88,7 +78,7 @@ class Part(Rows):
         return self.stop - self.start
 
     def read(self, start: int, stop: int) -> Batch:
-        self.within(start, stop)
+        within(start, stop, len(self))
         return self.whole.read(self.start + start, self.start + stop)
 
 
@@ -139,13 +129,13 @@ class Arrays(Rows):
         return len(self.arrays.x)
 
     def read(self, start: int, stop: int) -> Batch:
-        self.within(start, stop)
+        within(start, stop, len(self))
         return Batch(*(None if array is None else _sliced(array, start, stop) for array in self.arrays))
 
 
 def _readable(array: Any) -> Any:
     """A mapped array in its file, from which nothing stays in memory; others as they are."""
-    in_file = mapped(array) if isinstance(array, np.memmap) else None
+    in_file = in_its_file(array) if isinstance(array, np.memmap) else None
     return array if in_file is None else in_file
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
 from lr_nn.data.tables import Table
 from lr_nn.types import Batch
@@ -39,6 +40,7 @@ class Choice:
 
     def places(self, start: int, stop: int) -> np.ndarray:
         """Where the chosen rows start, ..., stop - 1 are among all."""
+        within(start, stop, len(self))
         chosen = np.arange(start, stop)
         return self.runs[chosen // self.run] * self.run + chosen % self.run
 
@@ -72,6 +74,10 @@ class ChosenRows(Rows):
     def features(self) -> tuple[str, ...]:
         return self.whole.features
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.whole.notes
+
     def __len__(self) -> int:
         return len(self.choice)
 
@@ -98,6 +104,9 @@ class ChosenTable(Table):
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         places = self.choice.places(start, stop)
         return self.whole.read(int(places[0]), int(places[-1]) + 1, columns).take(places - places[0])
+
+    def row_numbers(self, start: int, stop: int) -> np.ndarray:
+        return np.asarray(self.whole.row_numbers(0, len(self.whole)))[self.choice.places(start, stop)]
 
     def typed(self, types: Mapping[str, pa.DataType]) -> Table:
         return replace(self, whole=self.whole.typed(types))

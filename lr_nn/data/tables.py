@@ -11,7 +11,9 @@ from functools import reduce
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from lr_nn import check
+import numpy as np
+
+from lr_nn.data.ranges import share, within
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,17 +47,11 @@ class Table(ABC):
 
     def part(self, index: int, count: int) -> Table:
         """The consecutive rows of one of `count` readers, such as hosts: they differ by one row at most."""
-        count = check.positive_integer("count", count)
-        if not 0 <= index < count:
-            raise ValueError(f"index must be in [0, {count}); got {index}")
-        if count > len(self):
-            raise ValueError(f"{len(self)} rows are too few for {count} parts")
-        return Part(self, index * len(self) // count, (index + 1) * len(self) // count)
+        return Part(self, *share(index, count, len(self)))
 
-    @property
-    def first(self) -> int:
-        """The number of the first row in the whole table, for messages."""
-        return 0
+    def row_numbers(self, start: int, stop: int) -> Sequence[int] | np.ndarray:
+        """What rows start, ..., stop - 1 are numbered in the whole table, for messages."""
+        return range(start, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +70,14 @@ class Part(Table):
         return self.stop - self.start
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+        within(start, stop, len(self))
         return self.whole.read(self.start + start, self.start + stop, columns)
 
     def typed(self, types: Mapping[str, pa.DataType]) -> Table:
         return Part(self.whole.typed(types), self.start, self.stop)
 
-    @property
-    def first(self) -> int:
-        return self.whole.first + self.start
+    def row_numbers(self, start: int, stop: int) -> Sequence[int] | np.ndarray:
+        return self.whole.row_numbers(self.start + start, self.start + stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +94,7 @@ class Frame(Table):
         return self.table.num_rows
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+        within(start, stop, len(self))
         kept = self.table if columns is None else self.table.select(list(columns))
         return kept.slice(start, stop - start)
 

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from lr_nn import check
 from lr_nn.data.rows import Rows
 from lr_nn.network import Network
-from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.penalties import Penalty
 from lr_nn.sharded import mesh as meshes
 from lr_nn.sharded import world
 from lr_nn.training import steps
@@ -26,7 +26,7 @@ from lr_nn.training.checkpoints import Checkpoints
 from lr_nn.training.keeper import Keeper, known_by
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
-from lr_nn.training.run import first_state, task_of
+from lr_nn.training.run import admit_settings, first_state, task_of
 from lr_nn.training.signals import SIGNALS
 from lr_nn.training.steps import State, Task
 from lr_nn.types import Batch, Params
@@ -54,14 +54,7 @@ def train(
 ) -> Training:
     """`RowParallel.train`."""
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
-    check_penalty(penalty)
-    epochs = check.positive_integer("epochs", epochs)
-    if patience is not None:
-        patience = check.positive_integer("patience", patience)
-        if validation is None:
-            raise ValueError("patience needs validation data to judge by; pass validation=Batch(x, y)")
-    if resume and checkpoints is None:
-        raise ValueError("resume needs to know where from; pass checkpoints=Checkpoints(folder)")
+    epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
     params, batch = parallel.admit(net, params, data)
     judged = None if validation is None else parallel.admit(net, params, validation)[1]
     n = len(batch.x)

@@ -101,7 +101,7 @@ def _check_room(source: Source, dense: bool, memory: int) -> None:
 
 
 def _sample(source: Source, most: int) -> tuple[Batch, float]:
-    """Rows of so many bytes from places all over the source, and their largest weight."""
+    """Rows of so many bytes from places all over the source, their weights in units of the largest, and that."""
     n, (d, k) = source.length, source.net.sizes
     count = min(n, max(LEAST, most // (4 * (d + k + 2))))
     pieces = max(1, min(PIECES, count // 16))
@@ -112,10 +112,10 @@ def _sample(source: Source, most: int) -> tuple[Batch, float]:
         passes.admit(source, block, start)
         found.append(block)
     few = Batch(*(None if a[0] is None else np.concatenate(a) for a in zip(*found)))
-    unit = 1.0 if few.weight is None else float(np.max(few.weight))
+    unit = 0.0 if few.weight is None else float(np.max(few.weight))
     if unit == 0:  # of none of them is anything known; they still are rows
         return few._replace(weight=None), 1.0
-    return few, unit
+    return few._replace(weight=np.asarray(few.weight, np.float64) / unit), unit
 
 
 def _begun(shell: OneLayer, theta: jax.Array, excess: float) -> tuple[jax.Array, bool]:

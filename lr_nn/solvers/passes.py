@@ -21,9 +21,10 @@ from jax import lax
 from lr_nn import check
 from lr_nn.backprop import weighted
 from lr_nn.data import Rows, blocks
+from lr_nn.data.in_place import aligned, is_aligned
 from lr_nn.data.stream import mapped
 from lr_nn.network import Network, admit_offset
-from lr_nn.solvers import certificate, problem
+from lr_nn.solvers import certificate
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch
 
@@ -109,13 +110,11 @@ def admit(source: Source, block: Batch, first: int) -> None:
     check.table("x", block.x, d)
     if block.y is None:
         raise ValueError("the rows have no targets: fit needs a reader that is told which column they are")
-    try:
+    with check.numbered(range(first, first + n)):
         source.net.loss.targets(block.y, n, k, np.float64)
         weight = jnp.ones(n) if block.weight is None else check.multipliers(block.weight, n, np.float64)
         if block.offset is not None:
             admit_offset(block.offset, n, k, weight)
-    except ValueError as error:
-        raise ValueError(_numbered(str(error), first)) from None
 
 
 def refuse_what_is_not_finite(source: Source) -> None:
@@ -124,24 +123,16 @@ def refuse_what_is_not_finite(source: Source) -> None:
     with closing(blocks(source.rows, source.size)) as stream:
         for block in stream:
             counted = np.ones(len(block.x), bool) if block.weight is None else np.asarray(block.weight) > 0
-            try:
+            with check.numbered(range(seen, source.length)):
                 check.finite("x", np.where(counted[:, None], block.x, 0))
-            except ValueError as error:
-                raise ValueError(_numbered(str(error), seen)) from None
             seen += len(block.x)
-
-
-def _numbered(told: str, first: int) -> str:
-    """A message about a row of a block, as one about that row of all."""
-    before, at, row = told.rpartition(" at row ")
-    return f"{before}{at}{first + int(row)}" if at and row.isdigit() else told
 
 
 def _longer(array: np.ndarray | None, size: int) -> np.ndarray | None:
     """`size` rows where XLA reads them in place: those that are missing are zero."""
-    if array is None or (len(array) == size and problem.is_aligned(array)):
+    if array is None or (len(array) == size and is_aligned(array)):
         return array
-    place = problem.aligned((size, *array.shape[1:]), array.dtype)
+    place = aligned((size, *array.shape[1:]), array.dtype)
     place[: len(array)] = array
     place[len(array) :] = 0
     return place

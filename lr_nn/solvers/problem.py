@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn import check
+from lr_nn.data.in_place import aligned, is_aligned
 from lr_nn.network import Network, admit_offset
 from lr_nn.penalties import Penalty
 from lr_nn.solvers.one_layer import OneLayer
@@ -20,8 +20,8 @@ from lr_nn.types import Batch
 
 # Where a target never varies the best constant is infinite: a fit begins at one that is not.
 FARTHEST = 30.0
-# Bytes from which a copy is worth two threads; XLA:CPU reads arrays in place that begin at such a multiple.
-LARGE, ALIGNED = 2**22, 64
+# Bytes from which a copy is worth two threads.
+LARGE = 2**22
 
 
 class Admitted(NamedTuple):
@@ -83,19 +83,6 @@ def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
         parts = np.array_split(copy, threads), np.array_split(x, threads)
         list(pool.map(_copy, *parts))
     return jax.device_put(copy)
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that XLA:CPU reads in place."""
-    size = math.prod(shape) * dtype.itemsize
-    buffer = np.empty(size + ALIGNED, np.uint8)
-    begin = -buffer.ctypes.data % ALIGNED
-    return buffer[begin : begin + size].view(dtype).reshape(shape)
-
-
-def is_aligned(x: np.ndarray) -> bool:
-    """Does XLA:CPU read it in place?"""
-    return x.flags.c_contiguous and x.ctypes.data % ALIGNED == 0
 
 
 def _copy(to: np.ndarray, x: np.ndarray) -> None:

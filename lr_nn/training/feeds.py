@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Protocol
 
@@ -172,9 +173,7 @@ class Streamed:
 
 @partial(jax.jit, static_argnames=("net", "optimizer"))
 def _step(net, optimizer, params, opt_state, batch, penalty, total):
-    stepped = steps.step(net, optimizer, params, opt_state, batch, penalty, total)
-    # Weak types would be lost in a checkpoint, and a step after it be another program.
-    return jax.tree.map(lambda a: a.astype(a.dtype), stepped)
+    return steps.step(net, optimizer, params, opt_state, batch, penalty, total)
 
 
 def admission(net: Network, params: Params) -> Callable[[int, Batch], Batch]:
@@ -187,15 +186,11 @@ def admission(net: Network, params: Params) -> Callable[[int, Batch], Batch]:
     dtype = accumulator(jnp.result_type(params[0].w))
 
     def admitted(start: int, batch: Batch) -> Batch:
-        try:
-            with jax.enable_x64(x64):
-                whole = admit(net, params, batch._replace(weight=None))
-                if batch.weight is None:
-                    return whole
-                return whole._replace(weight=check.multipliers(batch.weight, len(whole.x), dtype))
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"in the block of rows from {start}: {error}") from error
+        with check.numbered(range(start, start + len(batch.x))), jax.enable_x64(x64):
+            whole = admit(net, params, batch._replace(weight=None))
+            if batch.weight is None:
+                return whole
+            return whole._replace(weight=check.multipliers(batch.weight, len(whole.x), dtype))
 
     return admitted
 
@@ -205,11 +200,12 @@ def _mean_weight(rows: Rows, size: int) -> float | None:
     if rows.read(0, 1).weight is None:
         return None
     sums = []
-    for number, block in enumerate(stream.blocks(rows, size)):
-        weight = check.numeric("weight", block.weight)
-        where = f"weight, in the block of rows from {number * size},"
-        check.require(where, weight, check.is_not_negative, "finite and not negative")
-        sums.append(float(np.sum(weight, dtype=np.float64)))
+    with closing(stream.blocks(rows, size)) as blocks:
+        for number, block in enumerate(blocks):
+            weight = check.numeric("weight", block.weight)
+            with check.numbered(range(number * size, len(rows))):
+                check.require("weight", weight, check.is_not_negative, "finite and not negative")
+            sums.append(float(np.sum(weight, dtype=np.float64)))
     if not sum(sums) > 0:
         raise ValueError("weight is zero for every example; at least one must be positive")
     return sum(sums) / len(rows)
@@ -221,12 +217,13 @@ def judge(net: Network, params: Params, validation: Batch | Rows, size: int) -> 
         return {name: np.asarray(score) for name, (_, score) in _scores(net, params, validation).items()}
     admitted = admission(net, params)
     sums: dict[str, tuple[float, float]] = {}
-    for number, block in enumerate(stream.blocks(validation, size)):
-        for name, (weight, score) in _scores(net, params, admitted(number * size, block)).items():
-            # A root of a mean is put together from its squares.
-            mean = float(score) ** (2 if name in ROOTS else 1)
-            total, summed = sums.get(name, (0.0, 0.0))
-            sums[name] = total + float(weight), summed + float(weight) * mean
+    with closing(stream.blocks(validation, size)) as blocks:
+        for number, block in enumerate(blocks):
+            for name, (weight, score) in _scores(net, params, admitted(number * size, block)).items():
+                # A root of a mean is put together from its squares.
+                mean = float(score) ** (2 if name in ROOTS else 1)
+                total, summed = sums.get(name, (0.0, 0.0))
+                sums[name] = total + float(weight), summed + float(weight) * mean
     means = {name: summed / total if total else 0.0 for name, (total, summed) in sums.items()}
     return {name: np.asarray(mean ** (0.5 if name in ROOTS else 1)) for name, mean in means.items()}
 

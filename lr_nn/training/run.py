@@ -78,14 +78,7 @@ def train(
     completed ['2.000', '1.000']
     """
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
-    check_penalty(penalty)
-    epochs = check.positive_integer("epochs", epochs)
-    if patience is not None:
-        patience = check.positive_integer("patience", patience)
-        if validation is None:
-            raise ValueError("patience needs validation data to judge by; pass validation=Batch(x, y)")
-    if resume and checkpoints is None:
-        raise ValueError("resume needs to know where from; pass checkpoints=Checkpoints(folder)")
+    epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
     data, validation = (_admitted(net, params, each) for each in (data, validation))
     n = len(data) if isinstance(data, Rows) else len(data.x)
     if batch_size is None and isinstance(data, Rows):
@@ -153,6 +146,20 @@ def _admitted(net: Network, params: Params, data: Any) -> Any:
         raise ValueError("data have no rows; training needs at least one example")
     admission(net, params)(0, data.read(0, 1))
     return data
+
+
+def admit_settings(
+    penalty: Penalty | None, epochs: int, patience: int | None, validation: Any, checkpoints: Any, resume: bool
+) -> tuple[int, int | None]:
+    """Epochs and patience as numbers, of settings that go together."""
+    check_penalty(penalty)
+    if patience is not None:
+        patience = check.positive_integer("patience", patience)
+        if validation is None:
+            raise ValueError("patience needs validation data to judge by; pass validation=Batch(x, y)")
+    if resume and checkpoints is None:
+        raise ValueError("resume needs to know where from; pass checkpoints=Checkpoints(folder)")
+    return check.positive_integer("epochs", epochs), patience
 
 
 def first_state(

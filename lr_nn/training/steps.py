@@ -67,7 +67,12 @@ def step(
         grad=gradient,
         value_fn=lambda params: evaluate_cost(net, params, batch, penalty, add_up),
     )
-    return optax.apply_updates(params, updates), opt_state, value
+    return optax.apply_updates(params, updates), strong(opt_state), value
+
+
+def strong(tree: Any) -> Any:
+    """Leaves of the types that a checkpoint keeps: after it a weak one would be another program, rounded otherwise."""
+    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype) if getattr(leaf, "weak_type", False) else leaf, tree)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
