@@ -14,6 +14,12 @@ ARGUMENTS = {
     r"\bquote=''": "--quote ''",
     r"\b(delimiter|decimal)=('[^']')": r"--\1 \2",
     r"\bresume=True": "--resume",
+    r"\bbatch_size must be a multiple of the (\d+) shards": r"--batch-size must be a multiple of the \1 devices",
+    r"^coordinator must": "--coordinator must",
+    r"^processes must": "--processes must",
+    r"^process_id must": "--process-id must",
+    r"\bcoordinator='host:port', processes and process_id": "--coordinator host:port, --processes and --process-id",
+    r"^heartbeat_seconds and join_seconds must be positive; got (\S+),.*": r"--heartbeat-seconds must be positive; got \1",
     r", or raise max_levels\b": "",
     r"\bby data\.csv, and arrays, images and libsvm files by data\.open_rows": "with --csv",
 }
