@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -38,23 +41,41 @@ def joined(options: L, terminal: Terminal) -> Iterator[tuple[L, sharded.RowParal
             raise ValueError("--coordinator, --processes and --process-id are for many processes: add --distributed")
         yield options, None
         return
-    try:
-        sharded.initialize(
-            options.coordinator,
-            options.processes,
-            options.process_id,
-            heartbeat_seconds=options.heartbeat_seconds,
-        )
-        terminal.speaks = jax.process_index() == 0
-        chosen = {name: value for name, value in asdict(options).items() if name not in OWN}
-        sharded.agree("their options", **{f"--{name.replace('_', '-')}": value for name, value in chosen.items()})
-        named = (options.data, options.labels, options.y)
-        sharded.agree("their files", **known([Path(path) for path in named if path is not None]))
-        yield options if terminal.speaks else replace(options, out=None), sharded.data_parallel()
-        world.told("done")
-    except BaseException as error:
-        world.failed(error, judged(error)[0])
-        raise
+    with _standard_output_is_ours():
+        try:
+            at = (options.coordinator, options.processes, options.process_id)
+            sharded.initialize(*at, heartbeat_seconds=options.heartbeat_seconds)
+            terminal.speaks = jax.process_index() == 0
+            _agree(options)
+            yield options if terminal.speaks else replace(options, out=None), sharded.data_parallel()
+            world.told("done")
+        except BaseException as error:
+            world.failed(error, judged(error)[0])
+            raise
+
+
+def _agree(options: Learning) -> None:
+    chosen = {name: value for name, value in asdict(options).items() if name not in OWN}
+    sharded.agree("their options", **{f"--{name.replace('_', '-')}": value for name, value in chosen.items()})
+    named = (options.data, options.labels, options.y)
+    sharded.agree("their files", **known([Path(path) for path in named if path is not None]))
+
+
+@contextmanager
+def _standard_output_is_ours() -> Iterator[None]:
+    """What Gloo prints there of its connections goes to standard error: machines read the one object."""
+    usual, kept = sys.stdout, os.dup(1)
+    usual.flush()
+    os.dup2(2, 1)
+    with open(kept, "w", encoding=usual.encoding, errors=usual.errors) as ours:
+        sys.stdout = ours if usual is sys.__stdout__ else usual
+        try:
+            yield
+        finally:
+            sys.stdout = usual
+            ours.flush()
+            ctypes.CDLL(None).fflush(None)  # what C has still in its own buffer
+            os.dup2(kept, 1)
 
 
 def known(paths: list[Path]) -> dict[str, str]:
