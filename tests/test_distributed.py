@@ -16,10 +16,10 @@ import optax
 import pytest
 from jax.sharding import Mesh
 from tolerances import assert_close
-from world import FIT, HEARTBEAT, TABLE, N, results, train
+from world import FIT, HEARTBEAT, TABLE, N, many, train
 
 import lr_nn
-from lr_nn import data, sharded
+from lr_nn import data, penalties, sharded
 from lr_nn.cli import main
 from lr_nn.cli.world import known
 from lr_nn.sharded.watch import LOST
@@ -92,45 +92,49 @@ def test_two_processes_find_what_one_finds(tmp_path):
         for code, told in map(ends, started):
             assert code == 2, told  # that of the last command, of which they are of two minds
             assert "the processes differ in their options: --l1 is 0.0 in process 0, 1.0 in process 1" in told
-    expected = results(here(4))
-    with np.load(tmp_path / "found.npz") as arrays:
-        found = [arrays[name] for name in arrays]
-    assert len(found) == len(expected) > 8
-    for two, one in zip(found, expected):
-        if one.dtype == np.float32:
-            assert_close(two, one, length=10_000)
-        else:  # a fit, to its certificate
-            np.testing.assert_allclose(two, one, atol=1e-6)
-    the_command_line_finds_it_too(tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "many.npy"), many(here(4)).coefficients, atol=1e-6)
+    first, second = tmp_path / "0", tmp_path / "1"
+    the_first_alone_speaks_and_writes(first, second)
+    the_fit_is_that_of_one(tmp_path / TABLE, lr_nn.load_model(first / "fitted"), tmp_path / "one")
+    said = json.loads((first / "said").read_text().splitlines()[-1])
+    the_training_is_that_of_one(tmp_path / TABLE, lr_nn.load_model(first / "trained"), said["history"])
 
 
-def the_command_line_finds_it_too(folder):
-    """Its fit and its training of two processes are those of one; the first alone has spoken, and left models."""
-    assert sorted(path.name for path in (folder / "0").iterdir()) == ["fitted", "half", "said", "trained"]
-    assert [path.name for path in (folder / "1").iterdir()] == ["said"] and not (folder / "1" / "said").read_text()
-    first, *rest = (folder / "0" / "said").read_text().splitlines()
-    fitted, trained = (lr_nn.load_model(folder / "0" / name) for name in ("fitted", "trained"))
-    assert json.loads(first)["devices"] == 4 and fitted.facts["status"] == "converged"
-    assert not any("Gloo" in line for line in rest) and "completed: 3 epochs of 7 steps" in rest
-    assert main(["fit", str(folder / TABLE), *FIT, "--json", "--out", str(folder / "one")]) == 0
-    one = lr_nn.load_model(folder / "one")
-    assert fitted.schema == one.schema == trained.schema
-    assert fitted.facts["judged"]["auc"] == pytest.approx(one.facts["judged"]["auc"], rel=1e-9)
+def the_first_alone_speaks_and_writes(first, second):
+    assert sorted(path.name for path in first.iterdir()) == ["fitted", "said", "trained"]
+    assert [path.name for path in second.iterdir()] == ["said"] and not (second / "said").read_text()
+    said = [json.loads(line) for line in (first / "said").read_text().splitlines()]  # and nothing of Gloo's
+    assert [one["status"] for one in said] == ["converged", "completed", "completed"]
+    assert all(one["devices"] == 4 and one["judged"]["rows"] == 12 for one in said)
+
+
+def the_fit_is_that_of_one(table, fitted, out):
+    assert main(["fit", str(table), *FIT, "--no-report", "--out", str(out)]) == 0
+    one = lr_nn.load_model(out)
+    assert fitted.schema == one.schema
     for two, alone in zip(jax.tree.leaves(fitted.params), jax.tree.leaves(one.params)):
         np.testing.assert_allclose(two, alone, atol=1e-8)
-    seen, _ = data.split(one.schema.rows(data.open_table(folder / TABLE)), 0.2, 0)
+    assert fitted.facts["judged"] == pytest.approx(one.facts["judged"], rel=1e-8)
+
+
+def the_training_is_that_of_one(table, trained, history):
+    """Interrupted and resumed, it is the library's on as many devices of one process."""
+    rows, held = data.split(trained.schema.rows(data.open_table(table)), 0.2, 0)
     net, (start, key) = trained.net, map(jax.random.key, (0, 1))
-    given = {"optimizer": optax.sgd(1e-3), "epochs": 3, "batch_size": 8, "key": key}
-    expected = here(4).train(net, lr_nn.init(net, start), seen, **given).params
-    for two, alone in zip(jax.tree.leaves(trained.params), jax.tree.leaves(expected)):
+    given = {"optimizer": optax.sgd(1e-3), "epochs": 3, "batch_size": 8, "key": key, "validation": held}
+    expected = here(4).train(net, lr_nn.init(net, start), rows, penalty=penalties.l2(0.01), **given)
+    for two, alone in zip(jax.tree.leaves(trained.params), jax.tree.leaves(expected.params)):
         assert_close(two, alone, length=10_000)
+    assert list(history) == list(expected.history)
+    for name, column in expected.history.items():
+        assert_close(np.array(history[name], np.float32), column.astype(np.float32), length=10_000)
 
 
 def write_table(path):
     rng = np.random.default_rng(0)
-    size, colour = rng.normal(size=N), rng.choice(["red", "blue"], N)
-    lines = [f"{s},{c},{s + rng.normal() > 0}" for s, c in zip(size, colour)]
-    path.write_text("\n".join(["size,colour,y", *lines]) + "\n", encoding="utf-8")
+    size, colour, count = rng.normal(size=N), rng.choice(["red", "blue"], N), rng.integers(0, 3, N)
+    lines = [f"{s},{c},{w},{s + rng.normal() > 0}" for s, c, w in zip(size, colour, count)]
+    path.write_text("\n".join(["size,colour,count,y", *lines]) + "\n", encoding="utf-8")
 
 
 def test_a_process_that_is_lost_ends_the_others_in_time(tmp_path):

@@ -15,8 +15,8 @@ from lr_nn.data import Arrays
 
 HEARTBEAT = 2.0
 # What is asked of the command line, and of the training that the library is to find the same.
-TABLE, FIT = "table.csv", ["--target", "y", "--l2", "0.01"]
-TRAIN = ["--target", "y", "--hidden", "4", "--activation", "tanh", "--optimizer", "sgd", "--batch-size", "8"]
+TABLE, FIT = "table.csv", ["--target", "y", "--weight", "count", "--l2", "0.01", "--json"]
+TRAIN = [*FIT, "--hidden", "4", "--activation", "tanh", "--optimizer", "sgd", "--batch-size", "8"]
 N, D = 61, 3
 DEEP, ONE = lr_nn.mlp((D, 4, 1)), lr_nn.logistic_regression(D)
 KEY, OPTIMIZER = 0, optax.sgd(0.1, momentum=0.5)
@@ -38,15 +38,10 @@ def train(parallel, epochs, **settings):
     )
 
 
-def results(parallel):
-    """What a training and two kinds of fit find."""
-    rows = data()
-    whole, strengths = rows.read(0, N), penalties.l2(np.array([1e-3, 1e-2, 1e-1]))
-    trained = train(parallel, 3)
-    fitted = parallel.fit(ONE, rows, penalty=penalties.l2(1e-2))
-    many = parallel.fit_many(ONE, whole.x, whole.y, weight=whole.weight, penalty=strengths)
-    history = {name: column.astype(np.float32) for name, column in trained.history.items()}
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((trained.params, history, fitted.params, many.params))]
+def many(parallel):
+    """What fits of many strengths find."""
+    whole, strengths = data().read(0, N), penalties.l2(np.array([1e-3, 1e-2, 1e-1]))
+    return parallel.fit_many(ONE, whole.x, whole.y, weight=whole.weight, penalty=strengths)
 
 
 def commands(process, of, port, folder):
@@ -56,9 +51,9 @@ def commands(process, of, port, folder):
     os.chdir(own)
     os.dup2(os.open("said", os.O_WRONLY | os.O_CREAT), 1)
     train = ["train", *TRAIN, "--checkpoints", f"{folder}/kept", "--epochs"]
-    joined(process, of, port, f"{folder}/{TABLE}", "fit", *FIT, "--json", "--out", "fitted")
-    joined(process, of, port, f"{folder}/{TABLE}", *train, "2", "--out", "half")
-    joined(process, of, port, f"{folder}/{TABLE}", *train, "3", "--resume", "--out", "trained")
+    joined(process, of, port, f"{folder}/{TABLE}", "fit", *FIT, "--no-report", "--out", "fitted")
+    joined(process, of, port, f"{folder}/{TABLE}", *train, "2")
+    joined(process, of, port, f"{folder}/{TABLE}", *train, "3", "--resume", "--no-report", "--out", "trained")
     os.dup2(2, 1)
 
 
@@ -98,9 +93,9 @@ def main(what, process, of, port, out):
     sharded.initialize(f"127.0.0.1:{port}", int(of), int(process))
     if what == "results":
         commands(process, of, port, out)
-        found = results(sharded.data_parallel())
+        found = many(sharded.data_parallel())
         if process == "0":
-            np.savez(f"{out}/found.npz", *found)
+            np.save(f"{out}/many.npy", found.coefficients)
         joined(process, of, port, f"{out}/{TABLE}", "fit", *FIT, "--l1", process)
     if what == "resumed":
         resumed(int(process), out)
