@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import jax
 
-from lr_nn import sharded
+from lr_nn import check, sharded
 from lr_nn.cli.launch import judged
 from lr_nn.cli.options import Learning
 from lr_nn.cli.terminal import Terminal
@@ -41,6 +41,8 @@ def joined(options: L, terminal: Terminal) -> Iterator[tuple[L, sharded.RowParal
             raise ValueError("--coordinator, --processes and --process-id are for many processes: add --distributed")
         yield options, None
         return
+    if options.processes is not None:
+        check.positive_integer("--processes", options.processes)
     with _standard_output_is_ours():
         try:
             at = (options.coordinator, options.processes, options.process_id)
@@ -64,6 +66,9 @@ def _agree(options: Learning) -> None:
 @contextmanager
 def _standard_output_is_ours() -> Iterator[None]:
     """What Gloo prints there of its connections goes to standard error: machines read the one object."""
+    if sys.stdout is None:  # it is closed
+        yield
+        return
     usual, kept = sys.stdout, os.dup(1)
     usual.flush()
     os.dup2(2, 1)

@@ -52,7 +52,7 @@ class Watch:
         if any(sign in str(error) for sign in BROKEN):  # by another's end: let it be found
             time.sleep(2 * self.seconds)
         self.code = code
-        self._say(f"{FAILED}{code}: {type(error).__name__}: {error}"[:500], last=True)
+        self._say(f"{FAILED}{code}: {type(error).__name__}: {error}".removesuffix(": ")[:500], last=True)
 
     def leave(self) -> None:
         """The last that this process does: it says that its work is done, or waits until its failure has been seen."""

@@ -53,10 +53,10 @@ def initialize(
     Raises ValueError where there is no coordinator, or the numbers make no world; OSError where its port is taken;
     RuntimeError where JAX has devices already.
     """
-    if not heartbeat_seconds > 0 or not join_seconds >= 1:
-        raise ValueError(
-            f"heartbeat_seconds and join_seconds must be positive; got {heartbeat_seconds}, {join_seconds}"
-        )
+    if not heartbeat_seconds > 0:
+        raise ValueError(f"heartbeat_seconds must be positive; got {heartbeat_seconds}")
+    if not join_seconds >= 1:
+        raise ValueError(f"join_seconds must be at least 1; got {join_seconds}")
     if processes is not None:
         processes = check.positive_integer("processes", processes)
         if process_id is not None and not 0 <= process_id < processes:
@@ -71,7 +71,7 @@ def initialize(
     alone = f"not all processes met{where} within {join_seconds:g} s; this one ends with exit code {LOST}. Restart all"
     on_abort(lambda: ended(f"{alone}.", LOST))
     try:
-        with _same_signals():
+        with _signals_end_it():
             jax.distributed.initialize(
                 coordinator,
                 processes,
@@ -100,12 +100,24 @@ def _check_free(port: int) -> None:
 
 
 @contextmanager
-def _same_signals() -> Iterator[None]:
-    """JAX keeps SIGTERM to itself, and a process would go on as if there had been none."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+def _signals_end_it() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a process that waits for others, when Python hears nothing; then they do what they did.
+
+    JAX would keep SIGTERM to itself, and a process go on as if there had been none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if callable(handler) and not isinstance(handler, signal.Handlers):
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def failed(error: BaseException, code: int) -> None:
