@@ -305,6 +305,8 @@ MISTAKES = {
     "no widths": (["train", "DATA", *only("price"), "--hidden", "0"], "at least 1"),
     "resume": (["train", "DATA", *only("price"), "--resume"], "--resume needs --checkpoints"),
     "patience": (["train", "DATA", *only("price"), "--patience", "2", "--held-out", "0"], "give --held-out a share"),
+    "alone": (["fit", "DATA", *only("price"), "--processes", "2"], "are for many processes: add --distributed"),
+    "no world": (["fit", "DATA", "--distributed", "--coordinator", "x"], "--coordinator must be host:port"),
     "rate": (["train", "DATA", *only("price"), "--learning-rate", "0"], "--learning-rate must be positive"),
     "no model": (["predict", "OTHER", "NEW"], "model.json is missing"),
     "no such column": (["predict", "MODEL", "NEW", "--keep", "yield"], "--keep names the column 'yield'"),

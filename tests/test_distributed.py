@@ -1,5 +1,6 @@
 """Processes on the loopback: the result of one, a world of one mind, and nobody left waiting for the lost."""
 
+import json
 import os
 import signal
 import socket
@@ -11,17 +12,23 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh
 from tolerances import assert_close
-from world import HEARTBEAT, results, train
+from world import FIT, HEARTBEAT, TABLE, N, many, train
 
-from lr_nn import sharded
+import lr_nn
+from lr_nn import data, penalties, sharded
+from lr_nn.cli import main
+from lr_nn.cli.world import known
 from lr_nn.sharded.watch import LOST
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 
 SCRIPT = Path(__file__).with_name("world.py")
+# As in conftest.py.
+FASTER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # To start JAX and to compile, on a machine that is busy.
 PATIENCE = 120
 
@@ -38,7 +45,10 @@ def world(what, processes, devices, out, **environment):
     port = free_port()
     env = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{FASTER} --xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "NPROC": "8",
         "PYTHONPATH": str(SCRIPT.parents[1]),
@@ -77,78 +87,115 @@ def here(devices):
 
 
 def test_two_processes_find_what_one_finds(tmp_path):
-    out = tmp_path / "found.npz"
-    with world("results", 2, 2, out) as started:
+    write_table(tmp_path / TABLE)
+    with world("results", 2, 2, tmp_path) as started:
         for code, told in map(ends, started):
-            assert code == 0, told
-    expected = results(here(4))
-    with np.load(out) as arrays:
-        found = [arrays[name] for name in arrays]
-    assert len(found) == len(expected) > 8
-    for two, one in zip(found, expected):
-        if one.dtype == np.float32:
-            assert_close(two, one, length=10_000)
-        else:  # a fit, to its certificate
-            np.testing.assert_allclose(two, one, atol=1e-6)
+            assert code == 2, told  # that of the last command, of which they are of two minds
+            assert "the processes differ in their options: --l1 is 0.0 in process 0, 1.0 in process 1" in told
+    np.testing.assert_allclose(np.load(tmp_path / "many.npy"), many(here(4)).coefficients, atol=1e-6)
+    first, second = tmp_path / "0", tmp_path / "1"
+    the_first_alone_speaks_and_writes(first, second)
+    the_fit_is_that_of_one(tmp_path / TABLE, lr_nn.load_model(first / "fitted"), tmp_path / "one")
+    said = json.loads((first / "said").read_text().splitlines()[-1])
+    the_training_is_that_of_one(tmp_path / TABLE, lr_nn.load_model(first / "trained"), said["history"])
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_process_that_is_lost_ends_the_others_in_time(tmp_path, killed):
+def the_first_alone_speaks_and_writes(first, second):
+    assert sorted(path.name for path in first.iterdir()) == ["fitted", "said", "trained"]
+    assert [path.name for path in second.iterdir()] == ["said"] and not (second / "said").read_text()
+    said = [json.loads(line) for line in (first / "said").read_text().splitlines()]  # and nothing of Gloo's
+    assert [one["status"] for one in said] == ["converged", "completed", "completed"]
+    assert all(one["devices"] == 4 and one["judged"]["rows"] == 12 for one in said)
+
+
+def the_fit_is_that_of_one(table, fitted, out):
+    assert main(["fit", str(table), *FIT, "--no-report", "--out", str(out)]) == 0
+    one = lr_nn.load_model(out)
+    assert fitted.schema == one.schema
+    for two, alone in zip(jax.tree.leaves(fitted.params), jax.tree.leaves(one.params)):
+        np.testing.assert_allclose(two, alone, atol=1e-8)
+    assert fitted.facts["judged"] == pytest.approx(one.facts["judged"], rel=1e-8)
+
+
+def the_training_is_that_of_one(table, trained, history):
+    """Interrupted and resumed, it is the library's on as many devices of one process."""
+    rows, held = data.split(trained.schema.rows(data.open_table(table)), 0.2, 0)
+    net, (start, key) = trained.net, map(jax.random.key, (0, 1))
+    given = {"optimizer": optax.sgd(1e-3), "epochs": 3, "batch_size": 8, "key": key, "validation": held}
+    expected = here(4).train(net, lr_nn.init(net, start), rows, penalty=penalties.l2(0.01), **given)
+    for two, alone in zip(jax.tree.leaves(trained.params), jax.tree.leaves(expected.params)):
+        assert_close(two, alone, length=10_000)
+    assert list(history) == list(expected.history)
+    for name, column in expected.history.items():
+        assert_close(np.array(history[name], np.float32), column.astype(np.float32), length=10_000)
+
+
+def write_table(path):
+    rng = np.random.default_rng(0)
+    size, colour, count = rng.normal(size=N), rng.choice(["red", "blue"], N), rng.integers(0, 3, N)
+    lines = [f"{s},{c},{w},{s + rng.normal() > 0}" for s, c, w in zip(size, colour, count)]
+    path.write_text("\n".join(["size,colour,count,y", *lines]) + "\n", encoding="utf-8")
+
+
+def test_a_process_that_is_lost_ends_the_others_in_time(tmp_path):
     out = tmp_path / "kept"
     with world("endless", 2, 1, out) as started:
-        under_way(out)
-        os.kill(started[killed].pid, signal.SIGKILL)
-        began = time.monotonic()
-        code, told = ends(started[1 - killed])
-        assert time.monotonic() - began < 3 * HEARTBEAT
-    assert code == LOST, told
-    assert f"process {killed}" in told and "was lost" in told
-    assert "Restart all 2 processes" in told and "resume=True" in told
-    if killed == 1:
-        goes_on_from_its_checkpoint(out)
-
-
-def goes_on_from_its_checkpoint(out):
-    """A world of two goes on to where one that nobody disturbed comes."""
+        the_other_ends(started, 1, out)
     with world("resumed", 2, 1, out) as started:
-        for code, told in map(ends, started):
-            assert code == 0, told
+        the_other_ends(started, 0, tmp_path / "kept.again")
+    # Between the two they went on to where one that nobody disturbed comes.
     with np.load(f"{out}.npz") as arrays:
         epochs, leaves = arrays["epochs"], [arrays[name] for name in arrays if name != "epochs"]
     for found, expected in zip(leaves, jax.tree.leaves(train(here(2), int(epochs)).params)):
         assert_close(found, expected, length=10_000)
 
 
-def test_a_signal_to_one_is_a_signal_to_all(tmp_path):
+def the_other_ends(started, killed, out):
+    """When one of two is killed, in the stated time and with the message."""
+    under_way(out)
+    os.kill(started[killed].pid, signal.SIGKILL)
+    began = time.monotonic()
+    code, told = ends(started[1 - killed])
+    assert time.monotonic() - began < 3 * HEARTBEAT
+    assert code == LOST, told
+    assert f"process {killed}" in told and "was lost" in told
+    assert "Restart all 2 processes" in told and "resume=True" in told
+
+
+def test_a_signal_to_one_is_a_signal_to_all_and_so_is_an_error(tmp_path):
     out = tmp_path / "kept"
-    with world("endless", 2, 1, out) as started:
+    with world("signal", 2, 1, out) as started:
         under_way(out)
         started[1].send_signal(signal.SIGTERM)
-        for code, told in map(ends, started):
-            assert code == 143, told
-            assert "interrupted by SIGTERM after step" in told
-    assert list(out.glob("step_*"))
-
-
-def test_a_process_that_fails_tells_the_others_why(tmp_path):
-    with world("raise", 2, 1, tmp_path / "progress") as started:
         codes, told = zip(*(ends(process) for process in started))
-    assert codes == (LOST, 1), told
+    assert list(out.glob("step_*"))
+    for text in told:
+        assert "interrupted by SIGTERM after step" in text
+        # Then they ask for different things, and are refused.
+        assert "the processes differ in the training: epochs is 1 in process 0, 2 in process 1" in text
+    # Then one of them fails, and tells the other why, which ends with the same exit code.
+    assert codes == (1, 1), told
     assert "process 1 of 2 failed: ValueError: this one has had enough" in told[0]
 
 
-def test_processes_that_ask_for_different_things_are_refused(tmp_path):
-    with world("differ", 2, 1, tmp_path / "nothing") as started:
-        for code, told in map(ends, started):
-            assert code == 1, told
-            assert "the processes differ in the training: epochs is 1 in process 0, 2 in process 1" in told
-
-
 def test_processes_with_other_settings_are_refused(tmp_path):
-    with world("differ", 2, 1, tmp_path / "nothing", JAX_ENABLE_X64="1") as started:
+    with world("command", 2, 1, tmp_path / TABLE, JAX_ENABLE_X64="1") as started:
         for code, told in map(ends, started):
-            assert code == 1, told
+            assert code == 2 and "Traceback" not in told, told
             assert "the processes differ in versions and settings: jax_enable_x64" in told
+
+
+def test_files_are_known_by_their_names_sizes_and_ends(tmp_path):
+    for folder in ("a", "b", "a/red"):
+        (tmp_path / folder).mkdir()
+    for name, text in (("a/1.csv", "1"), ("a/red/2.csv", "2"), ("a/.hidden", "x"), ("b/1.csv", "3")):
+        (tmp_path / name).write_text(text)
+    a, b = (known([tmp_path / name, tmp_path / "missing"]) for name in "ab")
+    assert list(a) == ["a/1.csv", "a/red/2.csv"] and a["a/1.csv"] != b["b/1.csv"]
+    assert a["a/1.csv"].startswith("1 bytes, ") and known([tmp_path / "a" / "1.csv"]) == {"1.csv": a["a/1.csv"]}
+    for i in range(1001):
+        (tmp_path / "b" / f"{i}.png").touch()
+    assert list(known([tmp_path / "b"])) == ["b"]
 
 
 def test_what_makes_no_world_is_refused():
@@ -160,6 +207,10 @@ def test_what_makes_no_world_is_refused():
         sharded.initialize("localhost:1234", 0, 0)
     with pytest.raises(ValueError, match="must be positive"):
         sharded.initialize("localhost:1234", 2, 0, heartbeat_seconds=0)
+    with socket.socket() as taken, pytest.raises(OSError, match="of the coordinator cannot be had"):
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        sharded.initialize(f"127.0.0.1:{taken.getsockname()[1]}", 2, 0)
 
 
 def test_one_process_agrees_with_itself():

@@ -28,7 +28,7 @@ MESHES = {
     "8": Mesh(jax.devices(), ("rows",)),
     "2 x 4": Mesh(np.array(jax.devices()).reshape(2, 4), ("hosts", "devices")),
 }
-meshes = pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 nets = pytest.mark.parametrize("net", [DEEP, SHALLOW], ids=["deep", "shallow"])
 
 
@@ -57,10 +57,13 @@ def collectives(compiled):
     return sorted(found)
 
 
-@nets
+# A program is compiled for each mesh and each network: every mesh, every network and every kind of rows has its turn.
 @pytest.mark.parametrize(
-    ("mesh", "n", "weighted"),
-    [*((mesh, N, True) for mesh in MESHES), ("8", N, False), ("8", 16, False), ("8", 3, True)],
+    ("mesh", "net", "n", "weighted"),
+    [
+        *(("1", DEEP, N, True), ("2", SHALLOW, N, True), ("2 x 4", DEEP, N, True)),
+        *(("8", DEEP, N, False), ("8", SHALLOW, 16, False), ("8", DEEP, 3, True)),
+    ],
 )
 def test_the_cost_and_its_gradient_are_those_of_one_device(mesh, net, n, weighted):
     batch, params, penalty = rows(net, n, weighted), parameters(net), penalties.elastic_net(0.1, 0.3)
@@ -76,10 +79,9 @@ def test_blocks_on_each_device_add_up_to_the_same():
     assert_trees_close(parallel.value_and_gradient(*args, block_size=3), lr_nn.value_and_gradient(*args), length=4 * N)
 
 
-@nets
-@meshes
+@pytest.mark.parametrize(("mesh", "net"), [("1", DEEP), ("2 x 4", DEEP), ("8", SHALLOW)])
 def test_per_example_quantities_are_those_of_one_device(mesh, net):
-    batch, params, parallel = rows(net), parameters(net), sharded.data_parallel(mesh)
+    batch, params, parallel = rows(net), parameters(net), sharded.data_parallel(MESHES[mesh])
     bp = lr_nn.backprop(net, params, batch.x, batch.y, batch.offset)
     pairs = [
         (parallel.layer_squared_norms, per_example.layer_squared_norms(bp)),
@@ -110,11 +112,10 @@ def test_a_placed_batch_is_padded_with_rows_of_weight_zero_and_placed_once():
     np.testing.assert_array_equal(from_rows.x, placed.x)
 
 
-@pytest.mark.parametrize("net", [SHALLOW, ONE], ids=["softmax", "logistic"])
-@meshes
+@pytest.mark.parametrize(("mesh", "net"), [("1", ONE), ("2 x 4", SHALLOW), ("8", ONE)])
 def test_a_newton_system_is_the_cost_its_gradient_and_its_hessian(mesh, net):
     batch, params, penalty = rows(net), parameters(net), penalties.l2(0.1)
-    system = sharded.data_parallel(mesh).newton_system(net, params, batch, penalty)
+    system = sharded.data_parallel(MESHES[mesh]).newton_system(net, params, batch, penalty)
     value, gradient = lr_nn.value_and_gradient(net, params, batch, penalty)
     bp = lr_nn.backprop(net, params, batch.x, batch.y, batch.offset)
     ridge = np.concatenate([np.full(params[0].w.size, 0.1), np.zeros(params[0].b.size)])
@@ -124,19 +125,17 @@ def test_a_newton_system_is_the_cost_its_gradient_and_its_hessian(mesh, net):
     assert_close(system.hessian, hessian, length=4 * N)
 
 
-@meshes
-@pytest.mark.parametrize("settings", [{}, {"batch_size": 8, "key": jax.random.key(1)}], ids=["full", "mini"])
-def test_training_sees_the_same_mini_batches_on_any_mesh(mesh, settings):
+def test_training_sees_the_same_mini_batches_on_any_mesh():
     batch, params = rows(DEEP), parameters(DEEP)
-    common = {"optimizer": optax.sgd(0.1, momentum=0.9), "epochs": 3, "penalty": penalties.l2(0.01), **settings}
-
-    def trained(mesh):
-        return sharded.data_parallel(mesh, shards=8).train(DEEP, params, batch, validation=batch, **common)
-
-    found, one = trained(mesh), trained(MESHES["1"])
-    assert_trees_close(found.params, one.params, length=100 * N)
-    assert_trees_close(found.history, one.history, length=100 * N, dtype=np.float32)
-    assert found.status == "completed" and found.steps == one.steps
+    common = {"optimizer": OPTIMIZER, "epochs": 3, "penalty": penalties.l2(0.01), "validation": batch}
+    one, *others = (
+        sharded.data_parallel(mesh, 8).train(DEEP, params, batch, batch_size=8, key=jax.random.key(1), **common)
+        for mesh in MESHES.values()
+    )
+    for found in others:
+        assert_trees_close(found.params, one.params, length=100 * N)
+        assert_trees_close(found.history, one.history, length=100 * N, dtype=np.float32)
+        assert found.status == "completed" and found.steps == one.steps
 
 
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 6, "key": jax.random.key(1)}], ids=["full", "mini"])
@@ -151,9 +150,12 @@ def test_training_with_one_shard_is_training(settings):
 
 def test_a_full_batch_on_eight_devices_trains_as_on_one():
     batch, params = rows(DEEP), parameters(DEEP)
-    one = lr_nn.train(DEEP, params, batch, optimizer=optax.sgd(0.1), epochs=5)
-    found = sharded.data_parallel(MESHES["8"]).train(DEEP, params, batch, optimizer=optax.sgd(0.1), epochs=5)
-    assert_trees_close(found.params, one.params, length=100 * N)
+    common = {"optimizer": OPTIMIZER, "epochs": 5, "penalty": penalties.l2(0.01), "validation": batch}
+    one = lr_nn.train(DEEP, params, batch, **common)
+    for mesh in ("8", "2 x 4"):
+        found = sharded.data_parallel(MESHES[mesh]).train(DEEP, params, batch, **common)
+        assert_trees_close(found.params, one.params, length=100 * N)
+        assert_trees_close(found.history, one.history, length=100 * N, dtype=np.float32)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -195,7 +197,7 @@ def test_a_step_of_training_is_one_all_reduce(batch_size):
 
 @pytest.mark.parametrize("mesh", [MESHES["8"], MESHES["2"]], ids=["8", "2"])
 def test_a_training_cut_in_two_goes_on_from_its_checkpoint(tmp_path, mesh):
-    common = {"optimizer": optax.sgd(0.1), "batch_size": 8, "key": jax.random.key(1), "validation": rows(DEEP, 9)}
+    common = {"optimizer": OPTIMIZER, "batch_size": 8, "key": jax.random.key(1), "validation": rows(DEEP, 9)}
     eight, batch, params = sharded.data_parallel(MESHES["8"]), rows(DEEP), parameters(DEEP)
     whole = eight.train(DEEP, params, batch, epochs=5, **common)
     kept = lr_nn.training.Checkpoints(tmp_path / "kept", every=0)
@@ -257,23 +259,25 @@ def test_separated_data_are_told_over_devices_too():
 
 def test_lanes_over_devices_are_those_of_one():
     batch, strengths = rows(ONE, 40, offset=False), penalties.l2(np.geomspace(1e-3, 1, 5))
-    found = sharded.data_parallel(MESHES["8"]).fit_many(ONE, batch.x, batch.y, weight=batch.weight, penalty=strengths)
+    found = sharded.data_parallel(MESHES["2"]).fit_many(ONE, batch.x, batch.y, weight=batch.weight, penalty=strengths)
     one = lr_nn.fit_many(ONE, batch.x, batch.y, weight=batch.weight, penalty=strengths)
     np.testing.assert_allclose(found.coefficients, one.coefficients, atol=1e-8)
 
 
-@nets
-@pytest.mark.parametrize(("mesh", "weighted"), [*((mesh, True) for mesh in MESHES.values()), (MESHES["8"], False)])
+@pytest.mark.parametrize(
+    ("mesh", "net", "weighted"),
+    [("1", SHALLOW, True), ("2", DEEP, True), ("2 x 4", DEEP, True), ("8", SHALLOW, True), ("8", DEEP, False)],
+)
 def test_columns_over_devices_give_the_cost_and_its_gradient(mesh, net, weighted):
     batch, params, penalty = rows(net, weighted=weighted), parameters(net), penalties.elastic_net(0.1, 0.5)
-    parallel = sharded.feature_parallel(mesh)
+    parallel = sharded.feature_parallel(MESHES[mesh])
     expected = lr_nn.value_and_gradient(net, params, batch, penalty)
     assert_trees_close(parallel.value_and_gradient(net, params, batch, penalty), expected, length=4 * N)
 
 
 @nets
 def test_steps_by_columns_are_steps_and_padding_stays_zero(net):
-    batch, params, optimizer = rows(net), parameters(net), optax.sgd(0.1, momentum=0.9)
+    batch, params, optimizer = rows(net), parameters(net), OPTIMIZER
     parallel = sharded.feature_parallel(MESHES["8"])
     placed, at = parallel.place(batch), parallel.place_params(net, params)
     state, one = optimizer.init(at), optimizer.init(params)

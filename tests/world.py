@@ -1,5 +1,6 @@
 """One process of a world, started by test_distributed.py: `python world.py WHAT PROCESS OF PORT OUT`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import optax
 
 import lr_nn
 from lr_nn import penalties, sharded
+from lr_nn.cli import main as command
 from lr_nn.data import Arrays
 
 HEARTBEAT = 2.0
+# What is asked of the command line, and of the training that the library is to find the same.
+TABLE, FIT = "table.csv", ["--target", "y", "--weight", "count", "--l2", "0.01", "--json"]
+TRAIN = [*FIT, "--hidden", "4", "--activation", "tanh", "--optimizer", "sgd", "--batch-size", "8"]
 N, D = 61, 3
 DEEP, ONE = lr_nn.mlp((D, 4, 1)), lr_nn.logistic_regression(D)
 KEY, OPTIMIZER = 0, optax.sgd(0.1, momentum=0.5)
@@ -33,15 +38,31 @@ def train(parallel, epochs, **settings):
     )
 
 
-def results(parallel):
-    """What a training and two kinds of fit find."""
-    rows = data()
-    whole, strengths = rows.read(0, N), penalties.l2(np.array([1e-3, 1e-2, 1e-1]))
-    trained = train(parallel, 3)
-    fitted = parallel.fit(ONE, rows, penalty=penalties.l2(1e-2))
-    many = parallel.fit_many(ONE, whole.x, whole.y, weight=whole.weight, penalty=strengths)
-    history = {name: column.astype(np.float32) for name, column in trained.history.items()}
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((trained.params, history, fitted.params, many.params))]
+def many(parallel):
+    """What fits of many strengths find."""
+    whole, strengths = data().read(0, N), penalties.l2(np.array([1e-3, 1e-2, 1e-1]))
+    return parallel.fit_many(ONE, whole.x, whole.y, weight=whole.weight, penalty=strengths)
+
+
+def commands(process, of, port, folder):
+    """A fit, and a training in two halves, by the command line in a folder of each process; what it says in `said`."""
+    own = Path(folder) / process
+    own.mkdir()
+    os.chdir(own)
+    os.dup2(os.open("said", os.O_WRONLY | os.O_CREAT), 1)
+    train = ["train", *TRAIN, "--checkpoints", f"{folder}/kept", "--epochs"]
+    joined(process, of, port, f"{folder}/{TABLE}", "fit", *FIT, "--no-report", "--out", "fitted")
+    joined(process, of, port, f"{folder}/{TABLE}", *train, "2")
+    joined(process, of, port, f"{folder}/{TABLE}", *train, "3", "--resume", "--no-report", "--out", "trained")
+    os.dup2(2, 1)
+
+
+def joined(process, of, port, path, name, *options):
+    """A command by many processes, which is to end well."""
+    world = ["--coordinator", f"127.0.0.1:{port}", "--processes", of, "--process-id", process]
+    code = command([name, path, *options, "--distributed", *world, "--heartbeat-seconds", str(HEARTBEAT)])
+    if code:
+        sys.exit(code)
 
 
 def endless(process, out):
@@ -53,7 +74,6 @@ def endless(process, out):
 
     found = train(sharded.data_parallel(), 10**8, progress=progress, checkpoints=kept)
     print(found.message)
-    sys.exit(143 if found.signal == "SIGTERM" else 1)
 
 
 def resumed(process, out):
@@ -67,20 +87,28 @@ def resumed(process, out):
 
 def main(what, process, of, port, out):
     """Join, and do `what`."""
+    if what == "command":
+        joined(process, of, port, out, "fit", *FIT)
     sharded.initialize(f"127.0.0.1:{port}", int(of), int(process), heartbeat_seconds=HEARTBEAT)
     sharded.initialize(f"127.0.0.1:{port}", int(of), int(process))
     if what == "results":
-        found = results(sharded.data_parallel())
+        commands(process, of, port, out)
+        found = many(sharded.data_parallel())
         if process == "0":
-            np.savez(out, *found)
-    elif what == "differ":
-        train(sharded.data_parallel(), 1 + int(process))
-    elif what == "raise" and process == "1":
-        raise ValueError("this one has had enough")
-    elif what == "resumed":
+            np.save(f"{out}/many.npy", found.coefficients)
+        joined(process, of, port, f"{out}/{TABLE}", "fit", *FIT, "--l1", process)
+    if what == "resumed":
         resumed(int(process), out)
-    else:
-        endless(process, out)
+        out = f"{out}.again"
+    endless(int(process), out)
+    if what == "signal":
+        try:
+            train(sharded.data_parallel(), 1 + int(process))
+        except ValueError as error:
+            print(error, flush=True)
+        if process == "1":
+            raise ValueError("this one has had enough")
+        train(sharded.data_parallel(), 10**8)
 
 
 if __name__ == "__main__":

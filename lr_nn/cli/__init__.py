@@ -38,6 +38,7 @@ exit codes
         data in which check found something
     2   a mistake in the call, a file or the data: one message, nothing written
     3   a failure of lr-nn itself; --debug shows where
+   75   --distributed: another process was lost, or never came: start all again, train with --resume
   130   stopped by Ctrl-C;   143  by SIGTERM;   141  the reader of the output went away
 """
 

@@ -12,7 +12,7 @@ def words(name: str, options: Any) -> list[str]:
     said = [name]
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.name in ("json", "debug", "overwrite", "resume") or value == field.default:
+        if field.name in ("json", "debug", "overwrite", "resume", "process_id") or value == field.default:
             continue
         flag = "--" + field.name.replace("_", "-")
         if field.name in ("data", "model") and isinstance(value, Path):

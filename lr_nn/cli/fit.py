@@ -16,8 +16,10 @@ from lr_nn.cli.options import Fit
 from lr_nn.cli.report import Table, coefficients
 from lr_nn.cli.sources import Source, Watched, held_in_memory, source
 from lr_nn.cli.terminal import Terminal
+from lr_nn.cli.world import joined
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
+from lr_nn.sharded import RowParallel
 from lr_nn.types import Batch, Solution, Status
 
 # Coefficients named in a message, and the share of the largest that they move by at least.
@@ -28,6 +30,11 @@ FEW, CHEAP = 100, 2e9
 
 def run(options: Fit, terminal: Terminal) -> int:
     """Fit, tell, and leave the model; the exit code."""
+    with joined(options, terminal) as (own, parallel):
+        return _run(own, terminal, parallel)
+
+
+def _run(options: Fit, terminal: Terminal, parallel: RowParallel | None) -> int:
     leaving.admit(options)
     check.positive_integer("--max-steps", options.max_steps)
     if not 0 < options.tol < 1:
@@ -37,7 +44,7 @@ def run(options: Fit, terminal: Terminal) -> int:
         terminal.warn(f"note: {note}")
     net = learned.network()
     began = time.perf_counter()
-    solution, batch = _fitted(options, terminal, net, learned)
+    solution, batch = _fitted(options, terminal, net, learned, parallel)
     seconds = time.perf_counter() - began
     found = _summary(solution, net, batch, learned)
     with np.errstate(all="ignore"):  # what has no value, as of targets that are all the same, is NaN
@@ -55,14 +62,16 @@ def run(options: Fit, terminal: Terminal) -> int:
         "cost": solution.cost,
         "certificate": solution.certificate,
         "penalty": {"l1": options.l1, "l2": options.l2},
+        "devices": 1 if parallel is None else parallel.mesh.size,
         "seconds": seconds,
     }
     terminal.record(coefficients=_record(table))
     if not np.isfinite(solution.coefficients).all():
         raise ValueError(f"the fit found no finite coefficients, and no model is written: {told}")
-    held = learned.rows if learned.held_out is None else learned.held_out
-    scores = judge(net, solution.params, held)
-    leaving.leave(options, terminal, net, solution.params, learned, facts, scores, [table], words("fit", options))
+    if terminal.speaks:
+        held = learned.rows if learned.held_out is None else learned.held_out
+        scores = judge(net, solution.params, held)
+        leaving.leave(options, terminal, net, solution.params, learned, facts, scores, [table], words("fit", options))
     return 0 if solution.status is Status.converged else 1
 
 
@@ -85,16 +94,21 @@ def message(solution: Solution, learned: Source, batch: Batch | None) -> str:
     )
 
 
-def _fitted(options: Fit, terminal: Terminal, net: Network, learned: Source) -> tuple[Solution, Batch | None]:
-    """The solution, and the rows where they are in memory."""
+def _fitted(
+    options: Fit, terminal: Terminal, net: Network, learned: Source, parallel: RowParallel | None
+) -> tuple[Solution, Batch | None]:
+    """The solution, and the rows where they are in memory and there is somebody to tell of them."""
     chosen: dict[str, Any] = {
         "penalty": Penalty(options.l1, options.l2),
         "tol": options.tol,
         "max_steps": options.max_steps,
     }
+    found = None if parallel is None else parallel.fit(net, learned.rows, **chosen)
     with terminal.bar("reading") as show:
         rows = Watched(learned.rows, show)
-        batch = held_in_memory(rows, options.memory)
+        batch = held_in_memory(rows, options.memory) if terminal.speaks else None
+        if found is not None:
+            return found, batch
         if batch is None:
             return lr_nn.fit(net, rows, memory=options.memory * 2**20, **chosen), None
     chosen["solver"] = solver_for(net, len(batch.x), options.l1)

@@ -16,13 +16,25 @@ from lr_nn.cli.wording import in_options
 
 FINE, LOOK, MISTAKE, FAILURE = 0, 1, 2, 3
 INTERRUPTED, TERMINATED, UNREAD = 128 + signal.SIGINT, 128 + signal.SIGTERM, 141
-STOPPED = {INTERRUPTED: "interrupted; nothing is half written", TERMINATED: "terminated; nothing is half written"}
+STOPPED = {
+    INTERRUPTED: "interrupted; nothing is half written",
+    TERMINATED: "terminated; nothing is half written",
+    UNREAD: "the reader of the output went away",
+}
 # Seconds until a signal that could not be raised comes again.
 AGAIN = 0.05
 
 
 class Terminated(BaseException):
     """SIGTERM arrived: what is half done is taken back on the way out, and the process ends."""
+
+
+# The exceptions that end a command from without.
+STOPS: dict[type[BaseException], int] = {
+    KeyboardInterrupt: INTERRUPTED,
+    Terminated: TERMINATED,
+    BrokenPipeError: UNREAD,
+}
 
 
 def launch(name: str, description: str, arguments: Sequence[str], terminal: Terminal) -> int:
@@ -50,8 +62,7 @@ def guarded(arguments: Sequence[str], work: Callable[[Terminal], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return UNREAD
     except (KeyboardInterrupt, Terminated) as stopped:
-        code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
-        return terminal.fail(code, STOPPED[code])
+        return terminal.fail(*judged(stopped))
     except Exception as error:
         if arrived:  # some libraries make another exception of it
             return terminal.fail(128 + arrived[-1], STOPPED[128 + arrived[-1]])
@@ -60,8 +71,11 @@ def guarded(arguments: Sequence[str], work: Callable[[Terminal], int]) -> int:
         return terminal.fail(*judged(error))
 
 
-def judged(error: Exception) -> tuple[int, str]:
+def judged(error: BaseException) -> tuple[int, str]:
     """The exit code for an exception, and what to say: is it something that the user can put right?"""
+    if type(error) in STOPS:
+        code = STOPS[type(error)]
+        return code, STOPPED[code]
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != "lr_nn":
         return MISTAKE, f'{error.name} is not installed: pip install "lr-nn[cli]"'
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):

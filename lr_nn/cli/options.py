@@ -85,6 +85,16 @@ class Learning(Reading):
     """Replace the model that is there."""
     report: bool = True
     """Write report.html into the folder of the model."""
+    distributed: bool = False
+    """Be one of many processes, over hosts or on one, all started with this command; the first leaves the model."""
+    coordinator: str | None = None
+    """host:port of process 0; None: Slurm, Open MPI, Kubernetes or the TPU pod knows it, as it knows the next two."""
+    processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this is, counted from 0."""
+    heartbeat_seconds: float = 60.0
+    """A process that is silent for so long is lost, and ends all others with exit code 75."""
 
 
 @dataclass(frozen=True, kw_only=True)

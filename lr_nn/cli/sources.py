@@ -16,6 +16,7 @@ from lr_nn.cli.wording import in_options
 from lr_nn.data.opening import READERS
 from lr_nn.data.tables import Table
 from lr_nn.network import Network
+from lr_nn.sharded.world import of_first
 
 if TYPE_CHECKING:
     from lr_nn.activations import Activation
@@ -91,26 +92,33 @@ def open_arrays(path: Path, options: Reading) -> Rows:
 
 def _of_table(options: Learning, model: str, target: str) -> Source:
     whole = open_table(options.data, options)
-    seen, unseen = data.split(whole, options.held_out, options.seed) if options.held_out else (whole, None)
-    schema = learn(options, seen, target, model)
-    if model == "auto":
-        model = MODELS[schema.target.kind][0]
-    if model not in MODELS[schema.target.kind]:
-        expected = " or ".join(MODELS[schema.target.kind])
-        raise ValueError(f"the target {target!r} holds {schema.target.kind}: --model {expected} suits; got {model}")
-    if model == "poisson":
-        _check_counts(whole, target)
-    if unseen is not None and schema.target.classes:
-        _check_classes(unseen, schema)
+    schema = data.Schema.from_json(of_first(lambda: _learned(options, whole, target, model).to_json()))
+    model = MODELS[schema.target.kind][0] if model == "auto" else model
     classes = tuple(map(str, schema.target.classes))
     outputs = classes if model == "softmax" else (f"{target}={classes[1]}",) if classes else (target,)
     rows = schema.rows(whole, unknown="ignore")
     notes = tuple(map(in_options, schema.notes))
     if any(isinstance(column, data.Numeric) and column.scale != 1 for column in schema.columns):
         notes += ("columns of numbers are standardised: a coefficient is for one standard deviation more",)
-    if unseen is None:
+    if not options.held_out:
         return Source(rows, None, schema, model, outputs, notes)
     return Source(*data.split(rows, options.held_out, options.seed), schema, model, outputs, notes)
+
+
+def _learned(options: Learning, whole: Table, target: str, model: str) -> Schema:
+    """The schema of the rows that are not held out, when it and the target of all rows have been found to suit."""
+    seen, unseen = data.split(whole, options.held_out, options.seed) if options.held_out else (whole, None)
+    schema = learn(options, seen, target, model)
+    suited = MODELS[schema.target.kind]
+    if model != "auto" and model not in suited:
+        raise ValueError(
+            f"the target {target!r} holds {schema.target.kind}: --model {' or '.join(suited)} suits; got {model}"
+        )
+    if model == "poisson":
+        _check_counts(whole, target)
+    if unseen is not None and schema.target.classes:
+        _check_classes(unseen, schema)
+    return schema
 
 
 def learn(options: Learning, table: Table, target: str, model: str) -> Schema:
@@ -158,7 +166,7 @@ def _of_arrays(options: Learning, model: str) -> Source:
     if options.target is not None:
         raise ValueError(f"--target names a column of a table; {options.data} holds arrays, and its target is y")
     rows = open_arrays(options.data, options)
-    model, k = _suited(rows, model)
+    model, k = of_first(lambda: _suited(rows, model))
     classes = getattr(rows, "classes", None)
     outputs = tuple(map(str, classes if classes is not None and model == "softmax" else range(k)))
     outputs = ("y",) if k == 1 else outputs

@@ -23,16 +23,19 @@ class Terminal:
     def __init__(self, json: bool) -> None:
         """json: keep quiet, and print one object at the end."""
         self.json = json
+        # Of many processes one speaks, and the others only of their errors.
+        self.speaks = True
         self.told: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
         """Tell people."""
-        if not self.json:
+        if self.speaks and not self.json:
             print(text, flush=True)
 
     def warn(self, text: str) -> None:
         """Tell people what is no result."""
-        print(text, file=sys.stderr, flush=True)
+        if self.speaks:
+            print(text, file=sys.stderr, flush=True)
 
     def record(self, **values: Any) -> None:
         """Tell machines: entries of the object that is printed at the end."""
@@ -40,7 +43,7 @@ class Terminal:
 
     def finish(self, code: int) -> None:
         """Print the object, if it is wanted."""
-        if self.json:
+        if self.speaks and self.json:
             print(json.dumps(plain({**self.told, "exit_code": code}), ensure_ascii=False), flush=True)
 
     def fail(self, code: int, message: str) -> int:
@@ -52,7 +55,7 @@ class Terminal:
     def explain(self, message: str) -> None:
         """Say why there is no result."""
         self.told = {"error": message}
-        self.warn(f"error: {message}")
+        print(f"error: {message}", file=sys.stderr, flush=True)
 
     def end(self, code: int, message: str) -> int:
         """Print the object without a result, if it is wanted and can be; the exit code."""
@@ -64,7 +67,7 @@ class Terminal:
     @contextmanager
     def bar(self, description: str, unit: str = "rows") -> Iterator[Show]:
         """A bar with rate and time left, moved by what is yielded. Only on a terminal."""
-        if sys.stderr is None or not sys.stderr.isatty():  # None where it is closed
+        if not self.speaks or sys.stderr is None or not sys.stderr.isatty():  # None where it is closed
             yield _silence
             return
         from rich.console import Console

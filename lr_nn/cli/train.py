@@ -23,9 +23,11 @@ from lr_nn.cli.options import Train
 from lr_nn.cli.report import Table
 from lr_nn.cli.sources import Source, Watched, held_in_memory, source
 from lr_nn.cli.terminal import Terminal
+from lr_nn.cli.world import joined
 from lr_nn.data import Rows
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
+from lr_nn.sharded import RowParallel
 from lr_nn.training import Checkpoints, Progress, Training
 from lr_nn.types import Batch
 
@@ -35,6 +37,11 @@ OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 
 def run(options: Train, terminal: Terminal) -> int:
     """Train, tell, and leave the model; the exit code."""
+    with joined(options, terminal) as (own, parallel):
+        return _run(own, terminal, parallel)
+
+
+def _run(options: Train, terminal: Terminal, parallel: RowParallel | None) -> int:
     leaving.admit(options)
     for name in ("epochs", "batch_size"):
         check.positive_integer(f"--{name.replace('_', '-')}", getattr(options, name))
@@ -50,7 +57,7 @@ def run(options: Train, terminal: Terminal) -> int:
         terminal.warn(f"note: {note}")
     net = learned.network(widths, [_activation(options.activation)] * len(widths))
     began = time.perf_counter()
-    trained = _trained(options, terminal, net, learned)
+    trained = _trained(options, terminal, net, learned, parallel)
     seconds = time.perf_counter() - began
     if trained.status == "interrupted":
         return _interrupted(options, terminal, trained)
@@ -66,19 +73,27 @@ def run(options: Train, terminal: Terminal) -> int:
         "message": trained.message,
         "steps": trained.steps,
         "penalty": {"l1": options.l1, "l2": options.l2},
+        "devices": 1 if parallel is None else parallel.mesh.size,
         "seconds": seconds,
     }
     terminal.record(history=dict(trained.history))
-    params = jax.device_get(trained.params)
-    scores = judge(net, params, learned.rows if learned.held_out is None else learned.held_out)
-    leaving.leave(options, terminal, net, params, learned, facts, scores, [table], words("train", options))
+    if terminal.speaks:
+        params = jax.device_get(trained.params)
+        scores = judge(net, params, learned.rows if learned.held_out is None else learned.held_out)
+        leaving.leave(options, terminal, net, params, learned, facts, scores, [table], words("train", options))
     return 1 if trained.status == "non_finite" else 0
 
 
-def _trained(options: Train, terminal: Terminal, net: Network, learned: Source) -> Training:
-    with terminal.bar("reading") as show:
-        data = _held(learned.rows, options.memory, show)
-    validation = None if learned.held_out is None else _held(learned.held_out, options.memory, lambda *_: None)
+def _trained(
+    options: Train, terminal: Terminal, net: Network, learned: Source, parallel: RowParallel | None
+) -> Training:
+    data: Batch | Rows = learned.rows
+    validation: Batch | Rows | None = learned.held_out
+    if parallel is None:
+        with terminal.bar("reading") as show:
+            data = _held(learned.rows, options.memory, show)
+        validation = None if learned.held_out is None else _held(learned.held_out, options.memory, lambda *_: None)
+    train = lr_nn.train if parallel is None else parallel.train
     saving = None
     if options.checkpoints is not None:
         schema = None if learned.schema is None else json.loads(learned.schema.to_json())
@@ -88,7 +103,7 @@ def _trained(options: Train, terminal: Terminal, net: Network, learned: Source) 
         def progress(now: Progress) -> None:
             show(now.step, now.steps, f"epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}, {now.told}")
 
-        return lr_nn.train(
+        return train(
             net,
             lr_nn.init(net, jax.random.key(options.seed)),
             data,

@@ -14,6 +14,12 @@ ARGUMENTS = {
     r"\bquote=''": "--quote ''",
     r"\b(delimiter|decimal)=('[^']')": r"--\1 \2",
     r"\bresume=True": "--resume",
+    r"\bbatch_size must be a multiple of": "--batch-size must be a multiple of",
+    r"\bshards; got": "devices; got",
+    r"\bcoordinator must be host:port": "--coordinator must be host:port",
+    r"\bprocess_id must be in": "--process-id must be in",
+    r"\bcoordinator='host:port', processes and process_id": "--coordinator host:port, --processes and --process-id",
+    r"\bheartbeat_seconds must be positive": "--heartbeat-seconds must be positive",
     r", or raise max_levels\b": "",
     r"\bby data\.csv, and arrays, images and libsvm files by data\.open_rows": "with --csv",
 }

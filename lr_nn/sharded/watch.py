@@ -39,7 +39,7 @@ class Watch:
         self.silent = dict.fromkeys(set(range(count)) - {me}, 0)
         self.since_heard = 0
         self.told: dict[int, str] = {}
-        self.lock, self.last_word = threading.Lock(), ""
+        self.lock, self.last_word, self.code = threading.Lock(), "", 1
 
     def start(self) -> None:
         """From now on, until JAX leaves the world."""
@@ -47,16 +47,21 @@ class Watch:
         for loop in (self._beat, self._judge):
             threading.Thread(target=loop, name=f"lr_nn{loop.__name__}", daemon=True).start()
 
-    def done(self) -> None:
-        """Tell the others that this process ends because its work is done."""
-        self._say(DONE, last=True)
-
-    def failed(self, error: BaseException) -> None:
-        """Tell the others that this process ends, and why; wait until they have seen it."""
+    def failed(self, error: BaseException, code: int) -> None:
+        """Tell the others that this process will end with an exit code that is not 0, as they then do, and why."""
         if any(sign in str(error) for sign in BROKEN):  # by another's end: let it be found
             time.sleep(2 * self.seconds)
-        self._say(f"{FAILED}{type(error).__name__}: {error}"[:500], last=True)
-        time.sleep(2 * self.pause)
+        self.code = code
+        self._say(f"{FAILED}{code}: {type(error).__name__}: {error}".removesuffix(": ")[:500], last=True)
+
+    def leave(self) -> None:
+        """The last that this process does: it says that its work is done, or waits until its failure has been seen."""
+        self._say(DONE, last=True)
+        if self.last_word != DONE:
+            time.sleep(2 * self.pause)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.code)  # the usual way out waits for the others
 
     def ended_by_jax(self) -> None:
         """JAX found its coordinator or a peer gone, and is about to abort."""
@@ -92,7 +97,8 @@ class Watch:
             self.since_heard += 1
             for process, text in self.told.items():
                 if process != self.me and text.startswith(FAILED):
-                    self._end(f"process {process} of {self.count} {text}")
+                    code, why = text.removeprefix(FAILED).split(": ", 1)
+                    self._end(f"process {process} of {self.count} {FAILED}{why}", int(code))
             lost = [process for process, pauses in self.silent.items() if pauses * self.pause >= self.seconds]
             if lost:
                 names = ", ".join(map(str, lost))
@@ -100,38 +106,42 @@ class Watch:
             if self.since_heard * self.pause >= self.seconds:
                 self._end(f"process 0 of {self.count}, the coordinator, was lost: no answer for {self.seconds:g} s")
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, code: int = LOST) -> None:
         """No clean-up: it would wait for those that are gone."""
         if self.last_word.startswith(FAILED):
-            os._exit(1)  # it has told its own error
+            os._exit(self.code)  # it has told its own error
         sys.stdout.flush()
         advice = (
-            f"Restart all {self.count} processes; with checkpoints, train(..., resume=True) goes on from the last one."
+            f"Restart all {self.count} processes; with checkpoints, train(..., resume=True), or lr-nn train --resume, "
+            "goes on from the last one."
         )
-        os.write(2, f"\nlr_nn: {why}. Process {self.me} ends with exit code {LOST}. {advice}\n".encode())
-        os._exit(LOST)
+        ended(f"{why}. Process {self.me} ends with exit code {code}. {advice}", code)
 
 
 def watch(client: Any, me: int, count: int, seconds: float) -> Watch:
     """Start to watch, and to tell the others how this process ends."""
     watching = Watch(client, me, count, seconds)
-    _on_abort(watching.ended_by_jax)
+    on_abort(watching.ended_by_jax)
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         usual(kind, error, trace)
-        watching.failed(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # the usual way out waits for the others
+        watching.failed(error, 1)
+        watching.leave()
 
     sys.excepthook = hook
-    atexit.register(watching.done)
+    atexit.register(watching.leave)
     watching.start()
     return watching
 
 
-def _on_abort(then: Callable[[], None]) -> None:
+def ended(why: str, code: int) -> None:
+    """End at once, with a sentence."""
+    os.write(2, f"\nlr_nn: {why}\n".encode())
+    os._exit(code)
+
+
+def on_abort(then: Callable[[], None]) -> None:
     """Call `then` where C++ aborts. A handler of Python's own would run in the main thread, and later: too late."""
     global _HANDLER  # noqa: PLW0603, for the life of the process
     _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: then())
