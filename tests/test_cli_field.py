@@ -65,11 +65,12 @@ def test_marks_between_and_in_numbers_are_pointed_out(here, capsys):
 
 
 def test_the_library_says_what_the_options_are_called_by():
-    code = "".join(path.read_text() for path in Path(lr_nn.__file__).parent.glob("[dt]*/*.py"))
+    code = "".join(path.read_text() for path in Path(lr_nn.__file__).parent.glob("[dst]*/*.py"))
     code = re.sub(r'"\s*f?"', "", code)  # texts that are cut into lines
     for argument in ARGUMENTS:
         assert re.search(argument.replace("'[^']'", r"(?:'[^']'|\{[^}]*\})"), code), argument
     assert in_options("one 'x'; unknown='ignore' treats it so") == "one 'x'; --unknown ignore treats it so"
+    assert in_options("batch_size must be a multiple of the 8 shards; got 9").startswith("--batch-size must be")
     assert in_options("(pass delimiter=';')") == "(pass --delimiter ';')"
 
 
