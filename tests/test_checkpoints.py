@@ -425,8 +425,16 @@ def test_an_error_in_reading_leaves_a_checkpoint(tmp_path):
     assert_equal(train(tmp_path, data=Arrays(*batch()), resume=True), train(data=Arrays(*batch())))
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as a terminal has it: what runs in the background is often started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_is_a_checkpoint_and_an_end(tmp_path, name):
+def test_a_signal_is_a_checkpoint_and_an_end(tmp_path, heard, name):
     number, before = signal.Signals[name], signal.getsignal(signal.Signals[name])
 
     def send(told):
@@ -440,7 +448,7 @@ def test_a_signal_is_a_checkpoint_and_an_end(tmp_path, name):
     assert_equal(train(tmp_path, resume=True), train())
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+def test_a_second_signal_ends_at_once(tmp_path, heard):
     def send(told):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
