@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,54 +22,55 @@ if TYPE_CHECKING:
         probability,
         sharded,
         solvers,
-        tangent,
+        tangents,
         training,
     )
     from lr_nn.audit import audit
-    from lr_nn.backprop import backprop, gradient, input_gradient, pullback
-    from lr_nn.fit import fit
+    from lr_nn.backward import backprop, forward, gradient, input_gradient, predict, pullback
+    from lr_nn.data import Rows
+    from lr_nn.fitting import fit
     from lr_nn.many import Solutions, bootstrap, cross_validate, fit_groups, fit_many, regularization_path
     from lr_nn.model_files import export_onnx, export_stablehlo, load_model, save_model
     from lr_nn.network import (
         Network,
-        forward,
         init,
         linear_regression,
         logistic_regression,
         mlp,
         n_parameters,
-        predict,
+        poisson_regression,
         softmax_regression,
     )
     from lr_nn.objective import cost, value_and_gradient
     from lr_nn.penalties import Penalty
     from lr_nn.training import train, train_many
-    from lr_nn.types import Backprop, Batch, Layer, Solution, Status
+    from lr_nn.types import Backprop, Batch, Forward, Layer, Solution, Status
 
-# Where each public name lives; importing lr_nn imports none of it.
-_HOMES = {
+# The module of each public name. Importing lr_nn imports none of them: a module is imported at the first use of one
+# of its names.
+_NAMES = {
     "audit": ("audit",),
-    "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
-    "fit": ("fit",),
+    "backward": ("backprop", "forward", "gradient", "input_gradient", "predict", "pullback"),
+    "data": ("Rows",),
+    "fitting": ("fit",),
     "many": ("Solutions", "bootstrap", "cross_validate", "fit_groups", "fit_many", "regularization_path"),
     "model_files": ("export_onnx", "export_stablehlo", "load_model", "save_model"),
     "network": (
         "Network",
-        "forward",
         "init",
         "linear_regression",
         "logistic_regression",
         "mlp",
         "n_parameters",
-        "predict",
+        "poisson_regression",
         "softmax_regression",
     ),
     "objective": ("cost", "value_and_gradient"),
     "penalties": ("Penalty",),
     "training": ("train", "train_many"),
-    "types": ("Backprop", "Batch", "Layer", "Solution", "Status"),
+    "types": ("Backprop", "Batch", "Forward", "Layer", "Solution", "Status"),
 }
-_ROOMS = (
+_MODULES = (
     "activations",
     "curvature",
     "data",
@@ -87,19 +86,19 @@ _ROOMS = (
     "probability",
     "sharded",
     "solvers",
-    "tangent",
+    "tangents",
     "training",
 )
-_HOME = {name: room for room, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = sorted([*_ROOMS, *_HOME])  # noqa: PLE0605
+__all__ = sorted([*_MODULES, *_MODULE_OF])  # noqa: PLE0605
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(import_module(f"lr_nn.{_HOME[name]}"), name)
-    elif name in _ROOMS:
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"lr_nn.{_MODULE_OF[name]}"), name)
+    elif name in _MODULES:
         value = import_module(f"lr_nn.{name}")
     else:
         raise AttributeError(f"module 'lr_nn' has no attribute {name!r}")
@@ -109,18 +108,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """Importing the submodule `lr_nn.backprop` must not hide the function of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by name, as every module is."""
-        return import_module, (self.__name__,)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,6 +1,7 @@
-"""Checks of what comes in: shapes and dtypes always, values where the array is concrete.
+"""Checks of arguments: shapes and dtypes always, values where the array is concrete.
 
-Every message says what was expected, what was got and, where it is not plain, what to do.
+Every message says what was expected, what was passed and, where it is not plain, what to do. Checks of concrete arrays
+on a CPU run in NumPy, because every eager operation of JAX is a compilation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import numpy as np
 from jax.typing import DTypeLike
 
 NUMERIC_KINDS = "biuf"
-SMALL = 2**20
+# What to pass instead of a record of this library, by its name.
+INSTEAD = {
+    "Batch": "pass its field, such as batch.x",
+    "Backprop": "pass its field; the inputs are bp.activations[0]",
+    "Forward": "pass its field, such as forward.eta",
+    "Penalty": "it is an argument of its own, penalty=",
+    "Layer": "pass layer.w or layer.b",
+    "Rows": "pass arrays, such as rows.read(0, len(rows)).x",
+}
 
 
 def is_concrete(array: Any) -> bool:
@@ -33,19 +42,45 @@ def on_host(name: str, tree: Any, instead: str) -> None:
 
 
 def numeric(name: str, array: Any) -> jax.Array | np.ndarray:
-    """`array` as a NumPy or JAX array of real numbers, booleans as 0 and 1; sparse, text and complex are refused."""
-    if hasattr(array, "toarray") or hasattr(array, "todense"):
-        raise TypeError(
-            f"{name} is a sparse matrix ({type(array).__name__}); pass a dense array, e.g. {name}.toarray()"
-            if hasattr(array, "toarray")
-            else f"{name} is a sparse matrix ({type(array).__name__}); pass {name}.todense()"
-        )
+    """`array` as a NumPy or JAX array of real numbers, booleans as 0 and 1.
+
+    Frames and series of pandas become arrays. Raises TypeError for sparse matrices, text, complex numbers, masked
+    arrays and records of this library such as a Batch.
+    """
+    kind = type(array).__name__
+    if type(array).__module__.split(".")[0] == "lr_nn":
+        hint = next((f": {INSTEAD[base.__name__]}" for base in type(array).__mro__ if base.__name__ in INSTEAD), "")
+        raise TypeError(f"{name} must be an array of real numbers; got a {kind}{hint}")
+    if hasattr(array, "toarray"):
+        raise TypeError(f"{name} is a sparse matrix ({kind}); pass a dense array, e.g. {name}.toarray()")
+    if hasattr(array, "todense"):
+        raise TypeError(f"{name} is a sparse matrix ({kind}); pass {name}.todense()")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill it, or drop the masked rows: its mask would be ignored")
     if not isinstance(array, jax.Array):
-        array = np.asarray(array)
-    # NumPy calls bfloat16 a kind of its own, "V"; JAX knows that it is a float.
+        array = _of_pandas(name, array) if hasattr(array, "to_numpy") else np.asarray(array)
+    # NumPy gives bfloat16 the kind "V"; JAX knows that it is a float.
     if array.dtype.kind not in NUMERIC_KINDS and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be an array of real numbers; got dtype {array.dtype}")
     return array.astype(np.int8) if array.dtype == bool else array
+
+
+def _of_pandas(name: str, table: Any) -> np.ndarray:
+    """A frame or a series as an array; missing values of nullable columns are NaN. Text is refused by its column."""
+    columns = {name: table.dtype} if hasattr(table, "dtype") else dict(table.dtypes.items())
+    for column, dtype in columns.items():
+        if getattr(dtype, "kind", "O") not in NUMERIC_KINDS:
+            where = "" if hasattr(table, "dtype") else f" in column {column!r}"
+            raise TypeError(f"{name} must be an array of real numbers; got dtype {dtype}{where}")
+    nullable = any(not isinstance(dtype, np.dtype) for dtype in columns.values())
+    missing = nullable and bool(np.asarray(table.isna()).any())
+    return table.to_numpy(dtype=np.float64, na_value=np.nan) if missing else _plain(table, columns)
+
+
+def _plain(table: Any, columns: dict[Any, Any]) -> np.ndarray:
+    """Columns without missing values in one NumPy dtype."""
+    kinds = [getattr(dtype, "numpy_dtype", dtype) for dtype in columns.values()]
+    return table.to_numpy(dtype=np.result_type(*kinds)) if kinds else table.to_numpy()
 
 
 def finite(name: str, array: jax.Array | np.ndarray) -> None:
@@ -56,16 +91,16 @@ def finite(name: str, array: jax.Array | np.ndarray) -> None:
 
 
 def _sum(array: jax.Array | np.ndarray) -> float:
-    array = _at_hand(array)
+    array = _on_host(array)
     with np.errstate(over="ignore", invalid="ignore"), jax.ensure_compile_time_eval():
         return float(array.sum())
 
 
-def _at_hand(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-    """A small array of the CPU as NumPy sees it, without a copy: looking at it compiles nothing."""
-    if not isinstance(array, jax.Array) or array.size > SMALL or {d.platform for d in array.devices()} != {"cpu"}:
-        return array
-    return np.asarray(array)
+def _on_host(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """An array of one CPU device as a NumPy view; others as they are."""
+    if isinstance(array, jax.Array) and [device.platform for device in array.devices()] == ["cpu"]:
+        return np.asarray(array)
+    return array
 
 
 def is_finite(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
@@ -92,7 +127,7 @@ def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) 
     """Refuse a concrete array in which elementwise `test` fails, naming the first bad row."""
     if not is_concrete(array):
         return
-    array = _at_hand(array)
+    array = _on_host(array)
     with jax.ensure_compile_time_eval():  # concrete arrays may be constants of a function under jit
         passed = test(array)
         if bool(passed.all()):
@@ -104,7 +139,7 @@ def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) 
     raise ValueError(f"{name} must be {expected}; got {shown}{where}")
 
 
-def matrix(name: str, array: Any, columns: int, dtype: DTypeLike) -> jax.Array:
+def matrix(name: str, array: Any, columns: int, dtype: DTypeLike) -> jax.Array | np.ndarray:
     """An (n, columns) array with n > 0, of numbers that are finite in `dtype`."""
     array = cast(table(name, array, columns), dtype)
     finite(name, array)
@@ -123,22 +158,24 @@ def table(name: str, array: Any, columns: int) -> jax.Array | np.ndarray:
 
 
 def cast(array: jax.Array | np.ndarray, dtype: DTypeLike) -> jax.Array:
-    """`array` in `dtype`; what overflows becomes infinite, for the checks that follow to find."""
-    with np.errstate(over="ignore"):
-        return jnp.asarray(array, dtype)
+    """`array` as a JAX array of `dtype`; what overflows becomes infinite, for the checks that follow to find."""
+    if isinstance(array, jax.Array):
+        return array if array.dtype == dtype else array.astype(dtype)
+    with np.errstate(over="ignore"):  # NumPy casts, because a cast by JAX is a compilation
+        return jnp.asarray(np.asarray(array, dtype), dtype)
 
 
-def multipliers(weight: Any, rows: int, dtype: DTypeLike) -> jax.Array:
-    """Multipliers of examples in `dtype`: (n,), finite, none negative."""
+def multipliers(weight: Any, rows: int, dtype: DTypeLike | None) -> jax.Array | np.ndarray:
+    """Multipliers of examples (n,), finite, none negative, in `dtype` or, where that is None, in their own."""
     weight = numeric("weight", weight)
     if weight.shape != (rows,):
         raise ValueError(f"weight must have shape ({rows},), one a row of x; got {weight.shape}")
-    weight = cast(weight, dtype)
+    weight = weight if dtype is None else cast(weight, dtype)
     require("weight", weight, is_not_negative, "finite and not negative")
     return weight
 
 
-def weights(weight: Any, rows: int, dtype: DTypeLike) -> jax.Array:
+def weights(weight: Any, rows: int, dtype: DTypeLike | None) -> jax.Array | np.ndarray:
     """Example weights in `dtype`: `multipliers` that are not all zero, so that there is a mean."""
     weight = multipliers(weight, rows, dtype)
     if is_concrete(weight) and _sum(weight) == 0:
@@ -161,12 +198,15 @@ def positive(name: str, value: Any) -> jax.Array:
     return value
 
 
-def key(value: Any) -> None:
-    """Refuse what is no random key, typed or old-style."""
+def key(value: Any, name: str = "key", lanes: bool = False) -> None:
+    """Refuse what is no single random key, typed or old-style (2,); with `lanes`, a vector of keys will do."""
     typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-    raw = isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32 and value.ndim == 1
+    raw = isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32 and value.ndim >= 1
     if not (typed or raw):
-        raise TypeError(f"key must be a random key, such as jax.random.key(0); got {value!r}")
+        raise TypeError(f"{name} must be a random key, such as jax.random.key(0); got {value!r:.100}")
+    axes = value.ndim - raw
+    if axes > lanes:
+        raise ValueError(f"{name} must be one random key; got keys of shape {value.shape}: use jax.vmap for many")
 
 
 def positive_integer(name: str, value: Any) -> int:

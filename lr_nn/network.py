@@ -1,25 +1,41 @@
-"""The architecture, its parameters, and the forward pass z_l = a_{l-1} w_l + b_l, a_l = σ(z_l)."""
+"""The architecture, its parameters, and the forward pass z_l = a_{l-1} w_l + b_l, a_l = σ(z_l) on admitted data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+import numpy as np
+from jax.typing import DTypeLike
 
 from lr_nn import activations, check, losses
 from lr_nn.activations import Activation
 from lr_nn.losses import Loss
-from lr_nn.trees import accumulator
-from lr_nn.types import Batch, Layer, Params
+from lr_nn.trees import accumulator, common_dtype
+from lr_nn.types import Batch, Forward, Layer, Params
+
+__all__ = [
+    "Network",
+    "init",
+    "linear_regression",
+    "logistic_regression",
+    "mlp",
+    "n_parameters",
+    "poisson_regression",
+    "softmax_regression",
+]
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True, init=False)
 class Network:
-    """An architecture: hashable, compared by value, static under `jit`. Parameters live outside, in a pytree.
+    """An architecture: hashable, compared by value, a pytree without leaves. Parameters live outside, in a pytree.
+
+    It passes through `jit`, `vmap`, `grad` and `scan` like any argument: `jax.jit(lr_nn.cost)(net, params, batch)`.
 
     sizes: (d_0, d_1, ..., d_L), input features, hidden widths, outputs. hidden: one activation for all L-1
     hidden layers, or a tuple of L-1; kept as a tuple. loss: on the linear predictor η = z_L. bias: False leaves
@@ -76,6 +92,11 @@ def softmax_regression(d: int, k: int) -> Network:
     return Network((d, k), (), losses.categorical)
 
 
+def poisson_regression(d: int, k: int = 1) -> Network:
+    """Counts with a log link: E[y_j] = e^{η_j}."""
+    return Network((d, k), (), losses.poisson)
+
+
 def mlp(
     sizes: Sequence[int],
     hidden: Activation | Sequence[Activation] = activations.sigmoid,
@@ -93,15 +114,23 @@ def n_parameters(net: Network) -> int:
 def init(net: Network, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params:
     """Initial parameters: a tuple of L layers (w, b) of `dtype`.
 
-    A one-layer model starts at zero (its cost is convex, or near enough). A deep one draws weights layer by
-    layer by the rule of the activation that follows, Glorot or He, and starts biases at zero: from all zeros its
-    neurons would never differ. Raises ValueError for float64 while JAX has it off, TypeError for an integer dtype.
+    A one-layer model starts at zero: its cost is convex for every loss of the menu but `through`. A deep network draws
+    the weights of a layer by the initializer of the activation that follows it (Glorot or He) and starts biases at
+    zero; from all zeros its neurons would never differ. Raises ValueError for float64 while JAX has it off, TypeError
+    for an integer dtype or for a `key` that is no random key.
     """
+    check_network(net)
+    check.key(key)
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"parameters must be of a floating dtype; got {dtype}")
     if dtype.itemsize == 8 and jnp.result_type(float) != dtype:
         raise ValueError(f"{dtype} needs jax.config.update('jax_enable_x64', True), or a call inside jax.enable_x64()")
+    return _init(net, key, dtype)
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _init(net: Network, key: jax.Array, dtype: np.dtype) -> Params:
     if len(net.shapes) == 1:
         rules = [jax.nn.initializers.zeros]
     else:
@@ -113,92 +142,49 @@ def init(net: Network, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params
     )
 
 
-def forward(net: Network, params: Params, x: ArrayLike) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """(a_0, ..., a_{L-1}) and η = z_L for inputs `x` (n, d); `x` is cast to the dtype of the parameters.
-
-    Raises ValueError for a wrong width, an empty batch, or NaN and infinity in concrete inputs.
-    """
-    return propagate(net, params, admit_inputs(net, params, x))
-
-
-def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
-    """The mean of the response, (n, k): probabilities, or values."""
-    return net.loss.mean(forward(net, params, x)[1])
-
-
-def propagate(net: Network, params: Params, x: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """`forward` on admitted inputs."""
-    outputs = [x]
+def propagate(net: Network, params: Params, batch: Batch) -> Forward:
+    """The forward pass of an admitted batch, its offset added to η; η is of float32 at least."""
+    outputs = [batch.x]
     for layer, activation in zip(params, net.hidden):
         outputs.append(activation.value(affine(layer, outputs[-1])))
-    return tuple(outputs), affine(params[-1], outputs[-1])
+    last = outputs[-1]
+    eta = affine(params[-1], last, accumulator(common_dtype(last.dtype, params[-1].w.dtype)))
+    if batch.offset is not None:
+        eta = eta + batch.offset.reshape(eta.shape).astype(eta.dtype)
+    return Forward(tuple(outputs), (None,) * len(outputs), eta)
 
 
-def linear_predictor(net: Network, params: Params, batch: Batch) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Activations and η of an admitted batch, its offset added."""
-    outputs, eta = propagate(net, params, batch.x)
-    return outputs, eta if batch.offset is None else eta + batch.offset
+def affine(layer: Layer, a: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
+    """z = a w + b in the widest dtype of its operands, or in `dtype`; the bias is added once to every row."""
+    operands = common_dtype(a.dtype, layer.w.dtype)
+    dtype = dtype or common_dtype(operands, *(() if layer.b is None else (layer.b.dtype,)))
+    z = jnp.matmul(a.astype(operands), layer.w.astype(operands), preferred_element_type=dtype)
+    return z if layer.b is None else z + layer.b.astype(dtype)[None]
 
 
-def affine(layer: Layer, a: jax.Array) -> jax.Array:
-    """z = a w + b, the bias added once to every row."""
-    z = a @ layer.w
-    return z if layer.b is None else z + layer.b[None]
-
-
-def admit_inputs(net: Network, params: Params, x: ArrayLike) -> jax.Array:
-    """`x` checked against the network, in the dtype of the parameters."""
-    check_params(net, params)
-    return check.matrix("x", x, net.sizes[0], jnp.result_type(params[0].w))
-
-
-def admit(net: Network, params: Params, batch: Batch) -> Batch:
-    """Where data enter: a batch checked against the network, cast to the dtype of the parameters, values checked.
-
-    Targets keep their own shape and dtype (labels stay integers) until the loss encodes them, block by block.
-    """
-    if not isinstance(batch, Batch):
-        raise TypeError(f"data must be a Batch(x, y); got {type(batch).__name__}")
-    x = admit_inputs(net, params, batch.x)
-    n, k = x.shape[0], net.sizes[-1]
-    weight, offset = batch.weight, batch.offset
-    if weight is not None:
-        weight = check.weights(weight, n, accumulator(x.dtype))
-    if offset is not None:
-        offset = admit_offset(offset, n, k, x)
-    return Batch(x, net.loss.targets(batch.y, n, k, x.dtype), weight, offset)
-
-
-def admit_offset(offset: ArrayLike, n: int, k: int, x: jax.Array) -> jax.Array:
-    """An offset of the shape of η, (n, k), in the dtype of `x`; (n,) will do for one output."""
-    offset = check.numeric("offset", offset)
-    if offset.shape != (n, k) and not (k == 1 and offset.shape == (n,)):
-        raise ValueError(f"offset must have the shape of eta, ({n}, {k}); got {offset.shape}")
-    offset = jnp.asarray(offset, x.dtype).reshape(n, k)
-    check.finite("offset", offset)
-    return offset
-
-
-def check_activations(net: Network, activations: tuple[jax.Array, ...]) -> None:
-    """Raise ValueError if `activations` are not (a_0, ..., a_{L-1}) of the network."""
-    if not isinstance(activations, tuple) or not all(hasattr(a, "shape") for a in activations):
-        raise TypeError(f"activations must be a tuple of arrays, as forward returns it; got {activations!r:.100}")
-    got = [a.shape for a in activations]
-    n = got[0][:1] if got else ()
-    if got != [(*n, width) for width in net.sizes[:-1]]:
-        raise ValueError(f"activations must be of this network, (n, width) for widths {net.sizes[:-1]}; got {got}")
-
-
-def check_params(net: Network, params: Any) -> None:
-    """Raise if `params` is not a tuple of layers of the network's shapes."""
+def check_network(net: Any) -> None:
+    """Raise TypeError if `net` is no Network."""
     if not isinstance(net, Network):
         raise TypeError(f"net must be a Network, such as lr_nn.mlp((4, 8, 1)); got {net!r:.100}")
+
+
+def check_params(net: Network, params: Any, name: str = "params") -> None:
+    """Raise if `params`, the argument `name`, is not a tuple of layers of the network's shapes."""
+    check_network(net)
     expected = [(shape, (shape[1],) if net.bias else None) for shape in net.shapes]
     if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
-        raise TypeError(f"params must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}")
+        flat = (
+            "; a flat vector becomes one by the second result of ravel_pytree(params)"
+            if hasattr(params, "ndim")
+            else ""
+        )
+        raise TypeError(
+            f"{name} must be a tuple of Layer(w, b), as lr_nn.init returns; got {type(params).__name__}{flat}"
+        )
     for leaf in jax.tree.leaves(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"params must be of a floating dtype; got {jnp.result_type(leaf)}")
+            raise TypeError(f"{name} must be of a floating dtype; got {jnp.result_type(leaf)}")
     got = [(jnp.shape(w), None if b is None else jnp.shape(b)) for w, b in params]
     if got != expected:
-        raise ValueError(f"params do not fit the network: expected shapes (w, b) {expected}, got {got}")
+        verb = "do" if name == "params" else "does"
+        raise ValueError(f"{name} {verb} not fit the network: expected shapes (w, b) {expected}, got {got}")

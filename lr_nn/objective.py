@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +11,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from lr_nn import check
-from lr_nn.backprop import contract, pullback, rows_per_product, wants_blocks, weighted
-from lr_nn.network import Network, admit, linear_predictor
+from lr_nn.admission import admit
+from lr_nn.backward import contract, sweep
+from lr_nn.network import Network, propagate
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.trees import accumulator, add, divide
-from lr_nn.types import Backprop, Batch, Params
+from lr_nn.row_sums import counted, rows_per_product, wants_blocks
+from lr_nn.trees import add, cast, divide, dtypes_of, widened
+from lr_nn.types import Batch, Params
 
-# A tree of sums over some rows to the same sums over all of them.
+__all__ = ["Totals", "cost", "totals", "value_and_gradient"]
+
+# A function from a tree of sums over some rows to the same sums over all rows, such as a `psum`.
 AddUp = Callable[[Any], Any]
 
 
@@ -30,7 +35,7 @@ class Totals(NamedTuple):
 
 def totals(net: Network, params: Params, batch: Batch) -> Totals:
     """(Σ s_i, Σ s_i ℓ_i, Σ s_i ∇ℓ_i) over the rows of `batch`."""
-    return _totals(net, params, admit(net, params, batch))
+    return _compiled_totals(net, params, admit(net, params, batch, allow_no_weight=True))
 
 
 def cost(net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> jax.Array:
@@ -40,22 +45,24 @@ def cost(net: Network, params: Params, batch: Batch, penalty: Penalty | None = N
     """
     batch = admit(net, params, batch)
     check_penalty(penalty)
-    return evaluate_cost(net, params, batch, penalty)
+    return _cost(net, params, batch, penalty)
 
 
 def evaluate_cost(
     net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, add_up: AddUp | None = None
 ) -> jax.Array:
     """`cost` on an admitted batch; `add_up` as in `evaluate`."""
-    _, eta = linear_predictor(net, params, batch)
-    sums = _weigh(net.loss.value(eta, batch.y), batch.weight)
+    sums = _weighted_sum(net.loss.value(propagate(net, params, batch).eta, batch.y), batch.weight)
     total, loss = sums if add_up is None else add_up(sums)
     return _with_penalty(divide(loss, total), penalty, params)
 
 
+_cost = jax.jit(evaluate_cost)
+
+
 def weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
     """Σ s_i v_i / Σ s_i of admitted weights, in float32 for half precision."""
-    total, weighted = _weigh(values, weight)
+    total, weighted = _weighted_sum(values, weight)
     return divide(weighted, total)
 
 
@@ -84,6 +91,13 @@ def value_and_gradient(
         block_size = automatic_block_size(net, batch.x)
     else:
         block_size = check.positive_integer("block_size", block_size)
+    return _value_and_gradient(net, params, batch, penalty, block_size)
+
+
+@partial(jax.jit, static_argnames="block_size")
+def _value_and_gradient(
+    net: Network, params: Params, batch: Batch, penalty: Penalty | None, block_size: int | None
+) -> tuple[jax.Array, Params]:
     return evaluate(net, params, batch, penalty, block_size)
 
 
@@ -103,9 +117,10 @@ def evaluate(
     sums = fold(lambda block: _totals(net, params, block), batch, block_size)
     sums = sums if add_up is None else add_up(sums)
     total = sums.weight if total is None else total
-    gradient = divide(sums.gradient, total, batch.x.dtype)
+    gradient = divide(sums.gradient, total)
     if penalty is not None:
-        gradient = add(gradient, penalty.gradient(params))
+        gradient = add(gradient, penalty.gradient(widened(params)))
+    gradient = cast(gradient, dtypes_of(params))
     return _with_penalty(divide(sums.loss, total), penalty, params), gradient
 
 
@@ -127,20 +142,21 @@ def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None)
 
 
 def _totals(net: Network, params: Params, batch: Batch) -> Totals:
-    activations, eta = linear_predictor(net, params, batch)
-    y = net.loss.encode(batch.y, eta)
-    weight, loss = _weigh(net.loss.value(eta, y), batch.weight)
-    # The recursion is linear: weights go in once, at the top.
-    deltas = pullback(net, params, activations, weighted(net.loss.residual(eta, y), batch.weight))
-    return Totals(weight, loss, contract(Backprop(activations, deltas, eta, y, net.loss, net.bias, net.hidden)))
+    # The recursion is linear in its seed: weights multiply the residual once, at the top.
+    bp = sweep(net, params, batch, weigh=True)
+    weight, loss = _weighted_sum(net.loss.value(bp.eta, bp.y), batch.weight)
+    return Totals(weight, loss, contract(bp))
 
 
-def _weigh(losses: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Σ s_i and Σ s_i ℓ_i, in float32 for half precision."""
-    losses = losses.astype(accumulator(losses.dtype))
+_compiled_totals = jax.jit(_totals)
+
+
+def _weighted_sum(values: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Σ s_i and Σ s_i v_i, in float32 for half precision."""
+    values = widened(values)
     if weight is None:
-        return jnp.asarray(losses.shape[0], losses.dtype), losses.sum()
-    return weight.sum(), jnp.where(weight > 0, weight * losses, jnp.zeros_like(losses)).sum()
+        return jnp.asarray(values.shape[0], values.dtype), values.sum()
+    return weight.sum(), (weight.astype(values.dtype) * counted(values, weight)).sum()
 
 
 def _with_penalty(value: jax.Array, penalty: Penalty | None, params: Params) -> jax.Array:

@@ -14,7 +14,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
+from lr_nn.trees import common_dtype, widened
 from lr_nn.types import Layer, Params
+
+__all__ = ["Penalty", "elastic_net", "l1", "l2"]
 
 
 class Penalty(NamedTuple):
@@ -25,7 +28,10 @@ class Penalty(NamedTuple):
 
     def value(self, params: Params) -> jax.Array:
         """l1 Σ|w| + (l2/2) Σ w² over the weights of all layers: a scalar."""
-        return jnp.stack([self._l1(w) * jnp.abs(w).sum() + self._l2(w) / 2 * (w * w).sum() for w, _ in params]).sum()
+        weights = widened([w for w, _ in params])
+        terms = [self._l1(w) * jnp.abs(w).sum() + self._l2(w) / 2 * (w * w).sum() for w in weights]
+        dtype = common_dtype(*(term.dtype for term in terms))
+        return jnp.stack([term.astype(dtype) for term in terms]).sum()
 
     def gradient(self, params: Params) -> Params:
         """l1 sign(w) + l2 w, with sign(0) = 0 (the subgradient of smallest norm at a kink); zero for biases."""

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
+from lr_nn.backward import check_pass
 from lr_nn.per_example import clipped_sum
-from lr_nn.trees import accumulator, divide
+from lr_nn.trees import cast, divide
 from lr_nn.types import Backprop, Params
 
 
@@ -24,33 +25,37 @@ def private_gradient(
     max_norm: ArrayLike,
     noise_multiplier: ArrayLike,
     expected_batch_size: ArrayLike,
-    weight: ArrayLike | None = None,
 ) -> Params:
     """(Σ_i s_i c_i g_i + noise_multiplier · max_norm · N(0, I)) / expected_batch_size, like the parameters.
 
-    c_i = min(1, max_norm / ‖g_i‖). With weights s_i in [0, 1] (a mask) the sum changes by at most max_norm when an
-    example comes or goes: that is its sensitivity, and `noise_multiplier` the noise in its units. Noise is added
-    to the sum, and the division is by the expected batch size, a constant: the actual one is private, and an empty
-    batch is noise like any other.
+    c_i = min(1, max_norm / ‖g_i‖). The weights s_i of the pass are in [0, 1], a mask such as `poisson_batch` draws: the
+    sum then changes by at most max_norm when an example is added or removed. That is its sensitivity, and
+    `noise_multiplier` the standard deviation of the noise in its units. Noise is added to the sum, and the division is
+    by the expected batch size, a constant, because the actual size is private: an empty batch gives noise alone.
 
     Raises ValueError for a max_norm or expected_batch_size that is not positive and finite, a negative multiplier,
     or a weight outside [0, 1]; TypeError without a key.
     """
+    check_pass(bp)
     check.key(key)
     multiplier = check.scalar("noise_multiplier", noise_multiplier)
     check.require("noise_multiplier", multiplier, check.is_not_negative, "finite and not negative")
     size, bound = (check.positive("expected_batch_size", expected_batch_size), check.positive("max_norm", max_norm))
     check.finite("expected_batch_size", size)
     check.finite("max_norm", bound)
-    if weight is not None:
-        weight = check.multipliers(weight, bp.eta.shape[0], accumulator(bp.eta.dtype))
-        check.require("weight", weight, lambda s: s <= 1, "at most 1, a mask")
-    leaves, structure = jax.tree.flatten(clipped_sum(bp, bound, weight))
+    if bp.weight is not None:
+        check.require("weight", bp.weight, lambda s: s <= 1, "at most 1, a mask")
+    return _private_gradient(bp, key, multiplier, bound, size)
+
+
+@jax.jit
+def _private_gradient(bp: Backprop, key: jax.Array, multiplier: jax.Array, bound: jax.Array, size: jax.Array) -> Params:
+    leaves, structure = jax.tree.flatten(clipped_sum(bp, bound, bp.weight))
     noisy = [
         leaf + (multiplier * bound).astype(leaf.dtype) * jax.random.normal(key, leaf.shape, leaf.dtype)
         for leaf, key in zip(leaves, jax.random.split(key, len(leaves)))
     ]
-    return divide(jax.tree.unflatten(structure, noisy), size, bp.eta.dtype)
+    return cast(divide(jax.tree.unflatten(structure, noisy), size), bp.dtypes)
 
 
 class PoissonBatch(NamedTuple):

@@ -1,4 +1,4 @@
-"""Small operations on arrays and pytrees that several rooms share."""
+"""Operations on arrays and pytrees that several modules share."""
 
 from __future__ import annotations
 
@@ -7,17 +7,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 
 def accumulator(dtype: DTypeLike) -> np.dtype:
-    """The dtype in which sums over examples are kept: float32 for half precision, else `dtype` itself."""
+    """The dtype of sums over examples: float32 for half precision, else `dtype` itself."""
     dtype = jnp.dtype(dtype)
     return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
 
+def common_dtype(*dtypes: DTypeLike) -> np.dtype:
+    """The widest of floating `dtypes`; float32 for bfloat16 beside float16. Independent of JAX's promotion mode."""
+    distinct = {jnp.dtype(dtype) for dtype in dtypes}
+    size = max(dtype.itemsize for dtype in distinct)
+    widest = [dtype for dtype in distinct if dtype.itemsize == size]
+    return widest[0] if len(widest) == 1 else jnp.dtype(jnp.float32)
+
+
+def dtypes_of(tree: Any) -> Any:
+    """The dtype of every leaf, in a tree of the same structure."""
+    return jax.tree.map(jnp.result_type, tree)
+
+
+def cast(tree: Any, dtypes: Any) -> Any:
+    """Every leaf of `tree` in its own dtype of `dtypes`, a tree of the same structure."""
+    return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, dtypes)
+
+
+def widened(tree: Any) -> Any:
+    """Every floating leaf in the dtype of its sums: half precision in float32."""
+    return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
+
+
 def lift(array: jax.Array, ndim: int) -> jax.Array:
-    """`array` with axes of length one in front, `ndim` in all, so that it meets a free leading axis."""
+    """`array` with axes of length one in front, `ndim` in all, to be broadcast over free leading axes."""
     return array.reshape((1,) * (ndim - array.ndim) + array.shape)
 
 
@@ -26,10 +51,10 @@ def add(a: Any, b: Any) -> Any:
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), a, b)
 
 
-def divide(a: Any, total: jax.Array, dtype: DTypeLike | None = None) -> Any:
-    """a / total leaf by leaf, then in `dtype` if given; a total of zero, that of no weight at all, counts as one."""
+def divide(a: Any, total: jax.Array) -> Any:
+    """a / total leaf by leaf; a total of zero, the sum of weights that are all zero, counts as one."""
     total = jnp.where(total > 0, total, jnp.ones_like(total))
-    return jax.tree.map(lambda a: (a / total.astype(a.dtype)).astype(dtype or a.dtype), a)
+    return jax.tree.map(lambda a: a / total.astype(a.dtype), a)
 
 
 def all_finite(tree: Any) -> jax.Array:
@@ -41,3 +66,17 @@ def all_finite(tree: Any) -> jax.Array:
 def squared_norm(tree: Any) -> jax.Array:
     """Σ of squares over all leaves: a scalar."""
     return jnp.stack([(a * a).sum() for a in jax.tree.leaves(tree)]).sum()
+
+
+def product_sharding(left: jax.Array, right: jax.Array, rows: int, columns: int) -> NamedSharding | None:
+    """The sharding of a product whose rows are axis `rows` of `left` and whose columns are axis `columns` of `right`.
+
+    JAX requires it where an axis that is summed over lies over an *explicit* mesh (JAX's term): the sum is then
+    replicated along it. None where no operand lies over such a mesh, and for every other mesh.
+    """
+    shardings = [jax.typeof(operand).sharding for operand in (left, right)]
+    explicit = [s.mesh for s in shardings if AxisType.Explicit in s.mesh.axis_types]
+    if not explicit:
+        return None
+    row, column = shardings[0].spec[rows], shardings[1].spec[columns]
+    return NamedSharding(explicit[0], P(row, None if row == column else column))

@@ -1,4 +1,4 @@
-"""The values that travel between the rooms of the package: all of them pytrees of arrays."""
+"""The values that pass between the modules of the package: pytrees of arrays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lr_nn.losses import Loss
     from lr_nn.penalties import Penalty
 
+__all__ = ["Backprop", "Batch", "Forward", "Layer", "Params", "Solution", "Status"]
+
 
 class Layer(NamedTuple):
     """Weights `w` of shape (d_in, d_out) and bias `b` of shape (d_out,), or None without a bias."""
@@ -28,9 +30,9 @@ Params = tuple[Layer, ...]
 class Batch(NamedTuple):
     """Examples, one a row.
 
-    `x` (n, d); `y` the targets, (n,) or (n, k) as the loss asks; `weight` (n,) example weights,
-    read as frequencies; `offset` (n,) or (n, k), added to the linear predictor. A row of weight zero counts for
-    nothing, if only its `x` is finite.
+    `x` (n, d); `y` the targets, (n,) or (n, k) as the loss requires, None where there are none; `weight` (n,) example
+    weights, read as frequencies; `offset` (n,) or (n, k), added to the linear predictor η. A row of weight zero adds
+    nothing to any sum, provided that its `x` is finite.
     """
 
     x: Any
@@ -39,23 +41,47 @@ class Batch(NamedTuple):
     offset: Any = None
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Backprop:
-    """What one forward and one backward pass leave behind: the interface of every further quantity.
+class Forward(NamedTuple):
+    """One forward pass: a_l = σ(z_l) with z_l = a_{l-1} w_l + b_l.
 
-    `activations` (a_0, ..., a_{L-1}), each (n, d_l); `deltas` (δ_1, ..., δ_L), δ_l = ∂ℓ_i/∂z_l, each
-    (n, d_l), per example and unscaled; `eta` (n, k) the linear predictor; `y` (n, k) the encoded
-    targets. `loss`, `bias` (does a layer have one) and the `hidden` activations are static.
+    `activations` (a_0, ..., a_{L-1}), each (n, d_l), a_0 = x; `preactivations` of the same length, z_l where the
+    derivative of the activation needs it and None elsewhere; `eta` (n, k) the linear predictor, its offset added.
     """
 
     activations: tuple[jax.Array, ...]
+    preactivations: tuple[jax.Array | None, ...]
+    eta: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Backprop:
+    """One forward and one backward pass: the interface of every further quantity.
+
+    `activations`, `preactivations` and `eta` as in `Forward`; `deltas` (δ_1, ..., δ_L), δ_l = ∂ℓ_i/∂z_l, each
+    (n, d_l), per example, unscaled and unweighted; `y` (n, k) the encoded targets; `weight` (n,) the example weights,
+    or None for ones. `loss`, the `hidden` activations and the `dtypes` of the parameters are static.
+    """
+
+    activations: tuple[jax.Array, ...]
+    preactivations: tuple[jax.Array | None, ...]
     deltas: tuple[jax.Array, ...]
     eta: jax.Array
     y: jax.Array
+    weight: jax.Array | None
     loss: Loss = field(metadata={"static": True})
-    bias: bool = field(default=True, metadata={"static": True})
-    hidden: tuple[Activation, ...] = field(default=(), metadata={"static": True})
+    hidden: tuple[Activation, ...] = field(metadata={"static": True})
+    dtypes: tuple[Layer, ...] = field(metadata={"static": True})
+
+    @property
+    def bias(self) -> bool:
+        """True if the layers have biases."""
+        return self.dtypes[0].b is not None
+
+    @property
+    def forward(self) -> Forward:
+        """The forward pass of this pass."""
+        return Forward(self.activations, self.preactivations, self.eta)
 
 
 class Status(IntEnum):

@@ -78,7 +78,7 @@ class Categorical(Loss):
             check.require(
                 f"targets of {k} classes", y, lambda y: ((y == 0) | (y == 1)).all(1) & (y.sum(1) == 1), "one-hot rows"
             )
-        return jnp.asarray(y, np.int32 if y.ndim == 1 else dtype)
+        return check.cast(y, np.int32 if y.ndim == 1 else dtype)
 
     def encode(self, y, eta):
         y = jnp.asarray(y)
