@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lr_nn
-from lr_nn import Batch, activations, audit, curvature, losses, penalties, tangent
+from lr_nn import Batch, activations, audit, curvature, losses, penalties, tangents
 from lr_nn.audit import Verdict
 
 W = np.array([0.5, -1.25, 2.0])
@@ -314,7 +314,7 @@ def test_second_order_products_of_a_network_obey_their_laws():
         return lambda params, v: matrix.multiply(net, params, lr_nn.backprop(net, params, x, y), v)
 
     def pushforward(params, v):
-        return tangent.pushforward(net, params, lr_nn.forward(net, params, x)[0], v)
+        return tangents.pushforward(net, params, lr_nn.forward(net, params, x)[0], v)
 
     def pullback(params, seed):
         activations_, _ = lr_nn.forward(net, params, x)

@@ -14,7 +14,7 @@ from tolerances import assert_close, assert_mean_close, assert_trees_close, tole
 import lr_nn
 from lr_nn import curvature, per_example
 from lr_nn.curvature import empirical_fisher, ggn, hessian
-from lr_nn.tangent import inner_products
+from lr_nn.tangents import inner_products
 
 LENGTH = 30
 FEW = (

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from lr_nn import data
+from lr_nn.admission import admit
 from lr_nn.data import Rows
-from lr_nn.network import Network, admit, linear_predictor
+from lr_nn.network import Network, linear_predictor
 from lr_nn.types import Batch, Params
 
 # Numbers of x at a time.

@@ -8,11 +8,12 @@ from __future__ import annotations
 import jax
 from jax.typing import ArrayLike
 
-from lr_nn.backprop import check_backprop, contract, example_weights, squared, weighted, widened
+from lr_nn.backward import check_backprop, contract, example_weights, squared
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network, check_params
-from lr_nn.tangent import inner_products
-from lr_nn.trees import divide
+from lr_nn.row_sums import weighted
+from lr_nn.tangents import inner_products
+from lr_nn.trees import divide, widened
 from lr_nn.types import Backprop, Params
 
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import check_backprop, contract, example_weights, gradient, pullback, squared, sum_over_seeds
+from lr_nn.backward import check_backprop, contract, example_weights, gradient, pullback, squared, sum_over_seeds
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
-from lr_nn.tangent import pushforward
+from lr_nn.tangents import pushforward
 from lr_nn.trees import accumulator, divide
 from lr_nn.types import Backprop, Params
 

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lr_nn.backprop import bias_gradient, check_backprop, contract, example_weights, squared, weight_gradient, weighted
+from lr_nn.backward import check_backprop, contract, example_weights, squared
 from lr_nn.curvature.dense import dense as _dense
 from lr_nn.network import Network
-from lr_nn.tangent import pushforward
+from lr_nn.row_sums import bias_gradient, weight_gradient, weighted
+from lr_nn.tangents import pushforward
 from lr_nn.trees import divide
 from lr_nn.types import Backprop, Layer, Params
 

@@ -15,9 +15,10 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backprop import check_backprop, example_weights, sum_over_seeds, weighted
+from lr_nn.backward import check_backprop, example_weights, sum_over_seeds
 from lr_nn.curvature.ggn import sampled_residuals
 from lr_nn.network import Network
+from lr_nn.row_sums import weighted
 from lr_nn.trees import accumulator
 from lr_nn.types import Backprop, Layer, Params
 

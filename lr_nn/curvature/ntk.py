@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lr_nn.backprop import pullback
+from lr_nn.backward import pullback
 from lr_nn.network import Network
 from lr_nn.trees import accumulator
 from lr_nn.types import Params

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.fit import solved
+from lr_nn.fitting import solved
 from lr_nn.many.lanes import Lanes
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty

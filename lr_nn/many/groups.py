@@ -11,10 +11,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.fit import convex
+from lr_nn.admission import admit_offset
+from lr_nn.fitting import convex
 from lr_nn.many.run import DEFAULTS, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
-from lr_nn.network import Network, admit_offset
+from lr_nn.network import Network
 from lr_nn.penalties import Penalty, check_penalty
 
 # The smallest size that groups are padded to, and numbers of a size that are no reason for a program of its own.

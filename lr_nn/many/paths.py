@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.fit import convex
+from lr_nn.fitting import convex
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.run import DEFAULTS, Settings
 from lr_nn.many.solutions import Solutions, admit, solve

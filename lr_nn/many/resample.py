@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.fit import fit
+from lr_nn.fitting import fit
 from lr_nn.many.run import DEFAULTS, Settings
 from lr_nn.many.solutions import Solutions, admit, solve
 from lr_nn.network import Network

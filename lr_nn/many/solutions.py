@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
-from lr_nn.fit import check_arguments, convex, fit, one_thread
+from lr_nn.fitting import check_arguments, convex, fit, one_thread
 from lr_nn.many import lanes
 from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes

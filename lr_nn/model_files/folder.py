@@ -19,10 +19,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
+from lr_nn.admission import admit_inputs, admit_offset
 from lr_nn.model_files import arrays, record
 from lr_nn.model_files.architecture import build, describe
 from lr_nn.model_files.replacing import new_folder, replacing
-from lr_nn.network import Network, admit_inputs, admit_offset, check_params, linear_predictor
+from lr_nn.network import Network, check_params, linear_predictor
 from lr_nn.types import Batch, Params
 
 JSON = "model.json"

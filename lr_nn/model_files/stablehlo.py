@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn.backward import predict
 from lr_nn.model_files.replacing import admit, replacing
 from lr_nn.model_files.served import single
-from lr_nn.network import Network, predict
+from lr_nn.network import Network
 from lr_nn.types import Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")

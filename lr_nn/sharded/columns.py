@@ -20,11 +20,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lr_nn import check
-from lr_nn.backprop import contract, pullback, weighted
+from lr_nn.admission import admit as admit_batch
+from lr_nn.backward import contract, pullback
 from lr_nn.network import Network, check_params, propagate
-from lr_nn.network import admit as admit_batch
 from lr_nn.objective import weighted_mean
 from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.row_sums import weighted
 from lr_nn.sharded import mesh as meshes
 from lr_nn.sharded.place import columns_of
 from lr_nn.trees import accumulator, add, divide

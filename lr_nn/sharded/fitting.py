@@ -16,12 +16,13 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
+from lr_nn.admission import admit_offset
 from lr_nn.data.rows import Rows
-from lr_nn.fit import check_arguments, choose, convex, one_thread, solved, started
-from lr_nn.fit import fit as fit_here
+from lr_nn.fitting import check_arguments, choose, convex, one_thread, solved, started
+from lr_nn.fitting import fit as fit_here
 from lr_nn.many import Settings, Solutions, solutions
 from lr_nn.many.lanes import Lanes
-from lr_nn.network import Network, admit_offset
+from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.sharded.mesh import replicated
 from lr_nn.sharded.world import agree, digest, exchanged

@@ -15,10 +15,10 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
+from lr_nn.admission import admit as admit_batch
 from lr_nn.data.rows import Rows
 from lr_nn.many import Settings, Solutions
 from lr_nn.network import Network
-from lr_nn.network import admit as admit_batch
 from lr_nn.objective import automatic_block_size
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.sharded import fitting, place, sums, training

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from lr_nn import objective
-from lr_nn.backprop import sweep
+from lr_nn.backward import sweep
 from lr_nn.curvature import ggn
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty

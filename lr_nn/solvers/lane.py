@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from lr_nn.backprop import weighted
 from lr_nn.network import Network
+from lr_nn.row_sums import weighted
 from lr_nn.solvers import certificate
 from lr_nn.solvers import proximal as sparse
 from lr_nn.solvers.line_search import Point

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lr_nn.backprop import weight_gradient, weighted
 from lr_nn.network import Network, n_parameters
+from lr_nn.row_sums import weight_gradient, weighted
 from lr_nn.solvers.line_search import Line, OnLine, Point
 from lr_nn.types import Layer
 

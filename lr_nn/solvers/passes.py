@@ -19,11 +19,12 @@ import numpy as np
 from jax import lax
 
 from lr_nn import check
-from lr_nn.backprop import weighted
+from lr_nn.admission import admit_offset
 from lr_nn.data import Rows, blocks
 from lr_nn.data.in_place import aligned, is_aligned
 from lr_nn.data.stream import mapped
-from lr_nn.network import Network, admit_offset
+from lr_nn.network import Network
+from lr_nn.row_sums import weighted
 from lr_nn.solvers import certificate
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch

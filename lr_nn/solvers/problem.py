@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn import check
+from lr_nn.admission import admit_offset
 from lr_nn.data.in_place import aligned, is_aligned
-from lr_nn.network import Network, admit_offset
+from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch

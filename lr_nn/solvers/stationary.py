@@ -8,7 +8,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
 
-from lr_nn.network import Network, admit, check_params, init
+from lr_nn.admission import admit
+from lr_nn.network import Network, check_params, init
 from lr_nn.penalties import Penalty
 from lr_nn.solvers import run
 from lr_nn.solvers.deep import Deep

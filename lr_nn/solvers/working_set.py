@@ -12,8 +12,8 @@ from itertools import chain, count
 import jax
 import jax.numpy as jnp
 
-from lr_nn.backprop import weighted
 from lr_nn.network import Network
+from lr_nn.row_sums import weighted
 from lr_nn.solvers import proximal
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer

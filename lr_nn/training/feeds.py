@@ -13,9 +13,10 @@ import numpy as np
 import optax
 
 from lr_nn import check
+from lr_nn.admission import admit
 from lr_nn.data import stream
 from lr_nn.data.rows import Rows
-from lr_nn.network import Network, admit
+from lr_nn.network import Network
 from lr_nn.objective import cost
 from lr_nn.penalties import Penalty
 from lr_nn.training import steps

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from lr_nn import check
-from lr_nn.network import Network, admit_inputs, admit_offset, check_params
+from lr_nn.admission import admit_inputs, admit_offset
+from lr_nn.network import Network, check_params
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.training.steps import Task
 from lr_nn.trees import accumulator

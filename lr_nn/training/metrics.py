@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lr_nn.network import Network, admit, linear_predictor
+from lr_nn.admission import admit
+from lr_nn.network import Network, linear_predictor
 from lr_nn.objective import weighted_mean
 from lr_nn.types import Batch, Params
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from lr_nn import check
+from lr_nn.admission import admit
 from lr_nn.data.rows import Rows
-from lr_nn.network import Network, admit, check_params
+from lr_nn.network import Network, check_params
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.training import lanes
 from lr_nn.training.checkpoints import Checkpoints

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lr_nn.network import Network, admit
+from lr_nn.admission import admit
+from lr_nn.network import Network
 from lr_nn.objective import AddUp, automatic_block_size, evaluate, evaluate_cost
 from lr_nn.penalties import Penalty
 from lr_nn.trees import accumulator, all_finite

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from lr_nn import losses
-from lr_nn.fit import fit
+from lr_nn.fitting import fit
 from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, Rows
 from lr_nn.losses import Loss
 from lr_nn.network import Network

@@ -17,9 +17,10 @@ from sklearn.utils import check_random_state
 
 from lr_nn import activations, check, losses
 from lr_nn.activations import Activation
+from lr_nn.backward import forward
 from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, Rows
 from lr_nn.losses import Loss
-from lr_nn.network import Network, forward, init
+from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
 from lr_nn.training import train
 from lr_nn.types import Batch, Params

@@ -9,7 +9,7 @@ from cases import ACTIVATIONS, NETWORKS, K, N, batch, network, on_device, parame
 from tolerances import assert_close, assert_trees_close
 
 import lr_nn
-from lr_nn import tangent
+from lr_nn import tangents
 from lr_nn.types import Layer
 
 LENGTH = 20
@@ -44,7 +44,7 @@ def dot(a, b):
 @every_case
 def test_pushforward_is_the_jvp_of_every_pre_activation(float64, case):
     params, v, rows, bp = setting(case)
-    got = tangent.pushforward(case.net, on_device(params), bp.activations, on_device(v))
+    got = tangents.pushforward(case.net, on_device(params), bp.activations, on_device(v))
     assert_trees_close(got, pushed(case, params, rows.x, v), LENGTH)
 
 
@@ -53,7 +53,7 @@ def test_pushforward_is_the_adjoint_of_the_pullback(float64, case):
     """⟨seed, ż_L⟩ = ⟨Σ_i a_i δ_iᵀ of that seed, v⟩."""
     params, v, _, bp = setting(case)
     seed = np.random.default_rng(2).normal(size=(N, K))
-    z_dot = tangent.pushforward(case.net, on_device(params), bp.activations, on_device(v))[-1]
+    z_dot = tangents.pushforward(case.net, on_device(params), bp.activations, on_device(v))[-1]
     deltas = lr_nn.pullback(case.net, on_device(params), bp.activations, jnp.asarray(seed))
     pulled = tuple(
         Layer(np.asarray(a).T @ np.asarray(d), np.asarray(d).sum(axis=0) if case.net.bias else None)
@@ -71,14 +71,14 @@ def test_the_inner_product_with_every_gradient_needs_no_gradient(float64, case):
         (np.asarray(g) * p[None]).reshape(N, -1).sum(axis=1)
         for g, p in zip(jax.tree.leaves(gradients), jax.tree.leaves(v))
     )
-    assert_close(tangent.inner_products(bp.activations, bp.deltas, on_device(v)), expected, LENGTH)
+    assert_close(tangents.inner_products(bp.activations, bp.deltas, on_device(v)), expected, LENGTH)
 
 
 def test_pushforward_is_linear_in_the_tangents_under_jit(float64):
     case = NETWORKS["categorical, relu, 3 layers"]
     params, v, _, bp = setting(case)
     u = parameters(case.net, seed=8)
-    push = jax.jit(lambda v: tangent.pushforward(case.net, on_device(params), bp.activations, v))
+    push = jax.jit(lambda v: tangents.pushforward(case.net, on_device(params), bp.activations, v))
     first, second = push(on_device(u)), push(on_device(v))
     mixture = push(on_device(jax.tree.map(lambda a, b: 2 * a - 3 * b, u, v)))
     assert_trees_close(mixture, jax.tree.map(lambda a, b: 2 * np.asarray(a) - 3 * np.asarray(b), first, second), LENGTH)
@@ -90,7 +90,7 @@ NET = lr_nn.mlp((4, 5, 3))
 def push(tangents_of=NET, activations_of=NET):
     params, v = (on_device(parameters(net), jnp.float32) for net in (NET, tangents_of))
     inputs = tuple(jnp.ones((N, d)) for d in activations_of.sizes[:-1])
-    return tangent.pushforward(NET, params, inputs, v)
+    return tangents.pushforward(NET, params, inputs, v)
 
 
 REFUSALS = {
