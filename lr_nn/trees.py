@@ -27,8 +27,11 @@ def common_dtype(*dtypes: DTypeLike) -> np.dtype:
 
 
 def dtypes_of(tree: Any) -> Any:
-    """The dtype of every leaf, in a tree of the same structure."""
-    return jax.tree.map(jnp.result_type, tree)
+    """The name of every leaf's dtype, in a tree of the same structure.
+
+    Names, because they are static fields: NumPy takes the dtype float64 and None, an absent bias, for equal.
+    """
+    return jax.tree.map(lambda leaf: jnp.result_type(leaf).name, tree)
 
 
 def cast(tree: Any, dtypes: Any) -> Any:

@@ -60,7 +60,7 @@ class Backprop:
 
     `activations`, `preactivations` and `eta` as in `Forward`; `deltas` (δ_1, ..., δ_L), δ_l = ∂ℓ_i/∂z_l, each
     (n, d_l), per example, unscaled and unweighted; `y` (n, k) the encoded targets; `weight` (n,) the example weights,
-    or None for ones. `loss`, the `hidden` activations and the `dtypes` of the parameters are static.
+    or None for ones. `loss`, the `hidden` activations and the names of the parameters' `dtypes` are static.
     """
 
     activations: tuple[jax.Array, ...]
