@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
 from jax.experimental import sparse
@@ -10,7 +11,7 @@ from jax.experimental import sparse
 import lr_nn
 from lr_nn import activations, check, losses, penalties, probability
 from lr_nn.network import Network
-from lr_nn.types import Batch, Layer
+from lr_nn.types import Batch, Forward, Layer
 
 X = np.arange(12.0).reshape(4, 3) / 10
 Y = np.array([0, 1, 1, 0])
@@ -30,7 +31,8 @@ def fit(**keywords):
 
 
 def pull(seed=None, widths=3):
-    return lr_nn.pullback(BINARY, lr_nn.init(BINARY, jax.random.key(0)), (jnp.ones((4, widths)),), jnp.ones(seed))
+    forward = Forward((jnp.ones((4, widths)),), (None,), jnp.ones((4, 1)))
+    return lr_nn.pullback(BINARY, lr_nn.init(BINARY, jax.random.key(0)), forward, jnp.ones(seed))
 
 
 def row(index, value, like=X):
@@ -83,7 +85,7 @@ REFUSALS = {
     "weight a column": (lambda: cost(weight=np.ones((4, 1))), ValueError, r"weight must have shape \(4,\).*\(4, 1\)"),
     "weight a number": (lambda: cost(weight=1.0), ValueError, r"weight must have shape \(4,\).*got \(\)"),
     "weight too short": (
-        lambda: lr_nn.gradient(lr_nn.backprop(BINARY, lr_nn.init(BINARY, jax.random.key(0)), X, Y), np.ones(3)),
+        lambda: lr_nn.backprop(BINARY, lr_nn.init(BINARY, jax.random.key(0)), Batch(X, Y, np.ones(3))),
         ValueError,
         r"weight must have shape \(4,\).*got \(3,\)",
     ),
@@ -136,10 +138,53 @@ REFUSALS = {
         "float",
     ),
     "params of pairs": (lambda: cost(params=((jnp.ones((3, 1)), jnp.ones(1)),)), TypeError, r"Layer\(w, b\)"),
+    "a penalty in the place of the weight": (
+        lambda: cost(weight=penalties.l2(0.1)),
+        TypeError,
+        "weight must be an array of real numbers; got a Penalty: it is an argument of its own, penalty=",
+    ),
+    "a weight in the place of the penalty": (lambda: cost(penalty=np.ones(4)), TypeError, "penalty must be a Penalty"),
+    "a batch in the place of x": (
+        lambda: lr_nn.predict(BINARY, lr_nn.init(BINARY, jax.random.key(0)), Batch(X, Y)),
+        TypeError,
+        "x must be an array of real numbers; got a Batch: pass its field, such as batch.x",
+    ),
+    "x in the place of the batch": (
+        lambda: lr_nn.backprop(BINARY, lr_nn.init(BINARY, jax.random.key(0)), X),
+        TypeError,
+        r"data must be a Batch\(x, y\); got ndarray",
+    ),
+    "activations in the place of the forward pass": (
+        lambda: lr_nn.pullback(BINARY, lr_nn.init(BINARY, jax.random.key(0)), (jnp.ones((4, 3)),), jnp.ones((4, 1))),
+        TypeError,
+        "forward must be what lr_nn.forward returns; got tuple",
+    ),
+    "params of a flat vector": (
+        lambda: cost(params=jnp.ones(4)),
+        TypeError,
+        "params must be.*flat vector.*ravel_pytree",
+    ),
+    "a key of an integer": (lambda: lr_nn.init(BINARY, 0), TypeError, r"key must be a random key, such as.*got 0"),
+    "many keys": (
+        lambda: lr_nn.init(BINARY, jax.random.split(jax.random.key(0))),
+        ValueError,
+        r"key must be one random key; got keys of shape \(2,\)",
+    ),
+    "a masked array": (lambda: cost(x=np.ma.masked_array(X, X > 1)), TypeError, "x is a masked array"),
+    "text in a frame": (
+        lambda: cost(x=pandas.DataFrame({"a": [1.0] * 4, "b": list("abcd"), "c": [1] * 4})),
+        TypeError,
+        "x must be an array of real numbers; got dtype .* in column 'b'",
+    ),
+    "a missing value of a nullable column": (
+        lambda: cost(y=pandas.Series([0, 1, None, 1], dtype="Int64")),
+        ValueError,
+        "targets.*got nan at row 2",
+    ),
     "seed too wide": (lambda: pull((4, 2)), ValueError, r"\(\.\.\., 4, 1\); got \(4, 2\)"),
     "seed of one axis": (lambda: pull((4,)), ValueError, r"\(\.\.\., 4, 1\); got \(4,\)"),
     "seed of other rows": (lambda: pull((3, 1)), ValueError, r"\(\.\.\., 4, 1\); got \(3, 1\)"),
-    "activations of other widths": (lambda: pull((4, 1), widths=2), ValueError, r"widths \(3,\); got \[\(\d, 2\)\]"),
+    "activations of other widths": (lambda: pull((4, 1), widths=2), ValueError, r"widths \(3, 1\); got \[\(4, 2\)"),
     "probability 1.5": (lambda: probability.odds(1.5), ValueError, r"p must be in \[0, 1\]; got 1.5"),
     "probability negative": (lambda: probability.log_odds([0.5, -0.5]), ValueError, "got -0.5 at row 1"),
     "probability NaN": (lambda: probability.entropy(BAD), ValueError, r"in \[0, 1\]; got nan at row 2"),
@@ -178,6 +223,18 @@ def test_labels_in_eight_bits_name_any_class_they_can_hold(kind):
     net = lr_nn.softmax_regression(3, 300)
     labels = np.array([0, 1, 255, 3])
     assert cost(net, y=kind(labels.astype("u1"))) == cost(net, y=labels)
+
+
+def test_frames_of_numbers_nullable_and_boolean_columns_are_arrays():
+    expected = cost(y=np.array([0, 1, 1, 0]))
+    frame = pandas.DataFrame(X, columns=list("abc")).astype({"a": "Float64", "b": "float32", "c": float})
+    for y in (
+        pandas.Series(Y),
+        pandas.Series(Y, dtype="Int64"),
+        pandas.Series(Y == 1),
+        pandas.Series(Y == 1, dtype="boolean"),
+    ):
+        assert cost(x=frame, y=y) == expected
 
 
 def test_counts_beyond_32_bits_keep_their_value():

@@ -18,7 +18,7 @@ from lr_nn import activations, losses, objective, penalties
 from lr_nn.types import Batch
 
 LENGTH = 20
-compiled = jax.jit(lr_nn.value_and_gradient, static_argnums=(0, 4))
+compiled = jax.jit(lr_nn.value_and_gradient, static_argnums=4)
 eight_devices = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 networks = pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)
 
@@ -118,7 +118,7 @@ def test_blocks_of_half_precision_add_up_in_float32():
 @shallow_and_deep
 def test_totals_add_up_over_a_split_of_the_rows(float64, case):
     params, rows = inputs(case, weighted=True, offset=True)
-    totals = jax.jit(objective.totals, static_argnums=0)
+    totals = jax.jit(objective.totals)
     parts = [totals(case.net, params, cut(rows, index)) for index in (slice(0, 2), slice(2, N))]
     whole = objective.totals(case.net, params, rows)
     assert_trees_close(whole, jax.tree.map(np.add, *parts), LENGTH)
@@ -206,7 +206,7 @@ def test_a_traced_batch_without_weight_has_cost_zero():
     case = NETWORKS["squared_error, 1 layer"]
     params, rows = inputs(case, jnp.float32)
     rows = on_device(rows, jnp.float32)._replace(weight=jnp.zeros(N))
-    value, gradient = jax.jit(lr_nn.value_and_gradient, static_argnums=0)(case.net, params, rows)
+    value, gradient = jax.jit(lr_nn.value_and_gradient)(case.net, params, rows)
     assert value == 0 and not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
@@ -246,5 +246,5 @@ def test_totals_of_each_device_add_up_by_psum(block_size):
         return jax.lax.psum(jax.tree.map(lambda a: weight * a, (1.0, value, gradient)), "rows")
 
     sums = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("rows"), out_specs=P()))(spread)
-    totals = jax.jit(objective.totals, static_argnums=0)(case.net, params, jax.device_get(spread))
+    totals = jax.jit(objective.totals)(case.net, params, jax.device_get(spread))
     assert_trees_close(sums, tuple(totals), LENGTH)

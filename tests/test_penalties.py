@@ -96,7 +96,7 @@ def test_the_penalised_cost_is_the_negative_log_posterior_up_to_a_constant(float
     for seed in range(3):
         params = on_device(parameters(case.net, seed=seed), np.float64)
         flat = np.concatenate([np.ravel(w) for w, _ in params])
-        eta = np.asarray(lr_nn.forward(case.net, params, rows.x)[1])
+        eta = np.asarray(lr_nn.forward(case.net, params, rows.x).eta)
         log_likelihood = (s[:, None] * scipy.stats.norm.logpdf(rows.y, eta)).sum()
         log_prior = scipy.stats.norm.logpdf(flat, scale=1 / np.sqrt(n * penalty.l2)).sum()
         log_prior += scipy.stats.laplace.logpdf(flat, scale=1 / (n * penalty.l1)).sum()
@@ -115,5 +115,5 @@ def test_strengths_may_be_lanes_under_vmap(float64):
 def test_strengths_are_cast_to_the_dtype_of_the_weights():
     params = on_device(parameters(network("bernoulli").net), jnp.bfloat16)
     penalty = penalties.elastic_net(np.float64(0.5), 0.5)
-    leaves = [penalty.value(params), *jax.tree.leaves(penalty.gradient(params))]
-    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(penalty.gradient(params))} == {jnp.dtype(jnp.bfloat16)}
+    assert penalty.value(params).dtype == jnp.float32, "a sum over weights"

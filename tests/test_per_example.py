@@ -33,13 +33,19 @@ def materialised(case, params, rows):
 
 
 def swept(case, rows, dtype=None):
-    return lr_nn.backprop(case.net, on_device(parameters(case.net), dtype), rows.x, rows.y, rows.offset)
+    return lr_nn.backprop(case.net, on_device(parameters(case.net), dtype), rows)
+
+
+def reweighted(bp, weight):
+    return dataclasses.replace(bp, weight=weight)
 
 
 def setting(case, seed=1, n=N):
-    """Weighted rows, their pass, and their gradients by autodiff."""
+    """Weighted rows, their pass with and without the weights, and their gradients by autodiff."""
     rows = batch(case, n, weighted=True, offset=True, seed=seed)
-    return rows, swept(case, rows), materialised(case, parameters(case.net), rows._replace(weight=None))
+    bp = swept(case, rows)
+    gradients = materialised(case, parameters(case.net), rows._replace(weight=None))
+    return rows.weight, bp, reweighted(bp, None), gradients
 
 
 def average(gradients, weight=None):
@@ -61,16 +67,16 @@ def clip_factors(gradients, max_norm):
 
 @networks
 def test_gradients_are_those_of_vmap_grad_and_average_to_the_gradient(float64, case):
-    rows, bp, g = setting(case)
+    s, bp, plain, g = setting(case)
     mine = jax.tree.map(np.asarray, per_example.gradients(bp))
     assert_trees_close(mine, g, LENGTH, np.float64)
-    assert_trees_close(lr_nn.gradient(bp), average(mine), LENGTH)
-    assert_trees_close(lr_nn.gradient(bp, rows.weight), average(mine, rows.weight), LENGTH)
+    assert_trees_close(lr_nn.gradient(plain), average(mine), LENGTH)
+    assert_trees_close(lr_nn.gradient(bp), average(mine, s), LENGTH)
 
 
 @networks
 def test_norms_are_those_of_the_materialised_gradients_in_all_and_layer_by_layer(float64, case):
-    _, bp, g = setting(case)
+    _, bp, _, g = setting(case)
     layers = np.stack([np.square(matrix(layer)).sum(axis=1) for layer in g], axis=1)
     assert_close(per_example.layer_squared_norms(bp), layers, LENGTH)
     assert_close(per_example.squared_norms(bp), np.square(matrix(g)).sum(axis=1), LENGTH)
@@ -78,52 +84,51 @@ def test_norms_are_those_of_the_materialised_gradients_in_all_and_layer_by_layer
 
 @networks
 def test_the_clipped_gradient_is_the_mean_of_clipped_gradients(float64, case):
-    rows, bp, g = setting(case)
+    s, bp, plain, g = setting(case)
     middle = np.median(np.linalg.norm(matrix(g), axis=1))
     clipped = scaled(g, clip_factors(g, middle))
-    assert_trees_close(per_example.clipped_gradient(bp, middle), average(clipped), LENGTH)
-    assert_trees_close(per_example.clipped_gradient(bp, middle, rows.weight), average(clipped, rows.weight), LENGTH)
-    assert_trees_close(per_example.clipped_gradient(bp, np.inf), average(g), LENGTH)
-    assert_trees_close(per_example.clipped_gradient(bp, np.inf, rows.weight), average(g, rows.weight), LENGTH)
+    assert_trees_close(per_example.clipped_gradient(plain, middle), average(clipped), LENGTH)
+    assert_trees_close(per_example.clipped_gradient(bp, middle), average(clipped, s), LENGTH)
+    assert_trees_close(per_example.clipped_gradient(plain, np.inf), average(g), LENGTH)
+    assert_trees_close(per_example.clipped_gradient(bp, np.inf), average(g, s), LENGTH)
 
 
 @networks
 def test_layerwise_clipping_gives_every_layer_a_norm_of_its_own(float64, case):
-    rows, bp, g = setting(case)
+    s, bp, plain, g = setting(case)
     bounds = [np.median(np.linalg.norm(matrix(layer), axis=1)) * (1 + i / 4) for i, layer in enumerate(g)]
     clipped = tuple(scaled(layer, clip_factors(layer, bound)) for layer, bound in zip(g, bounds))
-    got = per_example.layer_clipped_gradient(bp, jnp.asarray(bounds), rows.weight)
-    assert_trees_close(got, average(clipped, rows.weight), LENGTH)
+    assert_trees_close(per_example.layer_clipped_gradient(bp, jnp.asarray(bounds)), average(clipped, s), LENGTH)
     one_bound = tuple(scaled(layer, clip_factors(layer, bounds[0])) for layer in g)
-    assert_trees_close(per_example.layer_clipped_gradient(bp, bounds[0]), average(one_bound), LENGTH)
-    assert_trees_close(per_example.layer_clipped_gradient(bp, np.inf, rows.weight), average(g, rows.weight), LENGTH)
+    assert_trees_close(per_example.layer_clipped_gradient(plain, bounds[0]), average(one_bound), LENGTH)
+    assert_trees_close(per_example.layer_clipped_gradient(bp, np.inf), average(g, s), LENGTH)
 
 
 def test_no_clipped_gradient_is_longer_than_max_norm_and_shorter_ones_are_kept(float64):
-    _, bp, g = setting(NETWORKS["categorical, relu, 3 layers"])
+    _, bp, _, g = setting(NETWORKS["categorical, relu, 3 layers"])
     norms = np.linalg.norm(matrix(g), axis=1)
     middle = np.median(norms)
-    alone = jax.vmap(lambda s: per_example.clipped_gradient(bp, middle, s))(jnp.eye(N))
+    alone = jax.vmap(lambda s: per_example.clipped_gradient(reweighted(bp, s), middle))(jnp.eye(N))
     assert_close(np.linalg.norm(matrix(jax.tree.map(np.asarray, alone)), axis=1), np.minimum(norms, middle), LENGTH)
 
 
 def test_a_gradient_of_zero_is_clipped_to_zero(float64):
     case = NETWORKS["squared_error, 1 layer"]
     rows, params = batch(case), on_device(parameters(case.net))
-    bp = lr_nn.backprop(case.net, params, rows.x, lr_nn.predict(case.net, params, rows.x))
+    bp = lr_nn.backprop(case.net, params, Batch(rows.x, lr_nn.predict(case.net, params, rows.x)))
     for clip in (per_example.clipped_gradient, per_example.layer_clipped_gradient):
         assert not any(leaf.any() for leaf in jax.tree.leaves(clip(bp, 1.0)))
 
 
 @networks
 def test_moments_and_signal_to_noise_are_those_of_the_materialised_gradients(float64, case):
-    rows, bp, g = setting(case)
-    for s in (None, rows.weight):
+    weight, weighted, plain, g = setting(case)
+    for s, bp in ((None, plain), (weight, weighted)):
         mean, moment = average(g, s), average(jax.tree.map(np.square, g), s)
         spread = average(jax.tree.map(lambda a, m: np.square(a - m[None]), g, mean), s)
-        assert_trees_close(per_example.second_moment(bp, s), moment, LENGTH)
-        assert_trees_close(per_example.variance(bp, s), spread, LENGTH)
-        for ratio, *parts in zip(*map(jax.tree.leaves, (per_example.signal_to_noise(bp, s), mean, moment, spread))):
+        assert_trees_close(per_example.second_moment(bp), moment, LENGTH)
+        assert_trees_close(per_example.variance(bp), spread, LENGTH)
+        for ratio, *parts in zip(*map(jax.tree.leaves, (per_example.signal_to_noise(bp), mean, moment, spread))):
             m, m2, v = (part[parts[0] != 0] for part in parts)
             assert_close(np.asarray(ratio)[parts[0] != 0], m * m / v, LENGTH, condition=(m2 / v).max(initial=1))
             assert not ratio[parts[0] == 0].any()
@@ -141,7 +146,7 @@ def test_the_signal_of_one_example_is_free_of_noise_and_a_dead_unit_has_none(flo
 
 @networks
 def test_the_gram_matrix_holds_all_inner_products_within_a_batch_and_between_two(float64, case):
-    (_, bp, g), (_, other, h) = setting(case), setting(case, seed=2, n=4)
+    (_, bp, _, g), (_, other, _, h) = setting(case), setting(case, seed=2, n=4)
     assert_close(per_example.gram(bp), matrix(g) @ matrix(g).T, LENGTH)
     assert_close(per_example.gram(bp, other), matrix(g) @ matrix(h).T, LENGTH)
     assert_close(np.diagonal(per_example.gram(bp)), per_example.squared_norms(bp), LENGTH)
@@ -149,7 +154,7 @@ def test_the_gram_matrix_holds_all_inner_products_within_a_batch_and_between_two
 
 @networks
 def test_the_noise_scale_is_the_unbiased_variance_over_the_unbiased_signal(float64, case):
-    _, bp, g = setting(case)
+    _, _, bp, g = setting(case)
     rows = matrix(g)
     products = rows @ rows.T
     trace = rows.var(axis=0, ddof=1).sum()
@@ -180,10 +185,10 @@ def test_the_noise_scale_is_unbiased_over_draws_of_a_population():
     @jax.jit
     @jax.vmap
     def draw(key):
-        bp = lr_nn.backprop(case.net, params, *(a[jax.random.randint(key, (8,), 0, size)] for a in rows[:2]))
-        small, big = (
-            sum((leaf * leaf).sum() for leaf in jax.tree.leaves(lr_nn.gradient(bp, jnp.arange(8) < b))) for b in (2, 8)
-        )
+        drawn = jax.tree.map(lambda a: a[jax.random.randint(key, (8,), 0, size)], rows)
+        bp = lr_nn.backprop(case.net, params, drawn)
+        firsts = (lr_nn.gradient(reweighted(bp, (jnp.arange(8) < b).astype(float))) for b in (2, 8))
+        small, big = (sum((leaf * leaf).sum() for leaf in jax.tree.leaves(first)) for first in firsts)
         return per_example.noise_scale(bp)[:2], per_example.noise_scale_of_norms(small, 2, big, 8)[:2]
 
     one_batch, two_batches = draw(jax.random.split(jax.random.key(0), 2000))
@@ -197,25 +202,25 @@ def test_half_precision_accumulates_norms_and_moments_in_float32(dtype):
     like = network("squared_error", "relu", depth=2)
     case = NetworkCase(Network((300, 5, 3), like.net.hidden, like.net.loss), like.hidden, like.loss)
     rows = batch(case, weighted=True)
-    bp = lr_nn.backprop(case.net, on_device(parameters(case.net), dtype), 30 * rows.x, rows.y)
-    assert {leaf.dtype for leaf in jax.tree.leaves(bp)} == {jnp.dtype(dtype)}
+    bp = swept(case, rows._replace(x=30 * rows.x), dtype)
+    assert {leaf.dtype for leaf in jax.tree.leaves(bp.activations)} == {jnp.dtype(dtype)}
 
     @jax.jit
-    def quantities(bp, s):
-        shares = jax.tree.map(lambda ratio: ratio / (1 + ratio), per_example.signal_to_noise(bp, s))
+    def quantities(bp):
+        shares = jax.tree.map(lambda ratio: ratio / (1 + ratio), per_example.signal_to_noise(bp))
         return (
             *(per_example.squared_norms(bp), per_example.layer_squared_norms(bp), per_example.gram(bp)),
-            *(per_example.second_moment(bp, s), per_example.variance(bp, s), shares),
-            *(per_example.noise_scale(bp, s)[:2], curvature.kfac.empirical_factors(bp, s)),
+            *(per_example.second_moment(bp), per_example.variance(bp), shares),
+            per_example.noise_scale(bp)[:2],
         )
 
-    got, clipped = quantities(bp, rows.weight), per_example.clipped_gradient(bp, 2.0, rows.weight)
+    got, clipped = quantities(bp), per_example.clipped_gradient(bp, 2.0)
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.float32)}
     assert {leaf.dtype for leaf in jax.tree.leaves(clipped)} == {jnp.dtype(dtype)}
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(np.float64)), bp)
-        assert_trees_close(got, quantities(wide, rows.weight), 300)
-        assert_trees_close(clipped, per_example.clipped_gradient(wide, 2.0, rows.weight), LENGTH)
+        assert_trees_close(got, quantities(wide), 300)
+        assert_trees_close(clipped, per_example.clipped_gradient(wide, 2.0), LENGTH, dtype)
 
 
 def direction(params):
@@ -223,71 +228,51 @@ def direction(params):
     return jax.tree.map(lambda a: jnp.cos(7 * a), params)
 
 
-def fixed_factors(net, dtype=float):
-    """Kronecker factors that owe nothing to the data, so that an eigenbasis of them is the same for every batch."""
-    rng = np.random.default_rng(5)
-    for d_in, d_out in net.shapes:
-        a, g = (rng.normal(size=(size, size)) for size in (d_in + net.bias, d_out))
-        yield curvature.kfac.Factors(jnp.asarray(a + a.T, dtype), jnp.asarray(g + g.T, dtype))
-
-
-def means(net, params, bp, s):
-    """Everything that takes example weights: each a mean over examples, but for the noise scale."""
-    at, v = (net, params, bp), direction(params)
-    ratio = per_example.signal_to_noise(bp, s)
+def means(net, params, rows):
+    """Everything that is a weighted mean over examples, but for the noise scale, which knows n = Σ s."""
+    bp, v = lr_nn.backprop(net, params, rows), direction(params)
+    operators = {name: getattr(curvature, name)(net, params, rows) for name in ("ggn", "hessian", "empirical_fisher")}
     found = {
-        "gradient": lr_nn.gradient(bp, s),
-        "clipped_gradient": per_example.clipped_gradient(bp, 0.5, s),
-        "layer_clipped_gradient": per_example.layer_clipped_gradient(bp, 0.5, s),
-        "second_moment": per_example.second_moment(bp, s),
-        "variance": per_example.variance(bp, s),
-        "signal_to_noise": jax.tree.map(lambda r: r / (1 + r), ratio),
-        "noise_scale": jnp.stack(per_example.noise_scale(bp, s)[:2]),
-        "ggn.multiply": curvature.ggn.multiply(*at, v, s),
-        "hessian.multiply": curvature.hessian.multiply(*at, v, s),
-        "empirical_fisher.multiply": curvature.empirical_fisher.multiply(*at, v, s),
-        "ggn.diagonal": curvature.ggn.diagonal(*at, s),
-        "empirical_fisher.diagonal": curvature.empirical_fisher.diagonal(*at, s),
-        "kfac.factors": curvature.kfac.factors(*at, s),
-        "kfac.empirical_factors": curvature.kfac.empirical_factors(bp, s),
-        "kfac.eigenbasis": [
-            b.moments for b in curvature.kfac.eigenbasis(*at, tuple(fixed_factors(net, bp.eta.dtype)), s)
-        ],
-        "kfac.empirical_eigenbasis": [
-            b.moments for b in curvature.kfac.empirical_eigenbasis(bp, tuple(fixed_factors(net, bp.eta.dtype)), s)
-        ],
+        "gradient": lr_nn.gradient(bp),
+        "clipped_gradient": per_example.clipped_gradient(bp, 0.5),
+        "layer_clipped_gradient": per_example.layer_clipped_gradient(bp, 0.5),
+        "second_moment": per_example.second_moment(bp),
+        "variance": per_example.variance(bp),
+        "signal_to_noise": jax.tree.map(lambda r: r / (1 + r), per_example.signal_to_noise(bp)),
+        "noise_scale": jnp.stack(per_example.noise_scale(bp)[:2]),
+        "ggn diagonal": operators["ggn"].diagonal(),
+        "empirical Fisher diagonal": operators["empirical_fisher"].diagonal(),
+        "kfac": curvature.kfac(net, params, rows).factors,
+        "kfac, empirical": curvature.kfac(net, params, rows, kind="empirical").factors,
     }
-    return found | ({"hessian.diagonal": curvature.hessian.diagonal(*at, s)} if len(params) == 1 else {})
+    return found | {f"{name} times v": operator @ v for name, operator in operators.items()}
 
 
-def drawn(net, params, bp, s):
+def drawn(net, params, rows):
     """Everything that takes a key."""
-    at, key, factors = (net, params, bp), jax.random.key(0), tuple(fixed_factors(net, bp.eta.dtype))
-    noise = {"max_norm": 0.5, "noise_multiplier": 1.0, "expected_batch_size": 5.0}
+    key, noise = jax.random.key(0), {"max_norm": 0.5, "noise_multiplier": 1.0, "expected_batch_size": 5.0}
+    mask = rows._replace(weight=rows.weight / rows.weight.max())
     return {
-        "ggn.sampled_diagonal": curvature.ggn.sampled_diagonal(*at, s, key=key),
-        "kfac.sampled_factors": curvature.kfac.sampled_factors(*at, s, key=key, samples=2),
-        "kfac.sampled_eigenbasis": [
-            b.moments for b in curvature.kfac.sampled_eigenbasis(*at, factors, s, key=key, samples=2)
-        ],
-        "private_gradient": private.private_gradient(bp, key, weight=s / s.max(), **noise),
+        "kfac, sampled": curvature.kfac(net, params, rows, kind="sampled", key=key).factors,
+        "private_gradient": private.private_gradient(lr_nn.backprop(net, params, mask), key, **noise),
     }
 
 
-def each(net, params, bp):
+def each(net, params, rows):
     """Everything with an axis of examples, and the number of such axes."""
+    bp = lr_nn.backprop(net, params, rows)
     return {
         "gradients": (per_example.gradients(bp), 1),
         "squared_norms": (per_example.squared_norms(bp), 1),
         "layer_squared_norms": (per_example.layer_squared_norms(bp), 1),
-        "ggn.trace": (curvature.ggn.trace(net, params, bp), 1),
+        "inner_products": (per_example.inner_products(bp, direction(params)), 1),
         "gram": (per_example.gram(bp), 2),
-        "ntk": (curvature.ntk(net, params, bp.activations), 2),
-        "ntk_trace": (curvature.ntk_trace(net, params, bp.activations), 2),
+        "ntk": (curvature.ntk(net, params, rows.x), 2),
+        "ntk_trace": (curvature.ntk_trace(net, params, rows.x), 2),
     }
 
 
-compiled_means = jax.jit(means, static_argnums=0)
+compiled_means = jax.jit(means)
 
 
 def assert_same(actual, desired, without=()):
@@ -305,19 +290,17 @@ def test_integer_weights_are_duplicated_rows(float64, case):
     rows, params = batch(case), on_device(parameters(case.net))
     counts = np.array([2.0, 0, 1, 3, 0, 1, 0])
     assert counts.sum() == N, "as many rows as before: one compiled shape"
-    weighted = compiled_means(case.net, params, swept(case, rows), counts)
-    assert_same(
-        weighted,
-        compiled_means(case.net, params, swept(case, taken(rows, np.repeat(range(N), counts.astype(int)))), None),
-    )
+    weighted = compiled_means(case.net, params, rows._replace(weight=counts))
+    duplicated = taken(rows, np.repeat(range(N), counts.astype(int)))
+    assert_same(weighted, compiled_means(case.net, params, duplicated))
 
 
 @lawful
 def test_weights_of_one_are_no_weights_and_only_their_ratios_matter(float64, case):
-    params, bp = on_device(parameters(case.net)), swept(case, batch(case))
-    assert_same(compiled_means(case.net, params, bp, np.ones(N)), compiled_means(case.net, params, bp, None))
-    s = batch(case, weighted=True).weight
-    once, thrice = (compiled_means(case.net, params, bp, factor * s) for factor in (1, 3))
+    params, rows = on_device(parameters(case.net)), batch(case, weighted=True)
+    ones, none = (compiled_means(case.net, params, rows._replace(weight=s)) for s in (np.ones(N), None))
+    assert_same(ones, none)
+    once, thrice = (compiled_means(case.net, params, rows._replace(weight=f * rows.weight)) for f in (1, 3))
     assert_same(once, thrice, without=["noise_scale"])
 
 
@@ -325,8 +308,9 @@ def test_weights_of_one_are_no_weights_and_only_their_ratios_matter(float64, cas
 def test_padding_rows_of_weight_zero_change_nothing(float64, case):
     rows, params = batch(case, weighted=True), on_device(parameters(case.net))
     real = np.arange(N) < N - 2
-    padded = Batch(*(np.einsum("n,n...->n...", real, a).astype(a.dtype) for a in rows[:2]))
-    before, after = (compiled_means(case.net, params, swept(case, r), rows.weight * real) for r in (rows, padded))
+    masked = rows._replace(weight=rows.weight * real)
+    padded = Batch(*(np.einsum("n,n...->n...", real, a).astype(a.dtype) for a in masked[:3]))
+    before, after = (compiled_means(case.net, params, r) for r in (masked, padded))
     assert_same(after, before)
 
 
@@ -334,11 +318,9 @@ def test_padding_rows_of_weight_zero_change_nothing(float64, case):
 def test_permuting_examples_permutes_what_is_per_example_and_keeps_what_is_a_mean(float64, case):
     rows, params = batch(case, weighted=True), on_device(parameters(case.net))
     order = np.random.default_rng(3).permutation(N)
-    bp, moved = swept(case, rows), swept(case, taken(rows, order))
-    assert_same(
-        compiled_means(case.net, params, moved, rows.weight[order]), compiled_means(case.net, params, bp, rows.weight)
-    )
-    before, after = (each(case.net, params, b) for b in (bp, moved))
+    moved = taken(rows, order)
+    assert_same(compiled_means(case.net, params, moved), compiled_means(case.net, params, rows))
+    before, after = (each(case.net, params, r) for r in (rows, moved))
     for name, (value, axes) in before.items():
         picked = jax.tree.map(lambda a, axes=axes: np.asarray(a)[np.ix_(*[order] * axes)], value)
         assert_trees_close(after[name][0], picked, LENGTH)
@@ -346,24 +328,22 @@ def test_permuting_examples_permutes_what_is_per_example_and_keeps_what_is_a_mea
 
 def test_a_batch_axis_goes_through_jit_vmap_and_scan(float64):
     case = NETWORKS["bernoulli, sigmoid, 2 layers"]
-    params, two = on_device(parameters(case.net)), [batch(case, weighted=True, seed=seed) for seed in (1, 2)]
+    params = on_device(parameters(case.net))
+    two = [on_device(batch(case, weighted=True, seed=seed)) for seed in (1, 2)]
 
-    def each_alone(bp):
-        return {name: value for name, (value, _) in each(case.net, params, bp).items()}
+    def all_of(rows):
+        per_row = {name: value for name, (value, _) in each(case.net, params, rows).items()}
+        return {**means(case.net, params, rows), **drawn(case.net, params, rows), **per_row}
 
-    def all_of(bp, s):
-        return {**means(case.net, params, bp, s), **drawn(case.net, params, bp, s), **each_alone(bp)}
-
-    passes = [swept(case, rows) for rows in two]
-    alone = [jax.jit(all_of)(bp, jnp.asarray(rows.weight)) for bp, rows in zip(passes, two)]
-    stacked = jax.tree.map(lambda *a: jnp.stack(a), *((bp, jnp.asarray(rows.weight)) for bp, rows in zip(passes, two)))
+    alone = [jax.jit(all_of)(rows) for rows in two]
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *two)
     together = jax.tree.map(lambda *a: np.stack(a), *alone)
 
     @jax.jit
-    def both_ways(*stacked):
-        return jax.vmap(all_of)(*stacked), jax.lax.scan(lambda carry, a: (carry, all_of(*a)), 0, stacked)[1]
+    def both_ways(stacked):
+        return jax.vmap(all_of)(stacked), jax.lax.scan(lambda carry, rows: (carry, all_of(rows)), 0, stacked)[1]
 
-    for got in both_ways(*stacked):
+    for got in both_ways(stacked):
         assert_same(got, together)
 
 
@@ -376,57 +356,53 @@ def test_a_sharded_batch_axis_gives_the_same_and_is_never_gathered():
     )
 
     @jax.jit
-    def quantities(params, x, y, s):
-        bp = lr_nn.backprop(case.net, params, x, y)
-        at = (case.net, params, bp)
-        return per_example.squared_norms(bp), (means(*at, s), drawn(*at, s), curvature.ggn.trace(*at))
+    def quantities(params, rows):
+        at = (case.net, params, rows)
+        return per_example.squared_norms(lr_nn.backprop(*at)), (means(*at), drawn(*at))
 
-    spread = jax.device_put(rows[:3], split)
-    assert len(spread[0].addressable_shards) == 8 == len(jax.devices())
-    norms, others = quantities(params, *spread)
+    spread = jax.device_put(rows, split)
+    assert len(spread.x.addressable_shards) == 8 == len(jax.devices())
+    norms, others = quantities(params, spread)
     assert norms.sharding.is_equivalent_to(split, 1)
-    assert_trees_close((norms, others), quantities(params, *rows[:3]), LENGTH)
-    program = quantities.lower(params, *spread).compile().as_text()
+    assert_trees_close((norms, others), quantities(params, rows), LENGTH)
+    program = quantities.lower(params, spread).compile().as_text()
     assert not [moved for moved in ("all-gather", "all-to-all", "collective-permute") if moved in program]
 
 
 @lawful
 def test_a_batch_of_nothing_but_padding_has_finite_means(float64, case):
     params, rows = on_device(parameters(case.net)), batch(case)
-    found = compiled_means(case.net, params, swept(case, rows), np.zeros(N))
+    found = compiled_means(case.net, params, rows._replace(weight=np.zeros(N)))
     found.pop("noise_scale")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
 def one_layer(x, y, w=(1.0, 1.0), loss=lr_nn.losses.squared_error):
-    """A pass of one output over rows of two features, in float32."""
+    """A network of one output, its parameters and a batch of rows of two features, in float32."""
     net = lr_nn.Network((2, 1), (), loss)
     params = (lr_nn.types.Layer(jnp.asarray(w, jnp.float32)[:, None], jnp.zeros(1)),)
-    return net, params, lr_nn.backprop(net, params, np.asarray(x, float), np.asarray(y, float))
+    return net, params, Batch(np.asarray(x, float), np.asarray(y, float))
 
 
 @pytest.mark.parametrize("jitted", [False, True])
 def test_a_row_of_weight_zero_counts_for_nothing_even_where_its_loss_is_infinite(jitted):
     """exp(1000) overflows: the loss, the error and every curvature of the last row are infinite."""
     rows = [[1.0, 0.0], [0.5, 1.0], [1000.0, 0.0]]
-    net, params, bp = one_layer(rows, [1, 0, 1], loss=lr_nn.losses.poisson)
-    _, _, few = one_layer(rows[:2], [1, 0], loss=lr_nn.losses.poisson)
+    net, params, three = one_layer(rows, [1, 0, 1], loss=lr_nn.losses.poisson)
+    two = one_layer(rows[:2], [1, 0], loss=lr_nn.losses.poisson)[2]
+    masked = three._replace(weight=jnp.array([1.0, 1.0, 0.0]))
+    assert np.isinf(lr_nn.backprop(net, params, masked).deltas[0][2, 0])
 
     quantities = compiled_means if jitted else means
-    found, expected = quantities(net, params, bp, jnp.array([1.0, 1.0, 0.0])), quantities(net, params, few, None)
-    assert np.isinf(bp.deltas[0][2, 0])
+    found, expected = quantities(net, params, masked), quantities(net, params, two)
     found["noise_scale"], expected["noise_scale"] = found["noise_scale"][:1], expected["noise_scale"][:1]
     assert_same(found, expected)
-    batches = [
-        lr_nn.Batch(np.asarray(rows), np.array([1.0, 0, 1]), np.array([1.0, 1, 0])),
-        lr_nn.Batch(rows[:2], [1.0, 0]),
-    ]
-    assert_trees_close(*(lr_nn.value_and_gradient(net, params, each) for each in batches), LENGTH)
+    assert_trees_close(*(lr_nn.value_and_gradient(net, params, each) for each in (masked, two)), LENGTH)
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-24, 1e12, 1e18])
 def test_clipping_does_not_square_what_would_overflow_or_vanish(size):
-    _, _, bp = one_layer([[size, 0.0]], [0.0], w=(0.0, 1.0))
+    bp = lr_nn.backprop(*one_layer([[size, 0.0]], [0.0], w=(0.0, 1.0)))
     bp = dataclasses.replace(bp, deltas=(jnp.full((1, 1), size, jnp.float32),))
     bound = size / 100
     clipped = jax.tree.leaves(per_example.clipped_gradient(bp, bound))
@@ -435,20 +411,20 @@ def test_clipping_does_not_square_what_would_overflow_or_vanish(size):
 
 
 def test_an_example_whose_gradient_is_not_finite_keeps_the_bound_and_infinity_clips_nothing():
-    _, _, bp = one_layer([[1.0, 0.0], [1000.0, 0.0]], [1, 1], loss=lr_nn.losses.poisson)
-    _, _, first = one_layer([[1.0, 0.0]], [1], loss=lr_nn.losses.poisson)
+    bp = lr_nn.backprop(*one_layer([[1.0, 0.0], [1000.0, 0.0]], [1, 1], loss=lr_nn.losses.poisson))
+    first = lr_nn.backprop(*one_layer([[1.0, 0.0]], [1], loss=lr_nn.losses.poisson))
     got = per_example.clipped_gradient(bp, 1.0)
     assert_trees_close(got, jax.tree.map(lambda g: g / 2, per_example.clipped_gradient(first, 1.0)), LENGTH)
     assert not np.isfinite(per_example.clipped_gradient(bp, np.inf)[0].w).all()
 
 
 def test_a_gradient_of_zero_has_norm_zero_and_clipping_it_has_a_derivative():
-    _, _, bp = one_layer([[1e20, 0.0], [1.0, 1.0]], [1.0, 0.0], loss=lr_nn.losses.bernoulli)
+    bp = lr_nn.backprop(*one_layer([[1e20, 0.0], [1.0, 1.0]], [1.0, 0.0], loss=lr_nn.losses.bernoulli))
     assert bp.deltas[0][0, 0] == 0 == per_example.squared_norms(bp)[0]
     net, params, _ = one_layer([[1.0, 1.0], [1.0, 1.0]], [0.0, 1.0], w=(0.0, 0.0))
 
     def length(params):
-        bp = lr_nn.backprop(net, params, jnp.ones((2, 2)), jnp.array([0.0, 1.0]))
+        bp = lr_nn.backprop(net, params, Batch(jnp.ones((2, 2)), jnp.array([0.0, 1.0])))
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(per_example.clipped_gradient(bp, 1.0)))
 
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(length)(params)))
@@ -460,7 +436,7 @@ def test_a_common_factor_of_the_weights_changes_nothing_in_any_precision(dtype, 
     case = NETWORKS["bernoulli, sigmoid, 2 layers"]
     bp = swept(case, batch(case), dtype)
     s = batch(case, weighted=True).weight.astype(np.float32)
-    assert_trees_close(lr_nn.gradient(bp, size * s), lr_nn.gradient(bp, s), LENGTH, dtype)
+    assert_trees_close(*(lr_nn.gradient(reweighted(bp, factor * s)) for factor in (size, 1)), LENGTH, dtype)
 
 
 def one_pass(case=NETWORKS["squared_error, 1 layer"]):
@@ -479,8 +455,31 @@ REFUSALS = {
         ValueError,
         "max_norms must be positive.*row 0",
     ),
-    "weight negative": (lambda: CLIP(one_pass(), 1, -np.ones(N)), ValueError, "weight must be.*not negative"),
-    "weight too short": (lambda: per_example.variance(one_pass(), np.ones(3)), ValueError, r"shape \(7,\).*got \(3,\)"),
+    "weight negative": (
+        lambda: CLIP(reweighted(one_pass(), -np.ones(N)), 1),
+        ValueError,
+        "weight must be.*not negative",
+    ),
+    "weight too short": (
+        lambda: per_example.variance(reweighted(one_pass(), np.ones(3))),
+        ValueError,
+        r"shape \(7,\).*got \(3,\)",
+    ),
+    "weights all zero": (
+        lambda: lr_nn.gradient(reweighted(one_pass(), np.zeros(N))),
+        ValueError,
+        "weight is zero for every example",
+    ),
+    "a flat vector as v": (
+        lambda: per_example.inner_products(one_pass(), jnp.ones(15)),
+        TypeError,
+        "v must be a tuple of Layer.*flat vector",
+    ),
+    "too few layers as v": (
+        lambda: per_example.inner_products(one_pass(NETWORKS["bernoulli, sigmoid, 2 layers"]), one_pass().dtypes[:0]),
+        ValueError,
+        "v does not fit the network",
+    ),
     "lanes without vmap": (
         lambda: per_example.squared_norms(jax.tree.map(lambda a: jnp.stack([a, a]), one_pass())),
         ValueError,

@@ -1,5 +1,7 @@
 """Private gradients: every scaling, the sensitivity, the sampling that the accountant assumes, and its ε."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from scipy.stats import binom, norm
 from tolerances import assert_close, assert_mean_close, assert_trees_close, tolerance
 
 import lr_nn
-from lr_nn import per_example
+from lr_nn import Batch, per_example
 from lr_nn.private import epsilon, poisson_batch, poisson_capacity, private_gradient
 
 LENGTH = 20
@@ -21,17 +23,16 @@ CASE = NETWORKS["bernoulli, sigmoid, 2 layers"]
 
 def swept(case=CASE, dtype=jnp.float32, seed=1):
     rows = batch(case, seed=seed)
-    return lr_nn.backprop(case.net, on_device(parameters(case.net), dtype), rows.x, rows.y)
+    return lr_nn.backprop(case.net, on_device(parameters(case.net), dtype), rows)
 
 
 def private(bp, key=KEY, *, max_norm=0.5, noise_multiplier=0.0, expected_batch_size=5.0, weight=None):
     return private_gradient(
-        bp,
+        dataclasses.replace(bp, weight=weight),
         key,
         max_norm=max_norm,
         noise_multiplier=noise_multiplier,
         expected_batch_size=expected_batch_size,
-        weight=weight,
     )
 
 
@@ -148,7 +149,7 @@ def test_batches_of_every_size_share_one_compiled_step_that_sees_only_the_rows_d
     @jax.jit
     def step(key, rate):
         drawn = poisson_batch(key, 20, rate, 20)
-        bp = lr_nn.backprop(CASE.net, params, rows.x[drawn.rows], rows.y[drawn.rows])
+        bp = lr_nn.backprop(CASE.net, params, Batch(rows.x[drawn.rows], rows.y[drawn.rows]))
         return private(bp, weight=drawn.weight), drawn
 
     sizes = set()
@@ -156,7 +157,7 @@ def test_batches_of_every_size_share_one_compiled_step_that_sees_only_the_rows_d
         got, drawn = step(jax.random.key(i), rate)
         sizes.add(int(drawn.drawn))
         real = np.asarray(drawn.rows)[: int(drawn.drawn)]
-        alone = lr_nn.backprop(CASE.net, params, rows.x[real], rows.y[real])
+        alone = lr_nn.backprop(CASE.net, params, Batch(rows.x[real], rows.y[real]))
         assert_trees_close(got, private(alone), LENGTH)
     assert len(sizes) > 2 and step._cache_size() == 1
 
@@ -213,7 +214,7 @@ REFUSALS = {
         "expected_batch_size must be positive; got 0",
     ),
     "weight above one": (
-        lambda: private(swept(), weight=[1, 1, 2, 0, 1, 1, 1]),
+        lambda: private(swept(), weight=np.array([1, 1, 2, 0, 1, 1, 1.0])),
         ValueError,
         "weight must be at most 1, a mask; got 2 at row 2",
     ),

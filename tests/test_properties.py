@@ -70,8 +70,8 @@ def test_permuting_examples_permutes_deltas(case, seed, order):
     with jax.enable_x64(True):
         params, rows = drawn(case, seed)
         moved = Batch(*(None if a is None else a[np.array(order)] for a in rows))
-        deltas = lr_nn.backprop(case.net, params, rows.x, rows.y, rows.offset).deltas
-        permuted = lr_nn.backprop(case.net, params, moved.x, moved.y, moved.offset).deltas
+        deltas = lr_nn.backprop(case.net, params, rows).deltas
+        permuted = lr_nn.backprop(case.net, params, moved).deltas
         assert_trees_close(permuted, jax.tree.map(lambda delta: np.asarray(delta)[np.array(order)], deltas), LENGTH)
 
 

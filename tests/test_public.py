@@ -31,7 +31,7 @@ def concrete(base):
 def test_every_public_name_resolves_and_is_documented(name):
     value = getattr(lr_nn, name)
     assert inspect.getdoc(value)
-    assert inspect.ismodule(value) == (name in lr_nn._ROOMS)
+    assert inspect.ismodule(value) == (name in lr_nn._MODULES)
 
 
 def test_the_listing_is_the_public_names():
@@ -58,29 +58,39 @@ def test_importing_the_package_imports_no_jax():
     run("import sys, lr_nn; assert not {'jax', 'jaxlib', 'numpy', 'optax'} & set(sys.modules), 'not lazy'")
 
 
-def test_importing_a_room_does_not_hide_the_function_of_its_name():
+def test_no_module_has_the_name_of_a_public_function():
+    """Importing the module would overwrite the function; so every module is imported, and every name looked up."""
     run(
-        "import lr_nn.backprop, lr_nn.objective\n"
-        "from lr_nn import backprop\n"
-        "from lr_nn.backprop import gradient\n"
-        "import inspect, sys, lr_nn\n"
-        "assert inspect.isfunction(backprop) and lr_nn.backprop is backprop, backprop\n"
-        "assert sys.modules['lr_nn.backprop'].backprop is backprop and lr_nn.gradient is gradient\n"
-        "assert inspect.ismodule(lr_nn.objective)\n"
+        "import importlib, inspect, pkgutil, types, lr_nn\n"
+        "public = {name: getattr(lr_nn, name) for name in lr_nn.__all__}\n"
+        "packages = [module for module in public.values() if inspect.ismodule(module)]\n"
+        "inner = {(m.__name__, n): getattr(m, n) for m in packages for n in getattr(m, '__all__', ())}\n"
+        "for module in pkgutil.walk_packages(lr_nn.__path__, 'lr_nn.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "assert all(getattr(lr_nn, name) is value for name, value in public.items())\n"
+        "assert all(getattr(importlib.import_module(m), n) is value for (m, n), value in inner.items())\n"
+        "assert type(lr_nn) is types.ModuleType\n"
     )
+
+
+@pytest.mark.parametrize("name", lr_nn._MODULES)
+def test_every_public_module_lists_its_public_names(name):
+    module = getattr(lr_nn, name)
+    assert module.__all__ and all(hasattr(module, public) for public in module.__all__)
 
 
 def test_names_for_type_checkers_are_those_of_the_lazy_table():
     tree = ast.parse(Path(lr_nn.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING"]
     imported = {(node.module, alias.name) for node in block.body for alias in node.names}
-    table = {("lr_nn", room) for room in lr_nn._ROOMS}
-    table |= {(f"lr_nn.{room}", name) for room, names in lr_nn._HOMES.items() for name in names}
+    table = {("lr_nn", room) for room in lr_nn._MODULES}
+    table |= {(f"lr_nn.{room}", name) for room, names in lr_nn._NAMES.items() for name in names}
     assert imported == table
 
 
 def test_a_public_name_lives_where_the_table_says():
-    for room, names in lr_nn._HOMES.items():
+    for room, names in lr_nn._NAMES.items():
         module = import_module(f"lr_nn.{room}")
         for name in names:
             home = getattr(module, name).__module__
