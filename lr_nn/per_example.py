@@ -91,7 +91,7 @@ def _clipped_gradient(bp: Backprop, max_norm: jax.Array) -> Params:
 def clipped_sum(bp: Backprop, max_norm: jax.Array, weight: jax.Array | None) -> Params:
     """Σ_i s_i c_i g_i in the dtype of sums: `clipped_gradient` before the division."""
     factors = _clip_factors(_norms(_layer_norms(bp)), max_norm)
-    return contract(widened(bp), factors if weight is None else weight * factors)
+    return contract(widened(bp), factors if weight is None else weight.astype(factors.dtype) * factors)
 
 
 def layer_clipped_gradient(bp: Backprop, max_norms: ArrayLike) -> Params:

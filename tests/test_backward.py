@@ -16,7 +16,7 @@ from tolerances import assert_close, assert_trees_close
 import lr_nn
 from lr_nn import row_sums
 from lr_nn.trees import accumulator
-from lr_nn.types import Batch, Layer
+from lr_nn.types import Batch
 
 LENGTH = 20
 networks = pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)

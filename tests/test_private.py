@@ -89,7 +89,7 @@ def test_an_empty_batch_is_noise_alone():
 def test_in_half_precision_no_example_moves_the_sum_by_more_than_max_norm(dtype):
     bp = swept(dtype=dtype)
     bound = middle_norm(bp) / 2
-    sums = jax.vmap(lambda mask: ravel_pytree(per_example.clipped_sum(bp, bound, mask))[0])(jnp.eye(N))
+    sums = jax.vmap(lambda mask: ravel_pytree(per_example.clipped_sum(bp, jnp.asarray(bound), mask))[0])(jnp.eye(N))
     norms = np.linalg.norm(np.asarray(sums, np.float64), axis=1)
     assert norms.max() <= bound * (1 + tolerance(np.float32, LENGTH)) and norms.max() > 0.99 * bound
 
