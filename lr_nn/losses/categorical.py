@@ -49,16 +49,19 @@ class Categorical(Loss):
         return e / e.sum(axis=-1, keepdims=True)
 
     def value(self, eta, y):
-        y, shifted = self.encode(y, eta), _shifted(eta)
-        return y.sum(axis=-1) * jnp.log(jnp.exp(shifted).sum(axis=-1)) - (y * shifted).sum(axis=-1)
+        rows, total = self._rows(y, eta)
+        shifted = _shifted(eta)
+        return total * jnp.log(jnp.exp(shifted).sum(axis=-1)) - (rows * shifted).sum(axis=-1)
 
     def residual(self, eta, y):
-        y = self.encode(y, eta)
-        return y.sum(axis=-1, keepdims=True) * self.mean(eta) - y
+        rows, total = self._rows(y, eta)
+        e = jnp.exp(_shifted(eta))
+        return e * (total / e.sum(axis=-1))[:, None] - rows
 
     def hessian_multiply(self, eta, y, v):
         """(Σ_c y_c) (diag p - p pᵀ) v."""
-        return lift(self.encode(y, eta).sum(axis=-1, keepdims=True), v.ndim) * self.fisher_multiply(eta, v)
+        _, total = self._rows(y, eta)
+        return lift(total[:, None], v.ndim) * self.fisher_multiply(eta, v)
 
     def fisher_multiply(self, eta, v):
         """(diag p - p pᵀ) v = p ∘ (v - the mean of v under p)."""
@@ -97,7 +100,15 @@ class Categorical(Loss):
     def encode(self, y, eta):
         y = jnp.asarray(y)
         self._shape(y, *eta.shape)
-        return y.astype(eta.dtype) if y.ndim == 2 else _one_hot(y, eta.shape[1], eta.dtype)
+        return y.astype(eta.dtype) if y.ndim == 2 else _encoded(y, eta.shape[1], eta.dtype)
+
+    def _rows(self, y, eta):
+        """Rows (n, k) and Σ_c y_c (n,) of targets; of labels that is 1, or NaN outside [0, k), without a sum."""
+        y, k = jnp.asarray(y), eta.shape[1]
+        self._shape(y, *eta.shape)
+        if y.ndim == 2:
+            return y.astype(eta.dtype), y.sum(axis=1, dtype=eta.dtype)
+        return _one_hot(y, k, eta.dtype), _one(y, k, eta.dtype)
 
     def _shape(self, y, n, k):
         if y.shape != (n,):
@@ -128,14 +139,20 @@ def _int32(y, k):
     return (jnp.where(_inside(y, k), y, -1) if y.dtype.itemsize > 4 else y).astype(jnp.int32)
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _one_hot(y, k, dtype):
-    """One-hot rows (n, k) of labels (n,), as one program where nothing is compiled around it.
+def _one(y, k, dtype):
+    """1 / 1 = 1 for a label in [0, k), else 0 / 0 = NaN: no constant is NaN, which `jax_debug_nans` would refuse."""
+    inside = _inside(y, k).astype(dtype)
+    return inside / inside
 
-    A label outside [0, k) gives a row of 0 / 0 = NaN, one inside adds 0 / 1 = 0: no constant is NaN.
-    """
-    zero = jnp.zeros_like(y, dtype) / _inside(y, k).astype(dtype)
-    return jax.nn.one_hot(_int32(y, k), k, dtype=dtype) + zero[:, None]
+
+def _one_hot(y, k, dtype):
+    return jax.nn.one_hot(_int32(y, k), k, dtype=dtype)
+
+
+@partial(jax.jit, static_argnums=(1, 2))  # one program where nothing else is compiled around it
+def _encoded(y, k, dtype):
+    """One-hot rows (n, k) of labels (n,); a row of NaN for a label outside [0, k)."""
+    return _one_hot(y, k, dtype) * _one(y, k, dtype)[:, None]
 
 
 def _distributions(y):

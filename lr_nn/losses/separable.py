@@ -91,9 +91,8 @@ class Bernoulli(Separable):
     def slope(self, eta, y):
         # The exponential of `term`, so that one pass serves value and residual. Each side of 0 keeps its digits
         # where the prediction is nearly the target.
-        e = exp_minus_abs(eta)
-        tail = e / (1 + e)
-        return jnp.where(eta > 0, (1 - y) - tail, tail - y)
+        up, e = eta > 0, exp_minus_abs(eta)
+        return jnp.where(up, 1 - y, -y) + jnp.where(up, -e, e) / (1 + e)
 
     def curvature(self, eta, y):
         return self.information(eta)
