@@ -2,19 +2,42 @@
 
 All functions are elementwise or act on the last axis, work under `jit` and `vmap`, and are finite or correctly
 infinite at p = 0, p = 1 and logits of any size. `base` is the base of the logarithm: e gives nats, 2 gives bits.
+
+Derivatives of every order are right at z = 0 too, which a stable form written with `max` or `abs` makes a kink.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import entr, rel_entr, xlog1py, xlogy
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
+
+__all__ = [
+    "Descent",
+    "average",
+    "bernoulli_likelihood",
+    "bernoulli_log_likelihood",
+    "bernoulli_negative_log_likelihood",
+    "categorical_likelihood",
+    "categorical_log_likelihood",
+    "categorical_negative_log_likelihood",
+    "coin_toss_descent",
+    "coin_toss_estimate",
+    "cross_entropy",
+    "entropy",
+    "expit",
+    "kl_divergence",
+    "log_expit",
+    "log_odds",
+    "odds",
+    "softplus",
+]
 
 
 def odds(p: ArrayLike) -> jax.Array:
@@ -40,8 +63,22 @@ def expit(z: ArrayLike) -> jax.Array:
 
 def log_expit(z: ArrayLike) -> jax.Array:
     """log(1 / (1 + e^{-z})) = min(z, 0) - log(1 + e^{-|z|}), finite for every finite z."""
+    return -softplus(-_float("z", z))
+
+
+def softplus(z: ArrayLike) -> jax.Array:
+    """log(1 + e^z) = max(z, 0) + log(1 + e^{-|z|}), finite for every finite z: -log of the probability expit(-z)."""
     z = _float("z", z)
-    return jnp.minimum(z, 0) - jnp.log1p(jnp.exp(-jnp.maximum(z, -z)))
+    return jnp.where(z > 0, z, 0) + jnp.log1p(exp_minus_abs(z))
+
+
+def exp_minus_abs(z: jax.Array) -> jax.Array:
+    """e^{-|z|}, which never overflows.
+
+    Each side of z = 0 is differentiated by its own formula, with the left one at 0. So a function that both
+    formulas continue across 0 (softplus, sigmoid) keeps its derivatives of every order there.
+    """
+    return jnp.exp(jnp.where(z > 0, -z, z))
 
 
 def bernoulli_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
@@ -53,20 +90,23 @@ def bernoulli_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
 def bernoulli_log_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
     """y log p + (1 - y) log(1 - p), elementwise, with 0 log 0 = 0; -∞ for an impossible outcome."""
     p, y = _pair(p, y)
-    return xlogy(y, p) + xlog1py(1 - y, -p)
+    return _xlogy(y, p) + _xlogy(1 - y, -p, jnp.log1p, pole=-1)
 
 
 def bernoulli_negative_log_likelihood(eta: ArrayLike, y: ArrayLike) -> jax.Array:
     """-log p(y) at logit η, elementwise: log(1 + e^η) - yη, written so that it is finite for every finite η."""
     eta = _float("eta", eta)
     y = _probability("y", y, eta.dtype)
-    return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.maximum(eta, -eta)))
+    return softplus(eta) - y * eta
 
 
 def categorical_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
-    """p_y: the probability of class y. `p` (..., k) sums to one over classes; `y` (...) integers in [0, k)."""
-    p, y = _classes(p, y)
-    return jnp.take_along_axis(p, y[..., None], axis=-1)[..., 0]
+    """p_y: the probability of class y. `p` (..., k) sums to one over classes; `y` (...) integers in [0, k).
+
+    Under `jit`, where values cannot be refused, a class outside [0, k) gives NaN here and in the functions below.
+    """
+    p = _probability("p", p)
+    return _pick(p, _labels(y, p))
 
 
 def categorical_log_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
@@ -77,8 +117,8 @@ def categorical_log_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
 def categorical_negative_log_likelihood(eta: ArrayLike, y: ArrayLike) -> jax.Array:
     """-log softmax(η)_y = log Σ_c e^{η_c - η_y}, from logits `eta` (..., k) and classes `y` (...)."""
     eta = _float("eta", eta)
-    y = _labels(y, eta)
-    return jax.nn.logsumexp(eta - jnp.take_along_axis(eta, y[..., None], axis=-1), axis=-1)
+    shifted = eta - jax.lax.stop_gradient(eta.max(axis=-1, keepdims=True))
+    return jnp.log(jnp.exp(shifted).sum(axis=-1)) - _pick(shifted, _labels(y, eta))
 
 
 def average(values: ArrayLike, weight: ArrayLike | None = None) -> jax.Array:
@@ -125,19 +165,21 @@ def coin_toss_descent(
 
 def entropy(p: ArrayLike, *, base: float = math.e) -> jax.Array:
     """H(p) = -Σ_c p_c log p_c over the last axis, with 0 log 0 = 0."""
-    return entr(_probability("p", p)).sum(axis=-1) / _log(base)
+    p = _probability("p", p)
+    return -_xlogy(p, p).sum(axis=-1) / _log(base)
 
 
 def cross_entropy(p: ArrayLike, q: ArrayLike, *, base: float = math.e) -> jax.Array:
     """H(p, q) = -Σ_c p_c log q_c = H(p) + KL(p ‖ q) over the last axis; ∞ where q_c = 0 < p_c."""
     p, q = _pair(p, q, "q")
-    return -xlogy(p, q).sum(axis=-1) / _log(base)
+    return -_xlogy(p, q).sum(axis=-1) / _log(base)
 
 
 def kl_divergence(p: ArrayLike, q: ArrayLike, *, base: float = math.e) -> jax.Array:
     """KL(p ‖ q) = Σ_c p_c log(p_c / q_c) ≥ 0 over the last axis; zero only for p = q, ∞ where q_c = 0 < p_c."""
     p, q = _pair(p, q, "q")
-    return rel_entr(p, q).sum(axis=-1) / _log(base)
+    impossible = p == 0
+    return _xlogy(p, p / jnp.where(impossible, 1, q)).sum(axis=-1) / _log(base)
 
 
 def _log(base: float) -> float:
@@ -171,12 +213,26 @@ def _labels(y: ArrayLike, scores: jax.Array) -> jax.Array:
     if not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != scores.shape[:-1]:
         raise ValueError(f"y must be integers of shape {scores.shape[:-1]}; got {y.dtype} of shape {y.shape}")
     check.require("y", y, lambda y: (y >= 0) & (y < k), f"in [0, {k})")
-    return y
+    return y.astype(jnp.int32) if y.dtype.itemsize < 4 else y  # a narrow dtype may not hold k
 
 
-def _classes(p: ArrayLike, y: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    p = _probability("p", p)
-    return p, _labels(y, p)
+def _pick(scores: jax.Array, y: jax.Array) -> jax.Array:
+    """scores[..., y], and NaN where y is outside [0, k)."""
+    k = scores.shape[-1]
+    inside = ((y >= 0) & (y < k)).astype(scores.dtype)
+    picked = jnp.take_along_axis(scores, jnp.clip(y, 0, k - 1)[..., None], axis=-1, mode="clip")[..., 0]
+    return picked * (inside / inside)
+
+
+def _xlogy(x: jax.Array, y: jax.Array, log: Callable[[jax.Array], jax.Array] = jnp.log, pole: float = 0) -> jax.Array:
+    """x log y, with 0 log 0 = 0; `log` is -∞ at `pole` and 0 at pole + 1.
+
+    Where x = 0 and y is the pole the derivative by y is 0, and that by x, -∞ in the limit, is the logarithm of the
+    smallest float.
+    """
+    both = (x == 0) & (y == pole)
+    least = math.log(float(jnp.finfo(y.dtype).tiny))
+    return x * jnp.where(both, least, log(jnp.where(both, pole + 1, y)))
 
 
 def _counts(heads: ArrayLike, tosses: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -56,7 +56,7 @@ REFUSALS = {
         r"integers in \[0, 3\) or one-hot rows \(4, 3\); got dtype float64: use y.astype\(int\)",
     ),
     "two classes hot": (lambda: cost(CLASSES, y=np.eye(3)[[0, 1, 2, 0]] + [[0, 0, 1]]), ValueError, "one-hot.*row 0"),
-    "half a class": (lambda: cost(CLASSES, y=np.full((4, 3), 1 / 3)), ValueError, "one-hot rows; got .* at row 0"),
+    "half a class": (lambda: cost(CLASSES, y=np.full((4, 3), 1 / 2)), ValueError, "distributions.*; got .* at row 0"),
     "too many classes": (lambda: cost(CLASSES, y=np.eye(4)), ValueError, r"shape \(4, 3\); got \(4, 4\)"),
     "a column of labels": (lambda: cost(CLASSES, y=Y[:, None]), ValueError, r"shape \(4, 3\); got \(4, 1\)"),
     "y a matrix too wide": (lambda: cost(y=np.ones((4, 2))), ValueError, r"\(4, 1\) or \(4,\); got \(4, 2\)"),

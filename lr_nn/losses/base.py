@@ -125,6 +125,13 @@ class Loss(ABC):
         check.require(f"targets of a {self.name} loss", y, self.valid, self.target)
         return y
 
+    def masked_targets(self, y: ArrayLike, counted: ArrayLike) -> ArrayLike:
+        """Targets shaped as `y`; rows where `counted` (n,) is False get one that is always valid: 0, or class 0.
+
+        For rows of weight zero, whose targets may be anything: padding, a missing value.
+        """
+        return where_counted(counted, y, 0)
+
     def encode(self, y: ArrayLike, eta: jax.Array) -> jax.Array:
         """Admitted targets as an array of the shape and dtype of `eta`."""
         y = jnp.asarray(y)
@@ -179,12 +186,26 @@ class Separable(Loss):
 
     def fisher_factor(self, eta):
         columns = jnp.eye(eta.shape[1], dtype=eta.dtype)[:, None, :]
-        return columns * jnp.sqrt(self.information(eta))[None]
+        return columns * sqrt(self.information(eta))[None]
 
     def _flat(self, function, eta, *others):
-        """function(η, ...) on flattened arrays: XLA:CPU is ten times slower over a trailing axis of one.
+        """function(η, ...) on flattened arrays: XLA:CPU is ten times slower over a short trailing axis.
 
-        The barrier keeps the compiler from moving the reshape away again.
+        No `optimization_barrier` here: it keeps the compiler from folding a constant η, and XLA:CPU of JAX 0.10.2
+        makes NaN of max(0, 0) in a sum.
         """
-        flat = jax.lax.optimization_barrier(eta.reshape(-1))
-        return function(flat, *(other.reshape(-1) for other in others)).reshape(eta.shape)
+        return function(*(a.reshape(-1) for a in (eta, *others))).reshape(eta.shape)
+
+
+def sqrt(a: jax.Array) -> jax.Array:
+    """√a for a ≥ 0, whose derivative at 0 is taken as 0 instead of infinite."""
+    zero = a == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, a)))
+
+
+def where_counted(counted: ArrayLike, y: Any, otherwise: Any) -> Any:
+    """Rows of `y` where `counted` (n,), else `otherwise`, in the dtype of `y`: NumPy if both arguments are."""
+    np_or_jnp: Any = jnp if isinstance(y, jax.Array) or isinstance(counted, jax.Array) else np
+    y = np_or_jnp.asarray(y)
+    rows = np_or_jnp.asarray(counted).reshape(-1, *(1,) * (y.ndim - 1))
+    return np_or_jnp.where(rows, y, np_or_jnp.asarray(otherwise, y.dtype))

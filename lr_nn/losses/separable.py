@@ -8,6 +8,7 @@ import numpy as np
 
 from lr_nn import check
 from lr_nn.losses.base import Separable
+from lr_nn.probability import exp_minus_abs, expit, softplus
 
 
 class SquaredError(Separable):
@@ -82,21 +83,22 @@ class Bernoulli(Separable):
         return (y >= 0) & (y <= 1)
 
     def mean(self, eta):
-        return jax.lax.logistic(eta)
+        return expit(eta)
 
     def term(self, eta, y):
-        return jnp.maximum(eta, 0) - y * eta + jnp.log1p(jnp.exp(-jnp.maximum(eta, -eta)))
+        return softplus(eta) - y * eta
 
     def slope(self, eta, y):
-        # The exponential of `term`, so that one pass serves value and residual.
-        e = jnp.exp(-jnp.abs(eta))
-        return jnp.where(eta >= 0, jnp.ones_like(e), e) / (1 + e) - y
+        # The exponential of `term`, so that one pass serves value and residual. Each side of 0 keeps its digits
+        # where the prediction is nearly the target.
+        up, e = eta > 0, exp_minus_abs(eta)
+        return jnp.where(up, 1 - y, -y) + jnp.where(up, -e, e) / (1 + e)
 
     def curvature(self, eta, y):
         return self.information(eta)
 
     def information(self, eta):
-        e = jnp.exp(-jnp.abs(eta))
+        e = exp_minus_abs(eta)
         return e / (1 + e) ** 2
 
     def sample(self, eta, key):

@@ -82,5 +82,8 @@ class Through(Loss):
     def targets(self, y, n, k, dtype=jnp.float32):
         return self.inner.targets(y, n, k, dtype)
 
+    def masked_targets(self, y, counted):
+        return self.inner.masked_targets(y, counted)
+
     def encode(self, y, eta):
         return self.inner.encode(y, eta)
