@@ -63,7 +63,7 @@ def admit_rows(net: Network, batch: Batch, dtype: DTypeLike | None, allow_no_wei
         weight = check.multipliers(weight, n, sums) if allow_no_weight else check.weights(weight, n, sums)
     if offset is not None:
         offset = admit_offset(offset, n, k, sums)
-    return Batch(x, _targets(net, batch.y, n, k, dtype), weight, offset)
+    return Batch(x, _targets(net, batch.y, n, k, dtype, weight), weight, offset)
 
 
 def check_batch(batch: Any) -> None:
@@ -72,10 +72,14 @@ def check_batch(batch: Any) -> None:
         raise TypeError(f"data must be a Batch(x, y); got {type(batch).__name__}")
 
 
-def _targets(net: Network, y: Any, n: int, k: int, dtype: DTypeLike | None) -> Any:
+def _targets(net: Network, y: Any, n: int, k: int, dtype: DTypeLike | None, weight: Any = None) -> Any:
+    """Checked targets of n examples; where the weight is zero they may be anything, and become a valid target."""
+    y = check.numeric("targets", y)
+    if weight is not None and y.shape[:1] == (n,) and _has_zero(weight):
+        counted = check.host_view(weight) != 0
+        y = net.loss.masked_targets(check.host_view(y), counted)
     if dtype is not None:
         return net.loss.targets(y, n, k, dtype)
-    y = check.numeric("targets", y)
     if y.shape[:1] != (n,):
         net.loss.targets(y, n, k)
     some = max(1, CHECKED_AT_ONCE // max(1, y[:1].size))
@@ -84,6 +88,11 @@ def _targets(net: Network, y: Any, n: int, k: int, dtype: DTypeLike | None) -> A
         with check.numbered(range(first, first + len(part))):
             net.loss.targets(part, len(part), k)
     return y
+
+
+def _has_zero(weight: Any) -> bool:
+    """True if some weight is zero or, in a traced array, may be."""
+    return not check.is_concrete(weight) or bool((check.host_view(weight) == 0).any())
 
 
 def admit_offset(offset: Any, n: int, k: int, dtype: DTypeLike | None) -> Any:
@@ -181,11 +190,12 @@ def admit_lanes(net: Network, batch: Batch, axes: Batch, dtype: DTypeLike | None
             raise ValueError(f"x has {n} rows but {of} {got}; they must be the same examples")
     d, k, sums = net.sizes[0], net.sizes[-1], None if dtype is None else accumulator(dtype)
     x = unfold(check.table("x", rows(batch.x, axes.x), d), axes.x)
-    y = unfold(_targets(net, rows(batch.y, axes.y), n * lanes_of("y"), k, dtype), axes.y)
     weight = batch.weight
     if weight is not None:
         weight = unfold(check.multipliers(rows(weight, axes.weight), n * lanes_of("weight"), sums), axes.weight)
         _check_some_weight(weight, axes.weight)
+    own_weight = rows(weight, axes.weight) if axes.weight == axes.y and weight is not None else None
+    y = unfold(_targets(net, rows(batch.y, axes.y), n * lanes_of("y"), k, dtype, own_weight), axes.y)
     offset = batch.offset
     if offset is not None:
         offset = unfold(admit_offset(rows(offset, axes.offset), n * lanes_of("offset"), k, sums), axes.offset)

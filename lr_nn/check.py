@@ -91,14 +91,18 @@ def finite(name: str, array: jax.Array | np.ndarray) -> None:
 
 
 def _sum(array: jax.Array | np.ndarray) -> float:
-    array = _on_host(array)
+    array = host_view(array)
     with np.errstate(over="ignore", invalid="ignore"), jax.ensure_compile_time_eval():
         return float(array.sum())
 
 
-def _on_host(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-    """An array of one CPU device as a NumPy view; others as they are."""
-    if isinstance(array, jax.Array) and [device.platform for device in array.devices()] == ["cpu"]:
+def host_view(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """A concrete array of one CPU device as a NumPy view; others as they are."""
+    if (
+        isinstance(array, jax.Array)
+        and is_concrete(array)
+        and [device.platform for device in array.devices()] == ["cpu"]
+    ):
         return np.asarray(array)
     return array
 
@@ -127,7 +131,7 @@ def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) 
     """Refuse a concrete array in which elementwise `test` fails, naming the first bad row."""
     if not is_concrete(array):
         return
-    array = _on_host(array)
+    array = host_view(array)
     with jax.ensure_compile_time_eval():  # concrete arrays may be constants of a function under jit
         passed = test(array)
         if bool(passed.all()):

@@ -1,5 +1,6 @@
 """The cost and its gradient: weights, offsets, blocks, penalties, and the transformations of JAX around them."""
 
+from functools import partial
 from itertools import zip_longest
 
 import chex
@@ -14,8 +15,8 @@ from jax.sharding import PartitionSpec as P
 from tolerances import assert_close, assert_trees_close
 
 import lr_nn
-from lr_nn import activations, losses, objective, penalties
-from lr_nn.types import Batch
+from lr_nn import activations, losses, objective, penalties, per_example
+from lr_nn.types import Batch, Layer
 
 LENGTH = 20
 compiled = jax.jit(lr_nn.value_and_gradient, static_argnums=4)
@@ -248,3 +249,96 @@ def test_totals_of_each_device_add_up_by_psum(block_size):
     sums = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("rows"), out_specs=P()))(spread)
     totals = jax.jit(objective.totals)(case.net, params, jax.device_get(spread))
     assert_trees_close(sums, tuple(totals), LENGTH)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_derivative_by_a_weight_is_the_loss_less_the_cost_also_where_the_weight_is_zero(float64, loss):
+    """∂J/∂s_i = (ℓ_i - J) / Σ s, and ∂²J/∂s_i∂θ = (g_i - ∇J) / Σ s, of every function that averages."""
+    case = network(loss, depth=2)
+    params, rows = inputs(case)
+    s = jnp.asarray([0.0, 2.0, 0.0, 1.0, 0.5, 0.0, 1.0])
+    losses_of_rows = reference.losses(case, jax.tree.map(np.asarray, params), rows)
+    cost = float(lr_nn.cost(case.net, params, rows._replace(weight=s)))
+
+    def by_weight(function):
+        return jax.grad(lambda s: function(case.net, params, rows._replace(weight=s)))(s)
+
+    for function in (lr_nn.cost, lambda *at: lr_nn.value_and_gradient(*at)[0]):
+        assert_close(by_weight(function), (losses_of_rows - cost) / s.sum(), LENGTH)
+
+    v = jax.tree.map(lambda a: jnp.cos(7 * a), params)
+    bp = lr_nn.backprop(case.net, params, rows._replace(weight=s))
+    products = np.asarray(per_example.inner_products(bp, v))
+    expected = (products - np.average(products, weights=s)) / s.sum()
+
+    def along(gradient):
+        return sum((g * d).sum() for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(v)))
+
+    for gradient in (
+        lambda *at: lr_nn.value_and_gradient(*at)[1],
+        lambda *at: lr_nn.gradient(lr_nn.backprop(*at)),
+        lambda *at: per_example.clipped_gradient(lr_nn.backprop(*at), np.inf),
+    ):
+        assert_close(by_weight(lambda *at, gradient=gradient: along(gradient(*at))), expected, LENGTH)
+
+
+def test_the_published_derivative_by_a_weight_of_zero():
+    """w = 2, b = 0, x = 1, 2, 3, y = 0: losses 2, 8, 18 of weights 0, 1, 1."""
+    net, params = lr_nn.linear_regression(1), (Layer(jnp.full((1, 1), 2.0), jnp.zeros(1)),)
+    batch_of = partial(Batch, jnp.array([[1.0], [2.0], [3.0]]), jnp.zeros(3))
+    by_weight = jax.grad(lambda s: lr_nn.cost(net, params, batch_of(s)))(jnp.array([0.0, 1.0, 1.0]))
+    assert by_weight.tolist() == [-5.5, -2.5, 2.5]
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_row_of_weight_zero_may_have_any_target(jitted):
+    """A label outside the classes, a missing value, a count that is negative: padding as users write it."""
+    cost, both = lr_nn.cost, lr_nn.value_and_gradient
+    if jitted:
+        cost, both = jax.jit(cost), jax.jit(both)
+    x, s = np.ones((3, 2)), np.array([1.0, 0, 1])
+    for net, good, bad in (
+        (lr_nn.softmax_regression(2, 3), 1, -1),
+        (lr_nn.logistic_regression(2), 1.0, np.nan),
+        (lr_nn.poisson_regression(2), 2.0, -5.0),
+        (lr_nn.linear_regression(2), 2.0, np.inf),
+    ):
+        params = lr_nn.init(net, jax.random.key(0))
+        ours, theirs = (Batch(x, np.array([1, y, 0]), s) for y in (bad, good))
+        assert cost(net, params, ours) == cost(net, params, theirs)
+        assert_trees_close(both(net, params, ours), both(net, params, theirs))
+        assert_trees_close(jax.grad(cost, argnums=1)(net, params, ours), both(net, params, theirs)[1], 3)
+
+
+def test_under_jit_a_label_outside_the_classes_makes_the_cost_nan():
+    net = lr_nn.softmax_regression(2, 3)
+    params = lr_nn.init(net, jax.random.key(0))
+    for label in (-1, 3, 1000):
+        rows = Batch(np.ones((2, 2)), np.array([0, label]))
+        value, gradient = jax.jit(lr_nn.value_and_gradient)(net, params, rows)
+        assert np.isnan(value) and all(np.isnan(leaf).all() for leaf in jax.tree.leaves(gradient))
+        assert np.isnan(jax.jit(lr_nn.backprop)(net, params, rows).deltas[0]).tolist() == [[False] * 3, [True] * 3]
+
+
+CURVATURE_AT_ZERO = {
+    "bernoulli": (lr_nn.logistic_regression(1), [0.0, 1.0, 1.0], 0.25),
+    "categorical": (lr_nn.softmax_regression(1, 2), [0, 1, 1], 0.25),
+    "poisson": (lr_nn.poisson_regression(1), [0.0, 1.0, 2.0], 1.0),
+    "squared_error": (lr_nn.linear_regression(1), [0.0, 1.0, 2.0], 1.0),
+}
+
+
+@pytest.mark.parametrize(("net", "y", "expected"), CURVATURE_AT_ZERO.values(), ids=CURVATURE_AT_ZERO)
+def test_the_hessian_of_the_cost_at_initial_parameters_has_the_curvature_of_the_bias(net, y, expected):
+    """Where `init` starts, η = 0 is a tie of the stable forms."""
+    params, x = lr_nn.init(net, jax.random.key(0)), jnp.array([[1.0], [2.0], [3.0]])
+
+    def cost(b):
+        return lr_nn.cost(net, (params[0]._replace(b=b),), Batch(x, np.asarray(y)))
+
+    hessian = jax.hessian(cost)(params[0].b)
+    assert_close(np.diagonal(hessian), np.full(net.sizes[-1], expected))
+    by_hand = jax.jacobian(
+        lambda b: lr_nn.value_and_gradient(net, (params[0]._replace(b=b),), Batch(x, np.asarray(y)))[1][0].b
+    )
+    assert_close(np.diagonal(by_hand(params[0].b)), np.full(net.sizes[-1], expected))
