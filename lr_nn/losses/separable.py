@@ -142,9 +142,16 @@ class Poisson(Separable):
 
     def sample(self, eta, key):
         rate = jnp.exp(eta)
-        counts = jax.random.poisson(key, jnp.minimum(rate, MANY)).astype(eta.dtype)
+        counts = _poisson(key, jnp.minimum(rate, MANY)).astype(eta.dtype)
         normal = rate + jnp.sqrt(rate) * jax.random.normal(key, eta.shape, eta.dtype)
         return jnp.where(rate < MANY, counts, normal)  # counts are 32-bit integers
+
+
+def _poisson(key, rate):
+    """`jax.random.poisson`, which by itself refuses arrays sharded over Explicit axes of a mesh."""
+    sharding = jax.typeof(rate).sharding
+    draw = jax.random.poisson
+    return (jax.sharding.auto_axes(draw, out_sharding=sharding) if sharding.mesh.explicit_axes else draw)(key, rate)
 
 
 MANY = 1e6
