@@ -77,7 +77,7 @@ def _targets(net: Network, y: Any, n: int, k: int, dtype: DTypeLike | None, weig
     y = check.numeric("targets", y)
     if weight is not None and y.shape[:1] == (n,) and _has_zero(weight):
         counted = check.host_view(weight) != 0
-        y = net.loss.masked_targets(check.host_view(y), counted)
+        y = net.loss.masked_targets(check.host_view(y), counted, k)
     if dtype is not None:
         return net.loss.targets(y, n, k, dtype)
     if y.shape[:1] != (n,):

@@ -125,12 +125,13 @@ class Loss(ABC):
         check.require(f"targets of a {self.name} loss", y, self.valid, self.target)
         return y
 
-    def masked_targets(self, y: ArrayLike, counted: ArrayLike) -> ArrayLike:
-        """Targets shaped as `y`; rows where `counted` (n,) is False get one that is always valid: 0, or class 0.
+    def masked_targets(self, y: Any, counted: Any, k: int) -> Any:
+        """Targets of k outputs shaped as `y`: where `counted` (n,) is False, invalid ones become 0, or class 0.
 
         For rows of weight zero, whose targets may be anything: padding, a missing value.
         """
-        return where_counted(counted, y, 0)
+        valid = self.valid(y)
+        return where_counted(counted | (valid if valid.ndim == 1 else valid.all(axis=1)), y, 0)
 
     def encode(self, y: ArrayLike, eta: jax.Array) -> jax.Array:
         """Admitted targets as an array of the shape and dtype of `eta`."""

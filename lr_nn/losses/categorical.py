@@ -93,9 +93,10 @@ class Categorical(Loss):
         check.require(f"targets of {k} classes", y, _distributions, "rows that are distributions (one-hot or soft)")
         return check.cast(y, dtype)
 
-    def masked_targets(self, y, counted):
-        k = np.shape(y)[-1]
-        return where_counted(counted, y, 0 if np.ndim(y) == 1 else np.eye(1, k))
+    def masked_targets(self, y, counted, k):
+        labels = np.ndim(y) == 1
+        valid = _inside(y, k) if labels else _distributions(y)
+        return where_counted(counted | valid, y, 0 if labels else np.eye(1, k))
 
     def encode(self, y, eta):
         y = jnp.asarray(y)
@@ -152,7 +153,8 @@ def _one_hot(y, k, dtype):
 @partial(jax.jit, static_argnums=(1, 2))  # one program where nothing else is compiled around it
 def _encoded(y, k, dtype):
     """One-hot rows (n, k) of labels (n,); a row of NaN for a label outside [0, k)."""
-    return _one_hot(y, k, dtype) * _one(y, k, dtype)[:, None]
+    # No product: XLA turns that with a one-hot row into a choice between the factor and 0, and the NaN is lost.
+    return jnp.where(_inside(y, k)[:, None], _one_hot(y, k, dtype), _one(y, k, dtype)[:, None])
 
 
 def _distributions(y):

@@ -82,8 +82,8 @@ class Through(Loss):
     def targets(self, y, n, k, dtype=jnp.float32):
         return self.inner.targets(y, n, k, dtype)
 
-    def masked_targets(self, y, counted):
-        return self.inner.masked_targets(y, counted)
+    def masked_targets(self, y, counted, k):
+        return self.inner.masked_targets(y, counted, k)
 
     def encode(self, y, eta):
         return self.inner.encode(y, eta)
