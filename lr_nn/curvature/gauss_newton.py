@@ -51,18 +51,18 @@ class GaussNewton(MeanCurvature):
         check.key(key)
         return _sampled_diagonal(self, key, check.positive_integer("samples", samples))
 
-    def mean_product(self, v: Params) -> Params:
+    def _mean_product(self, v: Params) -> Params:
         """(Σ_i s_i J_iᵀ F_i J_i / Σ_i s_i) v, in the dtype of sums."""
         forward = self.bp.forward
         eta_dot = tangents(self.net, self.params, forward, v)[-1]
         deltas = recursion(self.net, self.params, forward, self.net.loss.fisher_multiply(forward.eta, eta_dot))
         return mean_gradient(replace(self.bp, deltas=deltas))
 
-    def squares(self) -> Backprop:
+    def _squares(self) -> Backprop:
         """a² and Σ_c δ_c², δ_c seeded by the columns of the Fisher factor."""
         return self._summed_squares(self.net.loss.fisher_factor(self.bp.eta))
 
-    def sampled_squares(self, key: jax.Array, samples: int) -> Backprop:
+    def _sampled_squares(self, key: jax.Array, samples: int) -> Backprop:
         """a² and the sum of δ² over `samples` targets drawn from the model."""
         return self._summed_squares(sampled_residuals(self.bp, key, samples))
 
@@ -78,7 +78,7 @@ class GaussNewton(MeanCurvature):
 
 @partial(jax.jit, static_argnames="samples")
 def _sampled_diagonal(op: GaussNewton, key: jax.Array, samples: int) -> Params:
-    return op.with_penalty(mean_diagonal(op.sampled_squares(key, samples), samples))
+    return op._with_penalty(mean_diagonal(op._sampled_squares(key, samples), samples))
 
 
 def sampled_residuals(bp: Backprop, key: jax.Array, samples: int) -> jax.Array:

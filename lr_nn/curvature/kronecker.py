@@ -90,7 +90,7 @@ class Kfac(Operator):
         `v` like the parameters or flat, such as the gradient. Raises ValueError for a damping that is not positive,
         and for a `v` of another shape as `multiply` does.
         """
-        return self.apply(_solve, v, check.positive("damping", damping))
+        return self._apply(_solve, v, check.positive("damping", damping))
 
     def logdet(self, damping: ArrayLike) -> jax.Array:
         """log det of the damped matrix, Σ_l log det((A + π√λ I) ⊗ (G + √λ/π I)), a scalar.
@@ -128,11 +128,11 @@ class Kfac(Operator):
         """Σ_l tr A_l tr G_l, a scalar."""
         return _trace(self)
 
-    def product(self, v: Params) -> Params:
+    def _product(self, v: Params) -> Params:
         """A V G layer by layer, in the dtype of the factors."""
         return by_layer(lambda factors, v: matmul(matmul(factors.a, v), factors.g), self.factors, v)
 
-    def mean_over_targets(self, function: Callable[[tuple[jax.Array, ...]], Any]) -> Any:
+    def _mean_over_targets(self, function: Callable[[tuple[jax.Array, ...]], Any]) -> Any:
         """Σ_c function(deltas of seed c), c the columns of the Fisher factor; the mean over c if they are samples."""
         if self.kind == "empirical":
             return function(self.bp.deltas)
@@ -150,18 +150,17 @@ def _kfac(net: Network, params: Params, batch: Batch, key: jax.Array | None, kin
 
     def moment(rows: jax.Array) -> jax.Array:
         rows = rows.astype(accumulator(rows.dtype))
-        return matmul(weighted(rows, weight).T, _counted(rows, weight)) / total.astype(rows.dtype)
+        if weight is None:
+            rows = rows / jnp.sqrt(total).astype(rows.dtype)
+            return matmul(rows.T, rows)
+        # Not √s on both sides: its derivative at a weight of zero is infinite.
+        return matmul(weighted(rows, weight / total).T, counted(rows, weight[:, None]))
 
-    outputs = made.mean_over_targets(lambda deltas: tuple(map(moment, deltas)))
+    outputs = made._mean_over_targets(lambda deltas: tuple(map(moment, deltas)))
     inputs = [moment(homogeneous(a, bp.bias)) for a in bp.activations]
     dtypes = [common_dtype(a.dtype, g.dtype) for a, g in zip(inputs, outputs)]
     factors = tuple(Factors(a.astype(dtype), g.astype(dtype)) for a, g, dtype in zip(inputs, outputs, dtypes))
     return replace(made, factors=factors)
-
-
-def _counted(rows: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """The rows, those of weight zero without NaN and infinity."""
-    return rows if weight is None else counted(rows, weight[:, None])
 
 
 def _damped(factors: Factors, damping: jax.Array) -> Factors:
@@ -219,9 +218,10 @@ def _eigenbasis(op: Kfac) -> Eigenbasis:
         return tuple(jnp.square(matmul(delta.astype(u.dtype), u)) for delta, (_, u) in zip(deltas, vectors))
 
     layers = []
-    for (u_a, u_g), a, along_g in zip(vectors, bp.activations, op.mean_over_targets(squares)):
+    for (u_a, u_g), a, along_g in zip(vectors, bp.activations, op._mean_over_targets(squares)):
         along_a = jnp.square(matmul(homogeneous(a, bp.bias).astype(u_a.dtype), u_a))
-        moments = matmul(weighted(along_a, weight).T, _counted(along_g, weight)) / total.astype(u_a.dtype)
+        finite_g = along_g if weight is None else counted(along_g, weight[:, None])
+        moments = matmul(weighted(along_a, weight).T, finite_g) / total.astype(u_a.dtype)
         layers.append(EigenFactors(u_a, u_g, moments))
     return Eigenbasis(op.net, op.params, tuple(layers))
 

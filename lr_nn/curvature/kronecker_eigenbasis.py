@@ -41,7 +41,7 @@ class Eigenbasis(Operator):
         `v` like the parameters or flat, such as the gradient. Raises ValueError for a damping that is not positive,
         and for a `v` of another shape as `multiply` does.
         """
-        return self.apply(_solve, v, check.positive("damping", damping))
+        return self._apply(_solve, v, check.positive("damping", damping))
 
     def diagonal(self) -> Params:
         """The diagonal, U_A² moments (U_G²)ᵀ in every layer, like the parameters, in float32 for half precision."""
@@ -51,7 +51,7 @@ class Eigenbasis(Operator):
         """Σ of all moments, a scalar."""
         return _trace(self)
 
-    def product(self, v: Params) -> Params:
+    def _product(self, v: Params) -> Params:
         """U_A [(U_Aᵀ V U_G) ∘ moments] U_Gᵀ layer by layer, in the dtype of the factors."""
         return by_layer(lambda layer, v: _scaled(layer, v, layer.moments), self.layers, v)
 

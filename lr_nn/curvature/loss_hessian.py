@@ -35,7 +35,7 @@ def hessian(net: Network, params: Params, batch: Batch, penalty: Penalty | None 
 class LossHessian(MeanCurvature):
     """C_i = ∂²ℓ_i/∂θ². `diagonal`, `trace` and `traces` are for models of one layer, and raise ValueError else."""
 
-    def mean_product(self, v: Params) -> Params:
+    def _mean_product(self, v: Params) -> Params:
         """(Σ_i s_i ∂²ℓ_i/∂θ² / Σ_i s_i) v, in the dtype of sums.
 
         δ̇_L = (∂²ℓ/∂η²) η̇
@@ -61,7 +61,7 @@ class LossHessian(MeanCurvature):
         )
         return divide(tuple(found), total)
 
-    def squares(self) -> Backprop:
+    def _squares(self) -> Backprop:
         """a² and (∂²ℓ_i/∂η²)_cc, of a model of one layer."""
         if len(self.params) > 1:
             raise ValueError(

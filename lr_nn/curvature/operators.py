@@ -42,7 +42,7 @@ class Operator(ABC):
 
         `v`: like the parameters, or flat (p,). Raises TypeError or ValueError for a `v` of another shape.
         """
-        return self.apply(type(self).product, v)
+        return self._apply(type(self)._product, v)
 
     def __matmul__(self, v: Params | ArrayLike) -> Any:
         """`multiply`."""
@@ -67,10 +67,10 @@ class Operator(ABC):
         """The trace, a scalar."""
 
     @abstractmethod
-    def product(self, v: Params) -> Params:
+    def _product(self, v: Params) -> Params:
         """`multiply` of an admitted tree, in the dtype of sums; for use inside a compiled function."""
 
-    def apply(self, function: Callable[..., Params], v: Params | ArrayLike, *args: Any) -> Any:
+    def _apply(self, function: Callable[..., Params], v: Params | ArrayLike, *args: Any) -> Any:
         """`function(self, tree, *args)`, a tree, as one compiled program: `v` of either kind, the result of the same.
 
         `function` must be one object for all calls, such as a method of a class.
@@ -103,7 +103,7 @@ def _applied(function: Callable[..., Params], op: Operator, v: Params | jax.Arra
 def _dense(op: Operator) -> jax.Array:
     p, dtype = n_parameters(op.net), accumulator(common_dtype(*jax.tree.leaves(dtypes_of(op.params))))
     basis = jnp.eye(p, dtype=dtype)
-    return jax.lax.map(lambda v: flatten(op.product(unflatten(op.net, v)), dtype), basis, batch_size=64)
+    return jax.lax.map(lambda v: flatten(op._product(unflatten(op.net, v)), dtype), basis, batch_size=64)
 
 
 def flatten(tree: Params, dtype: DTypeLike) -> jax.Array:
@@ -144,24 +144,24 @@ class MeanCurvature(Operator):
         """tr C_i of every example, (n,), unweighted and without the penalty."""
         return _traces(self)
 
-    def product(self, v: Params) -> Params:
+    def _product(self, v: Params) -> Params:
         """The matrix times an admitted tree, in the dtype of sums."""
-        found = self.mean_product(v)
+        found = self._mean_product(v)
         if self.penalty is None:
             return found
         v = widened(v)
         return add(found, jax.tree.map(jnp.multiply, self.penalty.hessian_diagonal(v), v))
 
-    def with_penalty(self, diagonal: Params) -> Params:
+    def _with_penalty(self, diagonal: Params) -> Params:
         """A diagonal of the mean, and that of P."""
         return diagonal if self.penalty is None else add(diagonal, self.penalty.hessian_diagonal(widened(self.params)))
 
     @abstractmethod
-    def mean_product(self, v: Params) -> Params:
+    def _mean_product(self, v: Params) -> Params:
         """(Σ_i s_i C_i / Σ_i s_i) v, in the dtype of sums."""
 
     @abstractmethod
-    def squares(self) -> Backprop:
+    def _squares(self) -> Backprop:
         """The pass with a² and, for δ, the c for which the diagonal of C_i is a_i² c_iᵀ in every layer."""
 
 
@@ -185,7 +185,7 @@ def mean_diagonal(squares: Backprop, samples: int = 1) -> Params:
 
 @jax.jit
 def _diagonal(op: MeanCurvature) -> Params:
-    return op.with_penalty(mean_diagonal(op.squares()))
+    return op._with_penalty(mean_diagonal(op._squares()))
 
 
 def traces_of(squares: Backprop) -> jax.Array:
@@ -197,13 +197,13 @@ def traces_of(squares: Backprop) -> jax.Array:
 
 @jax.jit
 def _traces(op: MeanCurvature) -> jax.Array:
-    return traces_of(op.squares())
+    return traces_of(op._squares())
 
 
 @jax.jit
 def _trace(op: MeanCurvature) -> jax.Array:
     weight, total = relative_weights(op.bp)
-    mean = divide(weighted(traces_of(op.squares())[:, None], weight).sum(), total)
+    mean = divide(weighted(traces_of(op._squares())[:, None], weight).sum(), total)
     if op.penalty is None:
         return mean
     ridge = [leaf.sum(dtype=mean.dtype) for leaf in jax.tree.leaves(op.penalty.hessian_diagonal(widened(op.params)))]

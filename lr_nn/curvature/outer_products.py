@@ -33,12 +33,12 @@ def empirical_fisher(net: Network, params: Params, batch: Batch, penalty: Penalt
 class OuterProducts(MeanCurvature):
     """C_i = g_i g_iᵀ; the diagonal is the second moment of the per-example gradients."""
 
-    def mean_product(self, v: Params) -> Params:
+    def _mean_product(self, v: Params) -> Params:
         """Σ_i s_i g_i ⟨g_i, v⟩ / Σ_i s_i, in the dtype of sums."""
         weight, total = relative_weights(self.bp)
         products = inner_products(self.bp.activations, self.bp.deltas, v)[:, None]
         return divide(contract(widened(self.bp), weighted(products, weight)[:, 0]), total)
 
-    def squares(self) -> Backprop:
+    def _squares(self) -> Backprop:
         """a² and δ²."""
         return squared(self.bp)
