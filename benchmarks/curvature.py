@@ -53,16 +53,16 @@ def ggn_by_vjp(params, x, y, v):
 def by_hand(net: lr_nn.Network, key: jax.Array) -> dict[str, Callable]:
     """Each quantity with the forward and backward pass that it needs."""
 
-    def with_pass(function: Callable) -> Callable:
-        return lambda params, x, y, v: function(params, lr_nn.backprop(net, params, x, y), v)
+    def of_batch(function: Callable) -> Callable:
+        return lambda params, x, y, v: function(params, lr_nn.Batch(x, y), v)
 
     return {
-        "gradient": with_pass(lambda params, bp, v: lr_nn.gradient(bp)),
-        "Hessian product": with_pass(lambda params, bp, v: curvature.hessian.multiply(net, params, bp, v)),
-        "GGN product": with_pass(lambda params, bp, v: curvature.ggn.multiply(net, params, bp, v)),
-        "GGN diagonal, exact": with_pass(lambda params, bp, v: curvature.ggn.diagonal(net, params, bp)),
-        "K-FAC factors, 1 sample": with_pass(
-            lambda params, bp, v: curvature.kfac.sampled_factors(net, params, bp, key=key)
+        "gradient": of_batch(lambda params, batch, v: lr_nn.gradient(lr_nn.backprop(net, params, batch))),
+        "Hessian product": of_batch(lambda params, batch, v: curvature.hessian(net, params, batch) @ v),
+        "GGN product": of_batch(lambda params, batch, v: curvature.ggn(net, params, batch) @ v),
+        "GGN diagonal, exact": of_batch(lambda params, batch, v: curvature.ggn(net, params, batch).diagonal()),
+        "K-FAC factors, 1 sample": of_batch(
+            lambda params, batch, v: curvature.kfac(net, params, batch, kind="sampled", key=key).factors
         ),
     }
 

@@ -39,10 +39,10 @@ def admit(net: Network, params: Params, batch: Batch, allow_no_weight: bool = Fa
     return admit_rows(net, batch._replace(x=x), dtype, allow_no_weight)
 
 
-def admit_inputs(net: Network, params: Params, x: Any, offset: Any = None) -> Batch:
-    """Inputs (n, d) in the dtype of the first weight, and their offset, as a Batch without targets."""
+def admit_inputs(net: Network, params: Params, x: Any, offset: Any = None, name: str = "x") -> Batch:
+    """Inputs (n, d), called `name`, in the dtype of the first weight, and their offset, as a Batch without targets."""
     check_params(net, params)
-    x = check.matrix("x", x, net.sizes[0], jnp.result_type(params[0].w))
+    x = check.matrix(name, x, net.sizes[0], jnp.result_type(params[0].w))
     if offset is not None:
         offset = admit_offset(offset, x.shape[0], net.sizes[-1], accumulator(x.dtype))
     return Batch(x, None, None, offset)

@@ -40,6 +40,12 @@ class Penalty(NamedTuple):
             for w, b in params
         )
 
+    def hessian_diagonal(self, params: Params) -> Params:
+        """The diagonal of the Hessian, like the parameters: l2 for weights, zero for biases. l1 has no curvature."""
+        return tuple(
+            Layer(jnp.broadcast_to(self._l2(w), w.shape), None if b is None else jnp.zeros_like(b)) for w, b in params
+        )
+
     def prox(self, params: Params, step: ArrayLike) -> Params:
         """argmin_u ½‖u - w‖² + step · penalty(u) = soft(w, step·l1) / (1 + step·l2); biases unchanged.
 

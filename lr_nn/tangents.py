@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lr_nn.backward import check_forward
 from lr_nn.network import Network, affine, check_params
-from lr_nn.trees import widened
+from lr_nn.trees import accumulator, common_dtype
 from lr_nn.types import Forward, Params
 
 __all__ = ["inner_products", "pushforward"]
@@ -43,5 +43,8 @@ _tangents = jax.jit(tangents)
 
 def inner_products(activations: tuple[jax.Array, ...], deltas: tuple[jax.Array, ...], v: Params) -> jax.Array:
     """⟨g_i, v⟩ for every example, (n,), from Σ_l (a_{l-1} v_l + v_b)·δ_l, in float32 for half precision."""
-    wide = widened((activations, deltas, v))
-    return jnp.stack([(affine(tangent, a) * delta).sum(axis=1) for a, delta, tangent in zip(*wide)]).sum(axis=0)
+    dtype = accumulator(common_dtype(*(leaf.dtype for leaf in jax.tree.leaves((activations, deltas, v)))))
+    layers = zip(activations, deltas, v)
+    return jnp.stack(
+        [(affine(tangent, a, dtype) * delta.astype(dtype)).sum(axis=1) for a, delta, tangent in layers]
+    ).sum(axis=0)

@@ -1,7 +1,5 @@
 """Gauss-Newton, Hessian, empirical Fisher and tangent kernel against Jacobians and Hessians made by autodiff."""
 
-from importlib import import_module
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,7 @@ from tolerances import assert_close, assert_mean_close, assert_trees_close, tole
 import lr_nn
 from lr_nn import curvature, per_example
 from lr_nn.curvature import empirical_fisher, ggn, hessian
-from lr_nn.tangents import inner_products
+from lr_nn.types import Batch, Layer
 
 LENGTH = 30
 FEW = (
@@ -59,10 +57,10 @@ def hessian_product(case, params, rows, v):
 
 
 def setting(case, weighted=True, n=N, seed=1):
-    """Parameters, rows, the pass over them, and the three together as the arguments of every function."""
+    """Parameters, rows, the pass over them, and network, parameters and rows as the arguments of every function."""
     params, rows = on_device(parameters(case.net)), batch(case, n, weighted=weighted, offset=True, seed=seed)
-    bp = lr_nn.backprop(case.net, params, rows.x, rows.y, rows.offset)
-    return params, rows, bp, (case.net, params, bp)
+    at = (case.net, params, rows)
+    return params, rows, lr_nn.backprop(*at), at
 
 
 def output_fisher(case, bp, rows):
@@ -87,26 +85,34 @@ def direction(case):
     return parameters(case.net, seed=7)
 
 
+def unweighted(rows):
+    return rows._replace(weight=None)
+
+
 @networks
 def test_the_ggn_is_jacobian_transposed_times_fisher_times_jacobian(float64, case):
     params, rows, bp, at = setting(case)
     blocks, v = gauss_newton(case, bp, rows), direction(case)
     expected = np.average(blocks, axis=0, weights=rows.weight)
-    assert_close(ggn.dense(*at, rows.weight), expected, LENGTH)
-    assert_close(flat(ggn.multiply(*at, on_device(v), rows.weight)), expected @ flat(v), LENGTH)
-    assert_close(flat(ggn.diagonal(*at, rows.weight)), np.diagonal(expected), LENGTH)
-    assert_close(flat(ggn.diagonal(*at)), np.diagonal(blocks.mean(axis=0)), LENGTH)
-    assert_close(ggn.trace(*at), np.trace(blocks, axis1=1, axis2=2), LENGTH)
-    assert jax.tree.structure(ggn.diagonal(*at)) == jax.tree.structure(params)
+    op, plain = ggn(*at), ggn(*at[:2], unweighted(rows))
+    assert_close(op.dense(), expected, LENGTH)
+    assert_close(flat(op @ on_device(v)), expected @ flat(v), LENGTH)
+    assert_close(flat(op.diagonal()), np.diagonal(expected), LENGTH)
+    assert_close(op.trace(), np.trace(expected), LENGTH)
+    assert_close(flat(plain.diagonal()), np.diagonal(blocks.mean(axis=0)), LENGTH)
+    for traces in (op.traces(), plain.traces()):
+        assert_close(traces, np.trace(blocks, axis1=1, axis2=2), LENGTH)
+    assert jax.tree.structure(op.diagonal()) == jax.tree.structure(params)
 
 
 @every_row
 def test_ggn_and_hessian_products_are_those_of_autodiff_for_every_loss_and_activation(float64, case, weighted):
     _, rows, bp, at = setting(case, weighted)
     expected, v = np.average(gauss_newton(case, bp, rows), axis=0, weights=rows.weight), direction(case)
-    assert_close(flat(ggn.multiply(*at, on_device(v), rows.weight)), expected @ flat(v), LENGTH)
-    assert_close(flat(ggn.diagonal(*at, rows.weight)), np.diagonal(expected), LENGTH)
-    product = hessian.multiply(*at, on_device(v), rows.weight)
+    op = ggn(*at)
+    assert_close(flat(op @ on_device(v)), expected @ flat(v), LENGTH)
+    assert_close(flat(op.diagonal()), np.diagonal(expected), LENGTH)
+    product = hessian(*at) @ on_device(v)
     assert_trees_close(product, hessian_product(case, parameters(case.net), rows, v), LENGTH)
 
 
@@ -114,29 +120,30 @@ def test_ggn_and_hessian_products_are_those_of_autodiff_for_every_loss_and_activ
 def test_the_dense_hessian_is_that_of_autodiff_and_symmetric(float64, name):
     case = NETWORKS[name]
     params, rows, _, at = setting(case)
-    got = hessian.dense(*at, rows.weight)
+    got = hessian(*at).dense()
     assert_close(got, hessian_by_autodiff(case, jax.tree.map(np.asarray, params), rows), LENGTH)
     assert_close(got, np.asarray(got).T, LENGTH)
 
 
 @pytest.mark.parametrize("loss", CANONICAL)
 def test_the_ggn_of_a_canonical_one_layer_model_is_its_hessian(float64, loss):
-    _, rows, _, at = setting(network(loss, depth=1))
-    assert_close(ggn.dense(*at, rows.weight), hessian.dense(*at, rows.weight), LENGTH)
+    *_, at = setting(network(loss, depth=1))
+    assert_close(ggn(*at).dense(), hessian(*at).dense(), LENGTH)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_hessian_diagonal_of_one_layer_is_that_of_autodiff(float64, loss):
+def test_diagonal_and_trace_of_the_hessian_of_one_layer_are_those_of_autodiff(float64, loss):
     case = network(loss, depth=1)
     params, rows, _, at = setting(case)
     expected = np.diagonal(hessian_by_autodiff(case, jax.tree.map(np.asarray, params), rows))
-    assert_close(flat(hessian.diagonal(*at, rows.weight)), expected, LENGTH)
+    assert_close(flat(hessian(*at).diagonal()), expected, LENGTH)
+    scale = np.abs(expected).sum()
+    assert_close(jnp.stack([hessian(*at).trace(), scale]), [expected.sum(), scale], LENGTH)
 
 
 def test_behind_a_sigmoid_the_squared_error_has_an_indefinite_hessian_and_a_semidefinite_ggn(float64):
-    case = network("squared_error of sigmoid", depth=1)
-    _, rows, _, at = setting(case)
-    ggn_matrix, hessian_matrix = (np.asarray(m.dense(*at, rows.weight)) for m in (ggn, hessian))
+    *_, at = setting(network("squared_error of sigmoid", depth=1))
+    ggn_matrix, hessian_matrix = (np.asarray(make(*at).dense()) for make in (ggn, hessian))
     lowest, highest = np.linalg.eigvalsh(hessian_matrix)[[0, -1]]
     assert lowest < -highest / 100 < 0, "a direction of truly negative curvature"
     assert np.linalg.eigvalsh(ggn_matrix)[0] >= -tolerance(np.float64, LENGTH) * np.abs(ggn_matrix).max()
@@ -144,8 +151,8 @@ def test_behind_a_sigmoid_the_squared_error_has_an_indefinite_hessian_and_a_semi
 
 @networks
 def test_ggn_and_empirical_fisher_are_symmetric_and_positive_semidefinite(float64, case):
-    _, rows, _, at = setting(case)
-    for matrix in (ggn.dense(*at, rows.weight), empirical_fisher.dense(*at, rows.weight)):
+    *_, at = setting(case)
+    for matrix in (ggn(*at).dense(), empirical_fisher(*at).dense()):
         assert_close(matrix, np.asarray(matrix).T, LENGTH)
         lowest, highest = np.linalg.eigvalsh(np.asarray(matrix))[[0, -1]]
         assert highest > 0 and lowest >= -tolerance(np.float64, LENGTH) * highest
@@ -156,11 +163,14 @@ def test_the_empirical_fisher_is_the_mean_outer_product_of_gradients(float64, ca
     _, rows, bp, at = setting(case)
     g = np.stack([flat(jax.tree.map(lambda a, i=i: a[i], per_example.gradients(bp))) for i in range(N)])
     v = direction(case)
-    for s in (None, rows.weight):
-        expected = np.average(np.einsum("np,nq->npq", g, g), axis=0, weights=s)
-        assert_close(empirical_fisher.dense(*at, s), expected, LENGTH)
-        assert_close(flat(empirical_fisher.multiply(*at, on_device(v), s)), expected @ flat(v), LENGTH)
-        assert_close(flat(empirical_fisher.diagonal(*at, s)), np.diagonal(expected), LENGTH)
+    for some in (unweighted(rows), rows):
+        expected = np.average(np.einsum("np,nq->npq", g, g), axis=0, weights=some.weight)
+        op = empirical_fisher(*at[:2], some)
+        assert_close(op.dense(), expected, LENGTH)
+        assert_close(flat(op @ on_device(v)), expected @ flat(v), LENGTH)
+        assert_close(flat(op.diagonal()), np.diagonal(expected), LENGTH)
+        assert_close(op.trace(), np.trace(expected), LENGTH)
+        assert_close(op.traces(), np.square(g).sum(axis=1), LENGTH)
 
 
 SAMPLED = ["absolute_error", "categorical", "poisson", "squared_error of sigmoid"]
@@ -169,14 +179,9 @@ SAMPLED = ["absolute_error", "categorical", "poisson", "squared_error of sigmoid
 @pytest.mark.parametrize("loss", SAMPLED)
 def test_the_sampled_diagonal_is_unbiased_for_the_exact_one(loss):
     case = network(loss, "tanh", depth=2)
-    params, rows = on_device(parameters(case.net), jnp.float32), batch(case, weighted=True)
-    at = (case.net, params, lr_nn.backprop(case.net, params, rows.x, rows.y))
-
-    def draw(key):
-        return ravel_pytree(ggn.sampled_diagonal(*at, rows.weight, key=key, samples=2))[0]
-
-    samples = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000))
-    assert_mean_close(samples, flat(ggn.diagonal(*at, rows.weight)))
+    op = ggn(case.net, on_device(parameters(case.net), jnp.float32), batch(case, weighted=True))
+    draw = jax.jit(jax.vmap(lambda key: ravel_pytree(op.sampled_diagonal(key, samples=2))[0]))
+    assert_mean_close(draw(jax.random.split(jax.random.key(0), 2000)), flat(op.diagonal()))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32], ids=["bfloat16", "float16", "float32"])
@@ -184,12 +189,9 @@ def test_the_sampled_diagonal_is_unbiased_for_the_exact_one(loss):
 def test_sampled_diagonals_are_unbiased_in_half_precision_too(dtype, loss, eta):
     """At an η where events are rare, or large beside their noise."""
     net = lr_nn.Network((1, 1), (), getattr(lr_nn.losses, loss))
-    params = (lr_nn.types.Layer(jnp.full((1, 1), eta, dtype), jnp.zeros(1, dtype)),)
-    bp = lr_nn.backprop(net, params, np.ones((4000, 1)), np.zeros(4000))
-    drawn, exact = (
-        ggn.sampled_diagonal(net, params, bp, key=jax.random.key(0), samples=10),
-        ggn.diagonal(net, params, bp),
-    )
+    params = (Layer(jnp.full((1, 1), eta, dtype), jnp.zeros(1, dtype)),)
+    op = ggn(net, params, Batch(np.ones((4000, 1)), np.zeros(4000)))
+    drawn, exact = op.sampled_diagonal(jax.random.key(0), samples=10), op.diagonal()
     np.testing.assert_allclose(float(drawn[0].b[0]), float(exact[0].b[0]), rtol=0.3)
 
 
@@ -202,12 +204,11 @@ def test_poisson_counts_beyond_the_integers_are_drawn_by_their_normal_limit():
 
 def test_more_samples_bring_the_sampled_diagonal_nearer_as_the_root_of_their_number():
     case = NETWORKS["bernoulli, sigmoid, 2 layers"]
-    params, rows = on_device(parameters(case.net), jnp.float32), batch(case)
-    at = (case.net, params, lr_nn.backprop(case.net, params, rows.x, rows.y))
-    exact, keys = flat(ggn.diagonal(*at)), jax.random.split(jax.random.key(1), 200)
+    op = ggn(case.net, on_device(parameters(case.net), jnp.float32), batch(case))
+    exact, keys = flat(op.diagonal()), jax.random.split(jax.random.key(1), 200)
 
     def error(samples):
-        draw = jax.vmap(lambda key: ravel_pytree(ggn.sampled_diagonal(*at, key=key, samples=samples))[0])
+        draw = jax.vmap(lambda key: ravel_pytree(op.sampled_diagonal(key, samples=samples))[0])
         return np.square(np.asarray(jax.jit(draw)(keys)) - exact[None]).sum(axis=1).mean()
 
     assert 16 / 2 < error(1) / error(16) < 16 * 2
@@ -216,169 +217,41 @@ def test_more_samples_bring_the_sampled_diagonal_nearer_as_the_root_of_their_num
 def test_sampled_quantities_weigh_examples_and_are_drawn_by_the_key(float64):
     case = NETWORKS["categorical, relu, 3 layers"]
     _, rows, _, at = setting(case)
-    key = jax.random.key(3)
-    for sampled in (ggn.sampled_diagonal, curvature.kfac.sampled_factors):
+    sampled = {
+        "diagonal": lambda key, batch: ggn(*at[:2], batch).sampled_diagonal(key, samples=3),
+        "factors": lambda key, batch: curvature.kfac(*at[:2], batch, kind="sampled", key=key, samples=3).factors,
+    }
+    for function in sampled.values():
 
-        def draw(s=None, key=key, sampled=sampled):
-            return flat(sampled(*at, s, key=key, samples=3))
+        def draw(weight=rows.weight, key=3, function=function):
+            return flat(function(jax.random.key(key), rows._replace(weight=weight)))
 
-        singles = np.stack([draw(s) for s in np.eye(N)])
-        assert_close(draw(rows.weight), np.average(singles, axis=0, weights=rows.weight), LENGTH)
-        assert_close(draw(), singles.mean(axis=0), LENGTH)
-        assert (draw() != draw(key=jax.random.key(4))).any()
-
-
-@pytest.mark.parametrize("matrix", [ggn, hessian, empirical_fisher], ids=lambda m: m.__name__.split(".")[-1])
-def test_a_dense_matrix_is_refused_above_its_limit_by_a_message_that_names_the_product(monkeypatch, matrix):
-    case = network("bernoulli", depth=1)
-    params, rows = on_device(parameters(case.net), jnp.float32), batch(case)
-    at = (case.net, params, lr_nn.backprop(case.net, params, rows.x, rows.y))
-    p = lr_nn.n_parameters(case.net)
-    monkeypatch.setattr(import_module("lr_nn.curvature.dense"), "MOST_PARAMETERS", p)
-    assert matrix.dense(*at).shape == (p, p)
-    monkeypatch.setattr(import_module("lr_nn.curvature.dense"), "MOST_PARAMETERS", p - 1)
-    name = matrix.__name__.split(".")[-1]
-    with pytest.raises(ValueError, match=rf"{p} parameters exceeds the limit of {p - 1}; use {name}\.multiply"):
-        matrix.dense(*at)
+        singles = np.stack([draw(weight) for weight in np.eye(N)])
+        assert_close(draw(), np.average(singles, axis=0, weights=rows.weight), LENGTH)
+        assert_close(draw(None), singles.mean(axis=0), LENGTH)
+        assert (draw() != draw(key=4)).any()
 
 
 @networks
 def test_the_tangent_kernel_is_the_product_of_jacobians_within_a_batch_and_between_two(float64, case):
-    params, rows, bp, _ = setting(case)
-    _, others, other, _ = setting(case, n=4, seed=2)
+    params, rows, _, _ = setting(case)
+    others = setting(case, n=4, seed=2)[1]
     j, h = (jacobian(case, parameters(case.net), r.x) for r in (rows, others))
-    kernel = curvature.ntk(case.net, params, bp.activations)
+    kernel = curvature.ntk(case.net, params, rows.x)
     assert_close(kernel, np.einsum("ncp,mep->nmce", j, j), LENGTH)
-    between = curvature.ntk(case.net, params, bp.activations, other.activations)
+    between = curvature.ntk(case.net, params, rows.x, others.x)
     assert_close(between, np.einsum("ncp,mep->nmce", j, h), LENGTH)
-    swapped = curvature.ntk(case.net, params, other.activations, bp.activations)
+    swapped = curvature.ntk(case.net, params, others.x, rows.x)
     assert_close(swapped, np.einsum("nmce->mnec", np.asarray(between)), LENGTH)
     for got, full in (
-        (curvature.ntk_trace(case.net, params, bp.activations), kernel),
-        (curvature.ntk_trace(case.net, params, bp.activations, other.activations), between),
+        (curvature.ntk_trace(case.net, params, rows.x), kernel),
+        (curvature.ntk_trace(case.net, params, rows.x, others.x), between),
     ):
         assert_close(got, np.einsum("nmcc->nm", np.asarray(full)), LENGTH)
 
 
 @networks
 def test_the_gram_matrix_of_gradients_is_the_tangent_kernel_between_residuals(float64, case):
-    params, _, bp, _ = setting(case)
-    r, kernel = np.asarray(bp.deltas[-1]), np.asarray(curvature.ntk(case.net, params, bp.activations))
+    params, rows, bp, _ = setting(case)
+    r, kernel = np.asarray(bp.deltas[-1]), np.asarray(curvature.ntk(case.net, params, rows.x))
     assert_close(per_example.gram(bp), np.einsum("nc,nmce,me->nm", r, kernel, r), LENGTH)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
-def test_half_precision_keeps_diagonals_in_float32_and_products_in_its_own_dtype(dtype):
-    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
-    params, rows = on_device(parameters(case.net, np.float16), dtype), batch(case, dtype=np.float16, weighted=True)
-    at = (case.net, params, lr_nn.backprop(case.net, params, rows.x, rows.y))
-    exact = (case.net, wide := on_device(params, jnp.float32), lr_nn.backprop(case.net, wide, rows.x, rows.y))
-
-    @jax.jit
-    def moments_and_products(params, bp):
-        at = (case.net, params, bp)
-        moments = ggn.diagonal(*at, rows.weight), empirical_fisher.diagonal(*at, rows.weight), ggn.trace(*at)
-        return moments, tuple(m.multiply(*at, params, rows.weight) for m in (ggn, hessian, empirical_fisher))
-
-    got, halves = moments_and_products(*at[1:])
-    expected = moments_and_products(*exact[1:])
-    assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.float32)}
-    assert {leaf.dtype for leaf in jax.tree.leaves(halves)} == {jnp.dtype(dtype)}
-    assert_trees_close((got, halves), expected, LENGTH, dtype)
-
-
-def test_what_overflows_in_half_precision_is_finite_where_it_is_kept_in_float32():
-    case = network("squared_error", "relu", depth=2)
-    params, rows = on_device(parameters(case.net), jnp.float16), batch(case)
-    bp = lr_nn.backprop(case.net, params, 200 * rows.x, 200 * rows.y)
-    wide = jax.tree.map(lambda a: a.astype(jnp.float32), (params, bp))
-    v = jax.tree.map(jnp.ones_like, params)
-    got = curvature.ntk_trace(case.net, params, bp.activations), per_example.gram(bp)
-    assert max(float(kernel.max()) for kernel in got) > float(jnp.finfo(jnp.float16).max)
-    assert_trees_close(
-        got, (curvature.ntk_trace(case.net, wide[0], wide[1].activations), per_example.gram(wide[1])), 300, jnp.float16
-    )
-    along = inner_products(bp.activations, bp.deltas, v)
-    assert along.dtype == jnp.float32
-    assert_close(
-        along, inner_products(wide[1].activations, wide[1].deltas, jax.tree.map(jnp.ones_like, wide[0])), LENGTH
-    )
-
-
-def mixed(other=None):
-    """The arguments of a function, whose pass may come from another network than the one that is named."""
-    case = network("bernoulli", depth=2)
-    other = other or case
-    params, theirs = (on_device(parameters(c.net), jnp.float32) for c in (case, other))
-    rows = batch(other)
-    return case.net, params, lr_nn.backprop(other.net, theirs, rows.x, rows.y)
-
-
-SHALLOW, DEEP = network("bernoulli", depth=1), network("bernoulli", depth=3)
-NO_BIAS, OTHER_LOSS = network("bernoulli", depth=2, bias=False), network("squared_error", depth=2)
-STRANGERS = {
-    "shallower": SHALLOW,
-    "deeper": DEEP,
-    "without a bias": NO_BIAS,
-    "of another loss": OTHER_LOSS,
-    "of another activation": network("bernoulli", "tanh", depth=2),
-}
-SIDES = tuple(
-    curvature.kfac.Factors(np.eye(a, dtype=np.float32), np.eye(g, dtype=np.float32)) for a, g in ((5, 5), (6, 3))
-)
-V = on_device(parameters(network("bernoulli", depth=2).net), np.float32)
-FUNCTIONS = {
-    "ggn.multiply": lambda *at: ggn.multiply(*at, V),
-    "ggn.diagonal": ggn.diagonal,
-    "ggn.sampled_diagonal": lambda *at: ggn.sampled_diagonal(*at, key=jax.random.key(0)),
-    "ggn.trace": ggn.trace,
-    "hessian.multiply": lambda *at: hessian.multiply(*at, V),
-    "empirical_fisher.multiply": lambda *at: empirical_fisher.multiply(*at, V),
-    "empirical_fisher.diagonal": empirical_fisher.diagonal,
-    "kfac.factors": curvature.kfac.factors,
-    "kfac.sampled_factors": lambda *at: curvature.kfac.sampled_factors(*at, key=jax.random.key(0)),
-    "kfac.eigenbasis": lambda *at: curvature.kfac.eigenbasis(*at, SIDES),
-    "kfac.sampled_eigenbasis": lambda *at: curvature.kfac.sampled_eigenbasis(*at, SIDES, key=jax.random.key(0)),
-}
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_pass_of_another_network_is_refused(function):
-    assert jax.tree.leaves(FUNCTIONS[function](*mixed()))
-    for stranger in STRANGERS.values():
-        with pytest.raises(ValueError, match=r"network|widths"):
-            FUNCTIONS[function](*mixed(stranger))
-
-
-REFUSALS = {
-    "v of another network": (
-        lambda: ggn.multiply(*mixed(), on_device(parameters(SHALLOW.net), np.float32)),
-        ValueError,
-        "expected shapes",
-    ),
-    "v of another network to the Hessian": (
-        lambda: hessian.multiply(*mixed(), on_device(parameters(DEEP.net), np.float32)),
-        ValueError,
-        "expected shapes",
-    ),
-    "v a flat vector": (lambda: ggn.multiply(*mixed(), jnp.ones(43)), TypeError, r"tuple of Layer\(w, b\)"),
-    "Hessian diagonal of a deep network": (lambda: hessian.diagonal(*mixed()), ValueError, "one layer; use hessian.d"),
-    "no samples": (
-        lambda: ggn.sampled_diagonal(*mixed(), key=jax.random.key(0), samples=0),
-        ValueError,
-        "samples must be at least 1; got 0",
-    ),
-    "half a sample": (
-        lambda: ggn.sampled_diagonal(*mixed(), key=jax.random.key(0), samples=0.5),
-        TypeError,
-        "samples must be an integer; got 0.5",
-    ),
-    "no key": (lambda: ggn.sampled_diagonal(*mixed()), TypeError, "'key'"),
-    "weight too short": (lambda: ggn.diagonal(*mixed(), np.ones(3)), ValueError, r"weight.*\(7,\).*got \(3,\)"),
-}
-
-
-@pytest.mark.parametrize(("call", "error", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_bad_input_is_refused(call, error, message):
-    with pytest.raises(error, match=message):
-        call()

@@ -1,12 +1,14 @@
 """Kronecker factors against blocks of the Gauss-Newton matrix, where they are exact, and their solves."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import scipy.linalg
 from cases import NETWORKS, N, batch, network, on_device, parameters
 from jax.flatten_util import ravel_pytree
 from tolerances import assert_close, assert_mean_close, assert_trees_close
@@ -14,6 +16,7 @@ from tolerances import assert_close, assert_mean_close, assert_trees_close
 import lr_nn
 from lr_nn import per_example
 from lr_nn.curvature import empirical_fisher, ggn, kfac
+from lr_nn.curvature.kronecker import Factors
 
 LENGTH = 30
 FEW = (
@@ -27,9 +30,10 @@ DEEP_LINEAR = network("squared_error", "identity", depth=2)
 
 
 def setting(case, n=N, dtype=None):
-    """Rows with weights, and the arguments (net, params, bp) of every function."""
+    """Rows with weights, their pass, and the arguments (net, params, batch) of every function."""
     params, rows = on_device(parameters(case.net), dtype), batch(case, n, weighted=True)
-    return rows, (case.net, params, lr_nn.backprop(case.net, params, rows.x, rows.y))
+    at = (case.net, params, rows)
+    return rows, lr_nn.backprop(*at), at
 
 
 def flat(tree):
@@ -57,19 +61,17 @@ def assert_blocks_close(factors, expected):
 
 @networks
 def test_factors_are_second_moments_with_the_constant_last(float64, case):
-    rows, at = setting(case)
-    _, params, bp = at
+    rows, bp, at = setting(case)
     constant = np.ones((N, int(case.net.bias)))
     share = rows.weight / rows.weight.sum()
-    jacobians = reference.jacobians(case, jax.tree.map(np.asarray, params), rows.x)
+    jacobians = reference.jacobians(case, parameters(case.net), rows.x)
     if case.loss.canonical:
         fisher = reference.loss_hessian(case.loss, np.asarray(bp.eta), rows.y)
     else:
         columns = np.asarray(bp.loss.fisher_factor(bp.eta))
         fisher = np.einsum("cna,cnb->nab", columns, columns)
-    got = kfac.factors(*at, rows.weight)
     inputs = [np.concatenate([a, constant], axis=1) for a in bp.activations]
-    for (a, g), x, j, (d_in, d_out) in zip(got, inputs, jacobians, case.net.shapes, strict=True):
+    for (a, g), x, j, (d_in, d_out) in zip(kfac(*at).factors, inputs, jacobians, case.net.shapes, strict=True):
         assert a.shape == (d_in + case.net.bias,) * 2 and g.shape == (d_out,) * 2
         assert_close(a, np.einsum("n,ni,nj->ij", share, x, x), LENGTH)
         assert_close(g, np.einsum("n,kni,nkl,lnj->ij", share, j, fisher, j), LENGTH)
@@ -79,81 +81,121 @@ def test_factors_are_second_moments_with_the_constant_last(float64, case):
 
 @networks
 def test_of_one_example_the_factors_are_the_blocks_exactly(float64, case):
-    _, at = setting(case, n=1)
-    assert_blocks_close(kfac.factors(*at), blocks(case.net, ggn.dense(*at)))
-    assert_blocks_close(kfac.empirical_factors(at[-1]), blocks(case.net, empirical_fisher.dense(*at)))
+    *_, at = setting(case, n=1)
+    assert_blocks_close(kfac(*at).factors, blocks(case.net, ggn(*at).dense()))
+    assert_blocks_close(kfac(*at, kind="empirical").factors, blocks(case.net, empirical_fisher(*at).dense()))
 
 
-@pytest.mark.parametrize("case", [NETWORKS["squared_error, 1 layer"], DEEP_LINEAR], ids=["one layer", "two layers"])
+@pytest.mark.parametrize("case", [LINEAR, DEEP_LINEAR], ids=["one layer", "two layers"])
 def test_of_a_linear_network_with_squared_error_the_factors_are_the_blocks_exactly(float64, case):
     """Its errors' second moments do not depend on the inputs: the one assumption of K-FAC holds."""
-    rows, at = setting(case)
-    assert_blocks_close(kfac.factors(*at, rows.weight), blocks(case.net, ggn.dense(*at, rows.weight)))
+    *_, at = setting(case)
+    assert_blocks_close(kfac(*at).factors, blocks(case.net, ggn(*at).dense()))
+
+
+@networks
+def test_as_an_operator_it_is_the_block_diagonal_matrix_of_kronecker_products(float64, case):
+    *_, at = setting(case)
+    made, v = kfac(*at), parameters(case.net, seed=7)
+    for op, each in (
+        (made, [kron(*factors) for factors in made.factors]),
+        (basis := made.eigenbasis(), in_basis(basis)),
+    ):
+        expected = scipy.linalg.block_diag(*each)
+        assert_close(op.dense(), expected, LENGTH)
+        assert_close(flat(op @ on_device(v)), expected @ flat(v), LENGTH)
+        assert_close(op @ flat(v), expected @ flat(v), LENGTH)
+        assert_close(flat(op.diagonal()), np.diagonal(expected), LENGTH)
+        assert_close(op.trace(), np.trace(expected), LENGTH)
+
+
+def in_basis(basis):
+    """The block U diag(moments) Uᵀ of every layer."""
+    for u_a, u_g, moments in on_host(basis.layers):
+        u = kron(u_a, u_g)
+        yield u * moments.reshape(1, -1) @ u.T
 
 
 def test_sampled_factors_and_moments_are_unbiased_for_the_exact_ones():
     case = network("categorical", "tanh", depth=2)
-    rows, at = setting(case, dtype=jnp.float32)
-    factors = kfac.factors(*at, rows.weight)
-    moments = [basis.moments for basis in kfac.eigenbasis(*at, factors, rows.weight)]
+    *_, at = setting(case, dtype=jnp.float32)
+    exact = kfac(*at)
+    moments = [layer.moments for layer in exact.eigenbasis().layers]
 
     def draw(key):
-        few = kfac.sampled_factors(*at, rows.weight, key=key, samples=3)
-        along = kfac.sampled_eigenbasis(*at, factors, rows.weight, key=key, samples=3)
-        return ravel_pytree([f.g for f in few])[0], ravel_pytree([basis.moments for basis in along])[0]
+        few = kfac(*at, kind="sampled", key=key, samples=3)
+        along = replace(few, factors=exact.factors).eigenbasis()
+        return ravel_pytree([f.g for f in few.factors])[0], ravel_pytree([layer.moments for layer in along.layers])[0]
 
     drawn = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000))
-    for samples, expected in zip(drawn, ([f.g for f in factors], moments), strict=True):
+    for samples, expected in zip(drawn, ([f.g for f in exact.factors], moments), strict=True):
         assert_mean_close(samples, flat(expected))
-    few = kfac.sampled_factors(*at, rows.weight, key=jax.random.key(1), samples=2)
-    assert_trees_close([f.a for f in few], [f.a for f in factors], LENGTH)
+    few = kfac(*at, kind="sampled", key=jax.random.key(1), samples=2)
+    assert_trees_close([f.a for f in few.factors], [f.a for f in exact.factors], LENGTH)
 
 
 @networks
 def test_the_exact_moments_are_the_diagonals_of_the_ggn_blocks_in_the_eigenbasis(float64, case):
-    rows, at = setting(case)
-    basis = on_host(kfac.eigenbasis(*at, kfac.factors(*at, rows.weight), rows.weight))
-    exact = blocks(case.net, ggn.dense(*at, rows.weight))
+    *_, at = setting(case)
+    basis, exact = on_host(kfac(*at).eigenbasis().layers), blocks(case.net, ggn(*at).dense())
     for (u_a, u_g, moments), block in zip(basis, exact, strict=True):
         u = kron(u_a, u_g)
         assert_close(moments.ravel(), np.diagonal(u.T @ block @ u), LENGTH)
 
 
+def damped(factors, damping):
+    """A + π√λ I and G + √λ/π I in NumPy, layer by layer."""
+    for a, g in on_host(factors):
+        pi = np.sqrt((np.trace(a) / len(a)) / (np.trace(g) / len(g)))
+        yield a + pi * damping**0.5 * np.eye(len(a)), g + damping**0.5 / pi * np.eye(len(g))
+
+
 @pytest.mark.parametrize("damping", [1e-2, 1.0])
 @networks
-def test_solve_is_the_dense_kronecker_solve_with_the_damping_split_by_the_traces(float64, case, damping):
-    rows, at = setting(case)
-    factors, gradient = kfac.factors(*at, rows.weight), lr_nn.gradient(at[-1], rows.weight)
-    got = kfac.solve(factors, gradient, damping)
+def test_solve_and_logdet_are_those_of_the_dense_product_with_the_damping_split_by_the_traces(float64, case, damping):
+    _, bp, at = setting(case)
+    made, gradient = kfac(*at), lr_nn.gradient(bp)
+    got, logdet = made.solve(gradient, damping), 0.0
     assert jax.tree.structure(got) == jax.tree.structure(gradient)
-    for (a, g), layer, solved in zip(on_host(factors), gradient, got, strict=True):
-        pi = np.sqrt((np.trace(a) / len(a)) / (np.trace(g) / len(g)))
-        left, right = a + pi * damping**0.5 * np.eye(len(a)), g + damping**0.5 / pi * np.eye(len(g))
+    for (left, right), layer, solved in zip(damped(made.factors, damping), gradient, got, strict=True):
         condition = np.linalg.cond(left) * np.linalg.cond(right)
         assert_close(flat(solved), np.linalg.solve(kron(left, right), flat(layer)), LENGTH, condition=condition)
+        logdet += np.linalg.slogdet(kron(left, right))[1]
+    assert_close(made.logdet(damping), logdet, LENGTH, condition=condition)
+    assert_close(made.solve(flat(gradient), damping), flat(got), LENGTH, condition=condition)
+
+
+def test_samples_have_mean_zero_and_the_inverse_of_the_damped_matrix_for_covariance():
+    """Whitened by the dense Cholesky factors every second moment is that of the identity."""
+    *_, at = setting(NETWORKS["bernoulli, sigmoid, 2 layers"], dtype=jnp.float32)
+    made = kfac(*at)
+    draw = jax.jit(jax.vmap(lambda key: ravel_pytree(made.sample(key, 0.5))[0]))
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)), np.float64)
+    expected = scipy.linalg.block_diag(*(kron(*sides) for sides in damped(made.factors, 0.5)))
+    white = drawn @ np.linalg.cholesky(expected)
+    assert_mean_close(white, np.zeros(len(expected)))
+    assert_mean_close(np.einsum("sp,sq->spq", white, white), np.eye(len(expected)))
 
 
 def test_solve_does_not_see_how_a_scale_is_shared_between_the_factors(float64):
-    rows, at = setting(NETWORKS["bernoulli, sigmoid, 2 layers"])
-    factors, gradient = kfac.factors(*at, rows.weight), lr_nn.gradient(at[-1])
-    shared = tuple(kfac.Factors(1024 * a, g / 1024) for a, g in factors)
-    assert_trees_close(kfac.solve(shared, gradient, 0.1), kfac.solve(factors, gradient, 0.1), LENGTH)
+    _, bp, at = setting(NETWORKS["bernoulli, sigmoid, 2 layers"])
+    made, gradient = kfac(*at), lr_nn.gradient(bp)
+    shared = replace(made, factors=tuple(Factors(1024 * a, g / 1024) for a, g in made.factors))
+    assert_trees_close(shared.solve(gradient, 0.1), made.solve(gradient, 0.1), LENGTH)
 
 
 def test_a_layer_whose_errors_vanish_is_solved_by_the_damping_alone(float64):
-    _, at = setting(NETWORKS["squared_error, 1 layer"])
-    gradient = lr_nn.gradient(at[-1])
-    identity, nothing = jnp.eye(5), jnp.zeros((3, 3))
-    got = kfac.solve((kfac.Factors(identity, nothing),), gradient, 0.25)
+    _, bp, at = setting(LINEAR)
+    gradient = lr_nn.gradient(bp)
+    got = replace(kfac(*at), factors=(Factors(jnp.eye(5), jnp.zeros((3, 3))),)).solve(gradient, 0.25)
     assert_trees_close(got, jax.tree.map(lambda g: np.asarray(g) / (1.5 * 0.5), gradient), LENGTH)
 
 
 @networks
 def test_the_eigenbasis_is_orthogonal_and_holds_second_moments_of_gradients_along_itself(float64, case):
-    rows, at = setting(case)
-    bp = at[-1]
-    factors = kfac.empirical_factors(bp, rows.weight)
-    found = on_host((factors, kfac.empirical_eigenbasis(bp, factors, rows.weight), per_example.gradients(bp)))
+    rows, bp, at = setting(case)
+    made = kfac(*at, kind="empirical")
+    found = on_host((made.factors, made.eigenbasis().layers, per_example.gradients(bp)))
     for (a, g), basis, layer in zip(*found, strict=True):
         for factor, u in ((a, basis.a), (g, basis.g)):
             assert_close(u.T @ u, np.eye(len(u)), LENGTH)
@@ -165,103 +207,133 @@ def test_the_eigenbasis_is_orthogonal_and_holds_second_moments_of_gradients_alon
 
 def with_moments(basis, factors):
     """The basis with the products of eigenvalues for moments, as K-FAC has them."""
-    return tuple(
-        b._replace(moments=jnp.outer(jnp.linalg.eigvalsh(f.a), jnp.linalg.eigvalsh(f.g)))
-        for b, f in zip(basis, factors)
+    layers = tuple(
+        layer._replace(moments=jnp.outer(jnp.linalg.eigvalsh(f.a), jnp.linalg.eigvalsh(f.g)))
+        for layer, f in zip(basis.layers, factors)
     )
+    return replace(basis, layers=layers)
 
 
 @networks
-def test_with_products_of_eigenvalues_for_moments_eigen_solve_inverts_the_damped_kronecker_product(float64, case):
-    rows, at = setting(case)
-    factors, gradient = kfac.factors(*at, rows.weight), lr_nn.gradient(at[-1])
-    basis = with_moments(kfac.empirical_eigenbasis(at[-1], factors), factors)
-    for (a, g), layer, solved in zip(factors, gradient, kfac.eigen_solve(basis, gradient, 0.1), strict=True):
-        damped = kron(a, g) + 0.1 * np.eye(a.shape[0] * g.shape[0])
-        expected = np.linalg.solve(damped, flat(layer))
-        assert_close(flat(solved), expected, LENGTH, condition=np.linalg.cond(damped))
+def test_with_products_of_eigenvalues_for_moments_the_eigenbasis_inverts_the_damped_kronecker_product(float64, case):
+    _, bp, at = setting(case)
+    made, gradient = kfac(*at), lr_nn.gradient(bp)
+    solved_layers = with_moments(made.eigenbasis(), made.factors).solve(gradient, 0.1)
+    for (a, g), layer, solved in zip(made.factors, gradient, solved_layers, strict=True):
+        matrix = kron(a, g) + 0.1 * np.eye(a.shape[0] * g.shape[0])
+        expected = np.linalg.solve(matrix, flat(layer))
+        assert_close(flat(solved), expected, LENGTH, condition=np.linalg.cond(matrix))
 
 
 @networks
-def test_of_one_example_the_moments_are_the_products_of_eigenvalues_and_eigen_solve_is_exact(float64, case):
-    _, at = setting(case, n=1)
-    bp, factors = at[-1], kfac.empirical_factors(at[-1])
-    basis, gradient = kfac.empirical_eigenbasis(bp, factors), lr_nn.gradient(bp)
-    for got, expected in zip(basis, with_moments(basis, factors), strict=True):
+def test_of_one_example_the_moments_are_the_products_of_eigenvalues_and_the_eigenbasis_is_exact(float64, case):
+    _, bp, at = setting(case, n=1)
+    made, gradient = kfac(*at, kind="empirical"), lr_nn.gradient(bp)
+    basis = made.eigenbasis()
+    for got, expected in zip(basis.layers, with_moments(basis, made.factors).layers, strict=True):
         assert_close(got.moments, expected.moments, LENGTH)
-    exact = blocks(case.net, empirical_fisher.dense(*at))
-    for block, layer, solved in zip(exact, gradient, kfac.eigen_solve(basis, gradient, 0.1), strict=True):
-        damped = block + 0.1 * np.eye(len(block))
-        assert_close(flat(solved), np.linalg.solve(damped, flat(layer)), LENGTH, condition=np.linalg.cond(damped))
+    exact = blocks(case.net, empirical_fisher(*at).dense())
+    for block, layer, solved in zip(exact, gradient, basis.solve(gradient, 0.1), strict=True):
+        matrix = block + 0.1 * np.eye(len(block))
+        assert_close(flat(solved), np.linalg.solve(matrix, flat(layer)), LENGTH, condition=np.linalg.cond(matrix))
 
 
 @networks
 def test_in_frobenius_norm_the_eigenbasis_comes_nearer_to_each_block_than_the_factors(float64, case):
-    rows, at = setting(case)
-    factors = kfac.empirical_factors(at[-1], rows.weight)
-    basis = kfac.empirical_eigenbasis(at[-1], factors, rows.weight)
-    exact = blocks(case.net, empirical_fisher.dense(*at, rows.weight))
-    for (a, g), (u_a, u_g, moments), block in zip(factors, basis, exact, strict=True):
-        u = kron(u_a, u_g)
-        near = np.linalg.norm(u * np.ravel(moments)[None] @ u.T - block)
-        assert 0 < near < np.linalg.norm(kron(a, g) - block)
+    *_, at = setting(case)
+    made = kfac(*at, kind="empirical")
+    exact = blocks(case.net, empirical_fisher(*at).dense())
+    for (a, g), near, block in zip(made.factors, in_basis(made.eigenbasis()), exact, strict=True):
+        assert 0 < np.linalg.norm(near - block) < np.linalg.norm(kron(a, g) - block)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
 def test_factors_of_half_precision_are_kept_in_float32_and_solves_come_back_in_half(dtype):
-    rows, at = setting(NETWORKS["bernoulli, sigmoid, 2 layers"], dtype=dtype)
-    _, exact = setting(NETWORKS["bernoulli, sigmoid, 2 layers"], dtype=jnp.float32)
-    factors = kfac.factors(*at, rows.weight)
-    basis = kfac.empirical_eigenbasis(at[-1], factors, rows.weight)
-    assert {leaf.dtype for leaf in jax.tree.leaves((factors, basis))} == {jnp.dtype(jnp.float32)}
-    assert_trees_close(factors, kfac.factors(*exact, rows.weight), LENGTH, dtype)
-    gradient = lr_nn.gradient(at[-1], rows.weight)
-    wide = jax.tree.map(lambda a: a.astype(jnp.float32), gradient)
-    for solve, by in ((kfac.solve, factors), (kfac.eigen_solve, basis)):
-        got = solve(by, gradient, 0.1)
+    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
+    _, bp, at = setting(case, dtype=dtype)
+    made, exact = kfac(*at), kfac(*setting(case, dtype=jnp.float32)[-1])
+    basis, gradient = made.eigenbasis(), lr_nn.gradient(bp)
+    assert {leaf.dtype for leaf in jax.tree.leaves((made.factors, basis.layers))} == {jnp.dtype(jnp.float32)}
+    assert_trees_close(made.factors, exact.factors, LENGTH, dtype)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), (gradient, at[1]))
+    for op in (made, basis):
+        got = op.solve(gradient, 0.1)
         assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
-        assert_trees_close(got, solve(by, wide, 0.1), LENGTH)
+        assert_trees_close(got, replace(op, params=wide[1]).solve(wide[0], 0.1), LENGTH)
+    assert {leaf.dtype for leaf in jax.tree.leaves(made.sample(jax.random.key(0), 0.1))} == {jnp.dtype(dtype)}
 
 
-def solved(damping, solve=kfac.solve):
-    _, at = setting(NETWORKS["squared_error, 1 layer"], dtype=jnp.float32)
-    factors = kfac.factors(*at)
-    by = factors if solve is kfac.solve else kfac.empirical_eigenbasis(at[-1], factors)
-    return solve(by, lr_nn.gradient(at[-1]), damping)
+def test_the_object_and_its_eigenbasis_are_pytrees_under_jit_vmap_and_scan(float64):
+    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
+    _, bp, at = setting(case)
+    made, gradient = kfac(*at, kind="sampled", key=jax.random.key(0)), lr_nn.gradient(bp)
+    dampings = jnp.asarray([0.1, 1.0])
+
+    @jax.jit
+    def in_every_way(made, gradient):
+        basis = made.eigenbasis()
+        return [
+            (
+                jax.vmap(lambda damping, op=op: op.solve(gradient, damping))(dampings),
+                jax.lax.scan(lambda op, damping: (op, op.solve(gradient, damping)), op, dampings)[1],
+            )
+            for op in (made, basis)
+        ]
+
+    for op, ways in zip((made, made.eigenbasis()), in_every_way(made, gradient)):
+        expected = jax.tree.map(lambda *a: np.stack(a), *(op.solve(gradient, damping) for damping in (0.1, 1.0)))
+        for got in ways:
+            assert_trees_close(got, expected, 10 * LENGTH)
 
 
-def other_layers(solve):
-    _, at = setting(LINEAR, dtype=jnp.float32)
-    return solve((), lr_nn.gradient(at[-1]), 0.1)
+def small(**keywords):
+    return kfac(*setting(LINEAR, dtype=jnp.float32)[-1], **keywords)
 
 
-def sampled(**keywords):
-    _, at = setting(NETWORKS["squared_error, 1 layer"], dtype=jnp.float32)
-    return kfac.sampled_factors(*at, **keywords)
-
-
+V, KEY = on_device(parameters(LINEAR.net), np.float32), jax.random.key(0)
 REFUSALS = {
-    "damping zero": (lambda: solved(0.0), ValueError, "damping must be positive; got 0"),
-    "damping negative": (lambda: solved(-1e-3), ValueError, "damping must be positive; got -0.001"),
-    "damping NaN": (lambda: solved(np.nan), ValueError, "damping must be positive; got nan"),
-    "damping zero in the eigenbasis": (lambda: solved(0, kfac.eigen_solve), ValueError, "damping must be positive"),
-    "no samples": (lambda: sampled(key=jax.random.key(0), samples=0), ValueError, "samples must be at least 1; got 0"),
-    "no key": (sampled, TypeError, "'key'"),
-    "key None": (lambda: sampled(key=None), TypeError, r"key must be a random key, such as .*; got None"),
-    "key a seed": (lambda: sampled(key=0), TypeError, "key must be a random key.*; got 0"),
-    "damping for each": (lambda: solved(np.ones(3)), ValueError, r"damping must be a single number.*\(3,\)"),
-    "a layer missing": (lambda: other_layers(kfac.solve), ValueError, r"sides \[\(5, 3\)\].*got \[\]"),
-    "a layer missing in the eigenbasis": (lambda: other_layers(kfac.eigen_solve), ValueError, "one pair a layer"),
-    "factors of another pass": (
-        lambda: kfac.empirical_eigenbasis(setting(DEEP_LINEAR)[1][-1], kfac.empirical_factors(setting(LINEAR)[1][-1])),
+    "damping zero": (lambda: small().solve(V, 0.0), ValueError, "damping must be positive; got 0"),
+    "damping negative": (lambda: small().solve(V, -1e-3), ValueError, "damping must be positive; got -0.001"),
+    "damping NaN": (lambda: small().logdet(np.nan), ValueError, "damping must be positive; got nan"),
+    "damping zero of a sample": (lambda: small().sample(KEY, 0.0), ValueError, "damping must be positive; got 0"),
+    "damping zero in the eigenbasis": (
+        lambda: small().eigenbasis().solve(V, 0),
         ValueError,
-        "one pair a layer",
+        "damping must be positive; got 0",
+    ),
+    "damping for each": (
+        lambda: small().solve(V, np.ones(3)),
+        ValueError,
+        r"damping must be a single number.*\(3,\)",
+    ),
+    "another kind": (
+        lambda: small(kind="mc"),
+        ValueError,
+        r"kind must be one of \('exact', 'sampled', 'empirical'\); got 'mc'",
+    ),
+    "no samples": (
+        lambda: small(kind="sampled", key=KEY, samples=0),
+        ValueError,
+        "samples must be at least 1; got 0",
+    ),
+    "no key": (lambda: small(kind="sampled"), TypeError, r"key must be a random key, such as .*; got None"),
+    "key a seed": (lambda: small(kind="sampled", key=0), TypeError, "key must be a random key.*; got 0"),
+    "a sample of a seed": (lambda: small().sample(0, 0.1), TypeError, "key must be a random key.*; got 0"),
+    "v with no layers": (lambda: small().solve((), 0.1), ValueError, "^v does not fit the network"),
+    "v of another length": (
+        lambda: small().eigenbasis().solve(np.ones(3), 0.1),
+        ValueError,
+        r"^v must be like params, or flat with shape \(15,\)",
+    ),
+    "v of another network": (
+        lambda: small() @ on_device(parameters(DEEP_LINEAR.net), np.float32),
+        ValueError,
+        "^v does not fit the network",
     ),
 }
 
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSALS.values(), ids=REFUSALS)
 def test_bad_input_is_refused(call, error, message):
-    assert solved(0.1) and solved(0.1, kfac.eigen_solve) and sampled(key=jax.random.key(0))
     with pytest.raises(error, match=message):
         call()

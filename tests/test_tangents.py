@@ -34,7 +34,7 @@ def pushed(case, params, x, v):
 
 def setting(case, seed=1):
     params, v, rows = parameters(case.net), parameters(case.net, seed=7), batch(case, seed=seed)
-    return params, v, rows, lr_nn.backprop(case.net, on_device(params), rows.x, rows.y)
+    return params, v, rows, lr_nn.backprop(case.net, on_device(params), rows)
 
 
 def dot(a, b):
@@ -44,7 +44,7 @@ def dot(a, b):
 @every_case
 def test_pushforward_is_the_jvp_of_every_pre_activation(float64, case):
     params, v, rows, bp = setting(case)
-    got = tangents.pushforward(case.net, on_device(params), bp.activations, on_device(v))
+    got = tangents.pushforward(case.net, on_device(params), bp.forward, on_device(v))
     assert_trees_close(got, pushed(case, params, rows.x, v), LENGTH)
 
 
@@ -53,8 +53,8 @@ def test_pushforward_is_the_adjoint_of_the_pullback(float64, case):
     """⟨seed, ż_L⟩ = ⟨Σ_i a_i δ_iᵀ of that seed, v⟩."""
     params, v, _, bp = setting(case)
     seed = np.random.default_rng(2).normal(size=(N, K))
-    z_dot = tangents.pushforward(case.net, on_device(params), bp.activations, on_device(v))[-1]
-    deltas = lr_nn.pullback(case.net, on_device(params), bp.activations, jnp.asarray(seed))
+    z_dot = tangents.pushforward(case.net, on_device(params), bp.forward, on_device(v))[-1]
+    deltas = lr_nn.pullback(case.net, on_device(params), bp.forward, jnp.asarray(seed))
     pulled = tuple(
         Layer(np.asarray(a).T @ np.asarray(d), np.asarray(d).sum(axis=0) if case.net.bias else None)
         for a, d in zip(bp.activations, deltas)
@@ -71,14 +71,14 @@ def test_the_inner_product_with_every_gradient_needs_no_gradient(float64, case):
         (np.asarray(g) * p[None]).reshape(N, -1).sum(axis=1)
         for g, p in zip(jax.tree.leaves(gradients), jax.tree.leaves(v))
     )
-    assert_close(tangents.inner_products(bp.activations, bp.deltas, on_device(v)), expected, LENGTH)
+    assert_close(lr_nn.per_example.inner_products(bp, on_device(v)), expected, LENGTH)
 
 
 def test_pushforward_is_linear_in_the_tangents_under_jit(float64):
     case = NETWORKS["categorical, relu, 3 layers"]
     params, v, _, bp = setting(case)
     u = parameters(case.net, seed=8)
-    push = jax.jit(lambda v: tangents.pushforward(case.net, on_device(params), bp.activations, v))
+    push = jax.jit(lambda v: tangents.pushforward(case.net, on_device(params), bp.forward, v))
     first, second = push(on_device(u)), push(on_device(v))
     mixture = push(on_device(jax.tree.map(lambda a, b: 2 * a - 3 * b, u, v)))
     assert_trees_close(mixture, jax.tree.map(lambda a, b: 2 * np.asarray(a) - 3 * np.asarray(b), first, second), LENGTH)
@@ -87,17 +87,20 @@ def test_pushforward_is_linear_in_the_tangents_under_jit(float64):
 NET = lr_nn.mlp((4, 5, 3))
 
 
-def push(tangents_of=NET, activations_of=NET):
-    params, v = (on_device(parameters(net), jnp.float32) for net in (NET, tangents_of))
-    inputs = tuple(jnp.ones((N, d)) for d in activations_of.sizes[:-1])
-    return tangents.pushforward(NET, params, inputs, v)
+def push(tangents_of=NET, pass_of=NET):
+    params, v, theirs = (on_device(parameters(net), jnp.float32) for net in (NET, tangents_of, pass_of))
+    return tangents.pushforward(NET, params, lr_nn.forward(pass_of, theirs, jnp.ones((N, 4))), v)
 
 
 REFUSALS = {
-    "tangents of another network": (lambda: push(lr_nn.mlp((4, 4, 3))), ValueError, r"expected shapes.*got.*\(4, 4\)"),
-    "tangents too few": (lambda: push(lr_nn.logistic_regression(4, 3)), ValueError, "expected shapes"),
-    "activations of other widths": (lambda: push(activations_of=lr_nn.mlp((4, 6, 3))), ValueError, "widths"),
-    "activations too few": (lambda: push(activations_of=lr_nn.logistic_regression(4, 3)), ValueError, "widths"),
+    "tangents of another network": (
+        lambda: push(lr_nn.mlp((4, 4, 3))),
+        ValueError,
+        r"^tangents do(es)? not fit.*expected shapes.*got.*\(4, 4\)",
+    ),
+    "tangents too few": (lambda: push(lr_nn.logistic_regression(4, 3)), ValueError, "^tangents .*expected shapes"),
+    "a pass of other widths": (lambda: push(pass_of=lr_nn.mlp((4, 6, 3))), ValueError, "widths"),
+    "a pass of another depth": (lambda: push(pass_of=lr_nn.logistic_regression(4, 3)), ValueError, "widths"),
 }
 
 

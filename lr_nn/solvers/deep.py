@@ -14,14 +14,13 @@ from jax.flatten_util import ravel_pytree
 
 from lr_nn import objective
 from lr_nn.backward import sweep
-from lr_nn.curvature import ggn
+from lr_nn.curvature.gauss_newton import GaussNewton
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.solvers import cg
 from lr_nn.solvers import memory as pairs
 from lr_nn.solvers.line_search import Line, OnLine, Point
 from lr_nn.solvers.memory import Memory
-from lr_nn.trees import add
 from lr_nn.types import Batch, Layer, Params
 
 MEMORY, PRODUCTS = 20, 50
@@ -60,11 +59,8 @@ class Deep:
 
     def curve(self, point: Point, direction: jax.Array) -> jax.Array:
         """The Gauss-Newton matrix of J times `direction`: positive semidefinite."""
-        params, along = self.params(point.theta), self.params(direction)
-        bp = sweep(self.net, params, self.batch)
-        product = ggn.multiply(self.net, params, bp, along, self.batch.weight)
-        ridge = tuple(Layer(self.penalty.l2 * w, None if b is None else jnp.zeros_like(b)) for w, b in along)
-        return ravel_pytree(add(product, ridge))[0]
+        params = self.params(point.theta)
+        return GaussNewton(self.net, params, sweep(self.net, params, self.batch), self.penalty) @ direction
 
     def _unravel(self):
         def leaf(*shape: int) -> jax.Array:
