@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from lr_nn import check
 from lr_nn.many import engines
@@ -49,18 +50,16 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """How lanes are run: `fit`'s settings, and those of `fit_many`."""
+    """The keywords of `fit_many` and its kin that say how lanes are run."""
 
-    tol: float = 1e-12
-    max_steps: int = 100
-    solver: str = "auto"
-    schedule: str = "auto"
-    memory: int = 2**30
-    devices: Sequence[jax.Device] | None = None
-    progress: Callable[[Progress], None] | None = None
-
-
-DEFAULTS = Settings()
+    tol: float
+    max_steps: int
+    solver: str
+    dtype: DTypeLike | None
+    schedule: str
+    memory: int
+    devices: Sequence[jax.Device] | None
+    progress: Callable[[Progress], None] | None
 
 
 def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from lr_nn import check
-from lr_nn.admission import admit_offset
+from lr_nn.admission import admit_rows
 from lr_nn.data import Rows, blocks
 from lr_nn.data.in_place import aligned, is_aligned
 from lr_nn.data.stream import mapped
@@ -107,15 +107,15 @@ def source(rows: Rows, net: Network, most: float) -> Source:
 
 def admit(source: Source, block: Batch, first: int) -> None:
     """Refuse rows that do not fit the network, or have targets, weights or offsets that will not do, by number."""
-    n, (d, k) = len(block.x), source.net.sizes
-    check.table("x", block.x, d)
+    check_targets(block)
+    with check.numbered(range(first, first + len(block.x))):
+        admit_rows(source.net, block, np.float64, allow_no_weight=True)
+
+
+def check_targets(block: Batch) -> None:
+    """Raise ValueError if rows of a file have no targets."""
     if block.y is None:
-        raise ValueError("the rows have no targets: fit needs a reader that is told which column they are")
-    with check.numbered(range(first, first + n)):
-        source.net.loss.targets(block.y, n, k, np.float64)
-        weight = jnp.ones(n) if block.weight is None else check.multipliers(block.weight, n, np.float64)
-        if block.offset is not None:
-            admit_offset(block.offset, n, k, weight)
+        raise ValueError("the rows have no targets: name the column of the targets where you open the file")
 
 
 def refuse_what_is_not_finite(source: Source) -> None:
