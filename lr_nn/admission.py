@@ -211,10 +211,11 @@ def lane_params(net: Network, params: Any, name: str, m: int | None = None) -> t
     layers: list[Any] = []
     axes: list[Any] = []
     for layer in params:
-        w = check.numeric(f"{name}.w", layer.w)
-        b = None if layer.b is None else check.numeric(f"{name}.b", layer.b)
+        w: Any = check.numeric(f"{name}.w", layer.w)
+        b: Any = None if layer.b is None else check.numeric(f"{name}.b", layer.b)
+        own: tuple[Any, Any] = lane_axis(f"{name}.w", w, 2, m), None if b is None else lane_axis(f"{name}.b", b, 1, m)
         layers.append(Layer(w, b))
-        axes.append(Layer(lane_axis(f"{name}.w", w, 2, m), None if b is None else lane_axis(f"{name}.b", b, 1, m)))
+        axes.append(Layer(*own))
     first = tuple(
         Layer(w if a.w is None else w[0], None if b is None else b if a.b is None else b[0])
         for (w, b), a in zip(layers, axes)
