@@ -82,9 +82,9 @@ def admit_data(net: Network, data: Batch, m: int | None = None) -> tuple[Any, ..
     """
     check.on_host("inference", data, "nothing: it is host code")
     batch, axes = lane_axes(net, data, m)
-    for name, axis in axes._asdict().items():
+    for name, array, axis in zip(Batch._fields, batch, axes):
         if m is None and axis == 0:
-            raise ValueError(f"{name} has a lane axis, but the solution is one fit; got shape {np.shape(getattr(data, name))}")
+            raise ValueError(f"{name} has a lane axis, but the solution is one fit; got shape {array.shape}")
     n, k = batch.x.shape[-2], net.sizes[1]
     batch = _without_dead_rows(jax.tree.map(np.asarray, batch), axes)
     with jax.enable_x64(True):

@@ -13,6 +13,7 @@ import numpy as np
 from lr_nn.inference.covariance import fisher
 from lr_nn.inference.fitted import Fitted
 from lr_nn.losses import Loss
+from lr_nn.solvers.bounds import capped, uncapped
 
 
 class Point(NamedTuple):
@@ -46,7 +47,8 @@ class Objective:
             found = _evaluate(self.loss, self.reference, self.jeffreys, *data, theta)
         value, gradient, curvature = map(np.asarray, found)
         pull = self.ridge @ theta
-        return Point(float(value) + float(theta @ pull) / 2, gradient + pull, curvature + self.ridge)
+        whole = float(uncapped(value)) + float(theta @ pull) / 2
+        return Point(whole, gradient + pull, curvature + self.ridge)
 
 
 def objective(fitted: Fitted) -> Objective:
@@ -131,4 +133,6 @@ def _evaluate(
         leverage = weight * loss.fisher_diagonal(eta)[:, 0] * (half * half).sum(axis=0)
         residual = residual + (leverage * (loss.mean(eta)[:, 0] - 0.5))[:, None]
         value = value - jnp.log(jnp.diagonal(root)).sum() + jnp.log(scale).sum()
-    return value, (inputs.T @ residual[:, free]).reshape(-1), curvature
+    found = value, (inputs.T @ residual[:, free]).reshape(-1), curvature
+    finite = jnp.stack([jnp.isfinite(each).all() for each in found]).all()
+    return capped(jnp.where(finite, value, jnp.inf)), *(jnp.where(finite, each, 0) for each in found[1:])

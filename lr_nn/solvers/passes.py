@@ -176,13 +176,18 @@ def _of_block(
         return jax.tree.map(jnp.add, total[0], new[0]), jax.tree.map(jnp.maximum, total[1], new[1])
 
     sums, most = jax.eval_shape(one, jnp.zeros((), int))
-    first = jax.tree.map(lambda a: jnp.zeros(a.shape), sums), jax.tree.map(lambda a: jnp.full(a.shape, -jnp.inf), most)
+    first = jax.tree.map(lambda a: jnp.zeros(a.shape), sums), jax.tree.map(_below_all, most)
     return lax.fori_loop(0, len(block.x) // part, join, first)
+
+
+def _below_all(a: Any) -> jax.Array:
+    """The smallest number in the shape and dtype of `a`, where a maximum starts."""
+    return jnp.full(a.shape, jnp.finfo(a.dtype).min, a.dtype)
 
 
 def look(block: OneLayer) -> tuple[Any, Any]:
     """Σ s and Σ s y; the largest y and -y of rows that count."""
-    counted, nothing = (block.share > 0)[:, None], jnp.full_like(block.y, -jnp.inf)
+    counted, nothing = (block.share > 0)[:, None], _below_all(block.y)
     ranges = tuple(jnp.where(counted, a, nothing).max(axis=0) for a in (block.y, -block.y))
     return (block.share.sum(), (block.share[:, None] * block.y).sum(axis=0)), ranges
 
