@@ -52,7 +52,8 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
             found = _scaled(np, np.linalg.inv, matrix)
     else:
         found = _many_inverses(matrix)
-    return np.where((np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)[..., None, None], found, np.nan)
+    positive = np.asarray(np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)
+    return np.where(np.asarray(positive)[..., None, None], found, np.nan)
 
 
 def _many_inverses(matrix: np.ndarray) -> np.ndarray:

@@ -133,6 +133,7 @@ def _evaluate(
         leverage = weight * loss.fisher_diagonal(eta)[:, 0] * (half * half).sum(axis=0)
         residual = residual + (leverage * (loss.mean(eta)[:, 0] - 0.5))[:, None]
         value = value - jnp.log(jnp.diagonal(root)).sum() + jnp.log(scale).sum()
-    found = value, (inputs.T @ residual[:, free]).reshape(-1), curvature
-    finite = jnp.stack([jnp.isfinite(each).all() for each in found]).all()
-    return capped(jnp.where(finite, value, jnp.inf)), *(jnp.where(finite, each, 0) for each in found[1:])
+    gradient = (inputs.T @ residual[:, free]).reshape(-1)
+    finite = jnp.isfinite(value) & jnp.isfinite(gradient).all() & jnp.isfinite(curvature).all()
+    value = capped(jnp.where(finite, value, jnp.inf))
+    return value, jnp.where(finite, gradient, 0), jnp.where(finite, curvature, 0)
