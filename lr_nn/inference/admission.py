@@ -13,6 +13,8 @@ from lr_nn.inference.fitted import Fitted
 from lr_nn.network import Network, check_network, check_params
 from lr_nn.types import Batch, Layer, Solution, Status
 
+__all__ = ["admit", "admit_data", "check_model", "single"]
+
 LIKELIHOODS = (losses.squared_error, losses.bernoulli, losses.categorical, losses.poisson)
 
 

@@ -14,6 +14,8 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.types import Batch, Layer, Solution, Status
 
+__all__ = ["firth"]
+
 
 def firth(
     net: Network,

@@ -23,6 +23,8 @@ from lr_nn.inference.fitted import Fitted, marked, without
 from lr_nn.losses import Loss
 from lr_nn.network import Network
 
+__all__ = ["clusters", "fisher", "information", "inverse", "over_lanes", "sandwich"]
+
 
 def information(fitted: Fitted) -> np.ndarray:
     """F of every lane, (p, p), before any dispersion."""

@@ -15,6 +15,8 @@ from lr_nn.inference.newton import minimise, objective
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
 
+__all__ = ["Influence", "fisher_blocks", "influence", "leave_one_out"]
+
 
 @dataclass(frozen=True, eq=False)
 class Influence:

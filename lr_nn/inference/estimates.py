@@ -17,6 +17,8 @@ from lr_nn.inference.fitted import Fitted
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
 
+__all__ = ["Summary", "summary"]
+
 Covariance = Literal["fisher", "hc0", "hc1", "cluster"]
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from lr_nn.losses import Loss
 from lr_nn.network import Network
 
+__all__ = ["Fitted", "design", "marked", "of_rows", "without"]
+
 
 @dataclass(frozen=True)
 class Fitted:

@@ -14,6 +14,8 @@ from lr_nn.inference.newton import Objective
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
 
+__all__ = ["Test", "likelihood_ratio_test", "score_test", "wald_test"]
+
 
 @dataclass(frozen=True, eq=False)
 class Test:

@@ -15,6 +15,8 @@ from lr_nn.inference.fitted import Fitted
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
 
+__all__ = ["MarginalEffects", "marginal_effects"]
+
 
 @dataclass(frozen=True, eq=False)
 class MarginalEffects:

@@ -15,6 +15,8 @@ from lr_nn.inference.fitted import Fitted
 from lr_nn.losses import Loss
 from lr_nn.solvers.bounds import capped, uncapped
 
+__all__ = ["Found", "Objective", "Point", "minimise", "objective"]
+
 
 class Point(NamedTuple):
     """The objective at θ: its value, gradient (p,) and curvature (p, p)."""

@@ -14,6 +14,8 @@ from lr_nn.inference.newton import Objective, minimise, objective
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution, Status
 
+__all__ = ["profile_intervals"]
+
 
 def profile_intervals(
     net: Network,

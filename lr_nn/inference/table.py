@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from lr_nn.inference.estimates import Summary
 
+__all__ = ["frame", "text"]
+
 TITLES = {
     "squared_error": "Least squares",
     "bernoulli": "Logistic regression",

@@ -21,6 +21,8 @@ from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import achievable, constant, encoded, shares
 from lr_nn.types import Status
 
+__all__ = ["Found", "Table", "alone", "each", "judged", "small", "stacked", "together"]
+
 # Slots of a queue.
 SLOTS = 512
 

@@ -20,6 +20,8 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.types import Batch
 
+__all__ = ["Groups", "fit_groups"]
+
 # The smallest size that groups are padded to, and numbers of a size that are no reason for a program of its own.
 LEAST, FEW = 16, 2**22
 

@@ -23,6 +23,8 @@ from lr_nn.penalties import Penalty
 from lr_nn.solvers import problem
 from lr_nn.types import Batch, Status
 
+__all__ = ["CrossValidation", "Path", "cross_validate", "largest_strength", "regularization_path", "strength_of"]
+
 
 @dataclass(frozen=True)
 class Path:

@@ -20,6 +20,8 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.types import Batch, Solution, Status
 
+__all__ = ["Bootstrap", "bootstrap"]
+
 
 @dataclass(frozen=True)
 class Bootstrap:

@@ -23,6 +23,8 @@ from lr_nn.solvers import products, schedule
 from lr_nn.solvers.problem import placed
 from lr_nn.types import Status
 
+__all__ = ["Progress", "Settings", "choose", "run_lanes"]
+
 ENGINES = (*schedule.ORDERS, "products", "each")
 # Lanes are small up to so many parameters, and so many numbers.
 FEW, NUMBERS = 100, 2**20
@@ -62,7 +64,7 @@ class Settings:
     progress: Callable[[Progress], None] | None
 
 
-def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
+def run_lanes(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
     """What all lanes found, and by which engine.
 
     `chains` (c, t) are ids of lanes with one `x`, in rows that lead from large penalties to small.

@@ -16,10 +16,12 @@ from lr_nn.fitting import check_arguments, convex, fit, one_thread
 from lr_nn.many import lanes
 from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.run import ENGINES, Progress, Settings, run
+from lr_nn.many.run import ENGINES, Progress, Settings, run_lanes
 from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
 from lr_nn.types import Batch, Layer, Params, Solution, Status
+
+__all__ = ["Solutions", "admit", "fit_many", "solve"]
 
 COLUMNS = ("status", "steps", "cost", "gradient_norm", "certificate", "message")
 
@@ -141,11 +143,11 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
 
 
 def solve(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> Solutions:
-    """Admitted lanes; `chains` of strengths as in `run`."""
+    """Admitted lanes; `chains` of strengths as in `run_lanes`."""
     if not convex(lanes.net):
         return _stationary(lanes, settings)
     with one_thread():
-        found, engine = run(lanes, settings, chains)
+        found, engine = run_lanes(lanes, settings, chains)
     return _solutions(lanes, found, engine, np.dtype(settings.dtype or np.float64))
 
 

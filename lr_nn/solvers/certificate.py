@@ -18,6 +18,28 @@ from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
 
+__all__ = [
+    "Certificate",
+    "Spectrum",
+    "along_bias",
+    "around_bias",
+    "bias_curvature",
+    "bias_distance",
+    "bias_slope",
+    "definite",
+    "drift",
+    "flat",
+    "local",
+    "moved",
+    "ridge",
+    "rounding",
+    "shift",
+    "sparse",
+    "spectrum",
+    "strong",
+    "within",
+]
+
 # A direction moves no η if it moves none by more than that, of columns scaled to the same size.
 STILL = 1e-10
 # The reciprocal condition of a Hessian below which its factor is not believed, relative to its size and rounding.

@@ -22,6 +22,24 @@ from lr_nn.solvers.bounds import capped
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 
+__all__ = [
+    "Lane",
+    "Report",
+    "State",
+    "at",
+    "begin",
+    "columns_of",
+    "direction",
+    "factor",
+    "goes_on",
+    "inverse_factor",
+    "narrowed",
+    "proximal",
+    "report",
+    "smooth",
+    "step",
+]
+
 # A step that shortens the gradient less asks for a new factor. A shorter trial, and trials in a row that gain nothing.
 SLOW, SHORTER, IDLE = 0.1, 0.25, 10
 ENOUGH, JITTER = 1e-4, 1e-6

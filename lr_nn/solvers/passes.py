@@ -29,6 +29,22 @@ from lr_nn.solvers import certificate
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch
 
+__all__ = [
+    "Ask",
+    "Source",
+    "above",
+    "admit",
+    "bias",
+    "check_targets",
+    "curvature",
+    "extent",
+    "look",
+    "moves",
+    "refuse_what_is_not_finite",
+    "source",
+    "values",
+]
+
 # Numbers of a part, bytes of a block: where caches are best used. Few rows are one part.
 PART, BLOCK = 2**17, 2**22
 # Blocks whose sums are made at once, and as many again, and two, are in memory: it must hold them.

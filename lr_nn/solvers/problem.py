@@ -18,6 +18,8 @@ from lr_nn.penalties import Penalty
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch
 
+__all__ = ["Admitted", "achievable", "admit", "constant", "constant_eta", "encoded", "placed", "posed", "shares"]
+
 # Where a target never varies the best constant is infinite: a fit begins at one that is not.
 FARTHEST = 30.0
 # Bytes from which a copy is worth two threads.

@@ -20,6 +20,8 @@ from lr_nn.solvers import memory as pairs
 from lr_nn.solvers.bounds import capped
 from lr_nn.solvers.memory import Memory
 
+__all__ = ["Group", "State", "Sums", "evaluate", "factors", "report", "rows_of_factor", "sampled", "solve"]
+
 # Rows of a block; lanes and strengths of a chain that are solved at once; pairs of L-BFGS; steps that a factor serves
 # at least, twice as long each time.
 ROWS, LANES, TOGETHER, MEMORY, SERVES = 2048, 64, 10, 6, 4

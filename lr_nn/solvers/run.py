@@ -18,6 +18,8 @@ from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.quickly import quickly
 from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, Objective, State, solve
 
+__all__ = ["Found", "at", "closed_form", "lbfgs", "newton", "newton_cg", "proximal", "stationary"]
+
 # So many numbers are searched in float32 first, beside a sample of the rows and without one.
 FITS, NARROWED = 4e6, 2e7
 # The optimum of a sample is that far from the optimum of all, or farther; nearer than that float32 does not come.

@@ -23,6 +23,8 @@ from lr_nn.solvers.preconditioner import Factor
 from lr_nn.solvers.run import Found
 from lr_nn.types import Layer
 
+__all__ = ["Certified", "Cost", "Place", "begin", "certify", "search"]
+
 # Pairs of L-BFGS, trials of a length, idle steps, and how much of its promise a step must keep.
 MEMORY, TRIALS, IDLE, ENOUGH = 10, 20, 3, 1e-4
 # What the first step leaves of a decrement, and the decrement at which float32 is no longer good.
