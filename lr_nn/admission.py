@@ -206,6 +206,14 @@ def _check_some_weight(weight: Any, axis: int | None) -> None:
 
 def lane_params(net: Network, params: Any, name: str, m: int | None = None) -> tuple[Params, Params]:
     """Parameters with or without lane axes: arrays of finite numbers, and the axis of each leaf."""
+    layers, axes = lane_shapes(net, params, name, m)
+    for leaf in jax.tree.leaves(layers):
+        check.finite(name, leaf)
+    return layers, axes
+
+
+def lane_shapes(net: Network, params: Any, name: str, m: int | None = None) -> tuple[Params, Any]:
+    """`lane_params` without a look at the values."""
     if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
         check_params(net, params, name)
     layers: list[Any] = []
@@ -213,21 +221,20 @@ def lane_params(net: Network, params: Any, name: str, m: int | None = None) -> t
     for layer in params:
         w: Any = check.numeric(f"{name}.w", layer.w)
         b: Any = None if layer.b is None else check.numeric(f"{name}.b", layer.b)
-        own: tuple[Any, Any] = lane_axis(f"{name}.w", w, 2, m), None if b is None else lane_axis(f"{name}.b", b, 1, m)
+        w_axis: Any = lane_axis(f"{name}.w", w, 2, m)
+        b_axis: Any = None if b is None else lane_axis(f"{name}.b", b, 1, m)
         layers.append(Layer(w, b))
-        axes.append(Layer(*own))
+        axes.append(Layer(w_axis, b_axis))
     first = tuple(
         Layer(w if a.w is None else w[0], None if b is None else b if a.b is None else b[0])
         for (w, b), a in zip(layers, axes)
     )
     check_params(net, first, name)
-    for leaf in jax.tree.leaves(layers):
-        check.finite(name, leaf)
     return tuple(layers), tuple(axes)
 
 
 def columns(batch: Batch) -> Batch:
-    """The arguments as NumPy arrays with one row for each row of `x` (n, d), checked without a network."""
+    """The arguments as NumPy arrays with a row for each row of `x` (n, d), checked as far as that needs no network."""
     check_batch(batch)
     x = check.numeric("x", batch.x)
     if x.ndim != 2 or len(x) == 0:
