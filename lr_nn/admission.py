@@ -67,9 +67,13 @@ def admit_rows(net: Network, batch: Batch, dtype: DTypeLike | None, allow_no_wei
 
 
 def check_batch(batch: Any) -> None:
-    """Raise TypeError if `batch` is no Batch."""
+    """Raise TypeError if `batch` is no Batch, or one without targets."""
     if not isinstance(batch, Batch):
-        raise TypeError(f"data must be a Batch(x, y); got {type(batch).__name__}")
+        rows = any(base.__name__ == "Rows" for base in type(batch).__mro__)
+        hint = ": read them into memory first, rows.read(0, len(rows))" if rows else ""
+        raise TypeError(f"data must be a Batch(x, y); got {type(batch).__name__}{hint}")
+    if batch.y is None:
+        raise TypeError("data need targets: pass Batch(x, y)")
 
 
 def _targets(net: Network, y: Any, n: int, k: int, dtype: DTypeLike | None, weight: Any = None) -> Any:
@@ -114,8 +118,6 @@ def lane_axes(net: Network, batch: Batch, m: int | None = None) -> tuple[Batch, 
     check_batch(batch)
     n_axes = {"x": 2, "weight": 1}
     arrays = {name: _numeric(name, value) for name, value in batch._asdict().items() if value is not None}
-    if "y" not in arrays:
-        raise TypeError("data need targets: pass Batch(x, y)")
     x_axis = lane_axis("x", arrays["x"], n_axes["x"], m)
     n, k = arrays["x"].shape[-2], net.sizes[-1]
     axes: dict[str, int | None] = {
@@ -139,7 +141,7 @@ def lane_axis(name: str, array: Any, rank: int, m: int | None = None) -> int | N
     if len(shape) != rank + 1:
         raise ValueError(f"{name} must have {rank} axes, or {rank + 1} with lanes first; got shape {shape}")
     if shape[0] != (shape[0] if m is None else m) or shape[0] == 0:
-        raise ValueError(f"{name} must have {rank} axes, or {m or 'at least 1'} lanes of them; got shape {shape}")
+        raise ValueError(f"{name} must have {m or 'at least 1'} lanes, its first axis; got shape {shape}")
     return 0
 
 
@@ -214,26 +216,35 @@ def _check_some_weight(weight: Any, axis: int | None) -> None:
 
 def lane_params(net: Network, params: Any, name: str, m: int | None = None) -> tuple[Params, Params]:
     """Parameters with or without lane axes: arrays of finite numbers, and the axis of each leaf."""
+    layers, axes = lane_shapes(net, params, name, m)
+    for leaf in jax.tree.leaves(layers):
+        check.finite(name, leaf)
+    return layers, axes
+
+
+def lane_shapes(net: Network, params: Any, name: str, m: int | None = None) -> tuple[Params, Any]:
+    """`lane_params` without a look at the values."""
     if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
         check_params(net, params, name)
-    layers, axes = [], []
+    layers: list[Any] = []
+    axes: list[Any] = []
     for layer in params:
-        w = check.numeric(f"{name}.w", layer.w)
-        b = None if layer.b is None else check.numeric(f"{name}.b", layer.b)
+        w: Any = check.numeric(f"{name}.w", layer.w)
+        b: Any = None if layer.b is None else check.numeric(f"{name}.b", layer.b)
+        w_axis: Any = lane_axis(f"{name}.w", w, 2, m)
+        b_axis: Any = None if b is None else lane_axis(f"{name}.b", b, 1, m)
         layers.append(Layer(w, b))
-        axes.append(Layer(lane_axis(f"{name}.w", w, 2, m), None if b is None else lane_axis(f"{name}.b", b, 1, m)))
+        axes.append(Layer(w_axis, b_axis))
     first = tuple(
         Layer(w if a.w is None else w[0], None if b is None else b if a.b is None else b[0])
         for (w, b), a in zip(layers, axes)
     )
     check_params(net, first, name)
-    for leaf in jax.tree.leaves(layers):
-        check.finite(name, leaf)
     return tuple(layers), tuple(axes)
 
 
 def columns(batch: Batch) -> Batch:
-    """The arguments as NumPy arrays with one row for each row of `x` (n, d), checked as far as that needs no network."""
+    """The arguments as NumPy arrays with a row for each row of `x` (n, d), checked as far as that needs no network."""
     check_batch(batch)
     x = check.numeric("x", batch.x)
     if x.ndim != 2 or len(x) == 0:

@@ -18,20 +18,19 @@ from lr_nn import check
 from lr_nn.data import Rows
 from lr_nn.network import Network, check_params, n_parameters
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.solvers import out_of_core, run, sample, verdict
+from lr_nn.solvers import out_of_core, passes, run, sample, verdict
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import admit
-from lr_nn.solvers.stationary import stationary
+from lr_nn.solvers.stationary_points import stationary
 from lr_nn.types import Batch, Layer, Params, Solution, Status
+
+__all__ = ["check_arguments", "choose", "convex", "fit", "one_thread", "solved", "started"]
 
 
 def fit(
     net: Network,
-    x: ArrayLike | Rows,
-    y: ArrayLike | None = None,
+    data: Batch | Rows,
     *,
-    weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
     penalty: Penalty | None = None,
     start: Params | None = None,
     tol: float = 1e-12,
@@ -43,9 +42,10 @@ def fit(
     """argmin J = Σ s_i ℓ_i / Σ s_i + penalty, with a bound on J - J*.
 
     net: a one-layer network with a squared-error, bernoulli, categorical or poisson loss; for others see below.
-    x (n, d), y as the loss asks, weight (n,), offset (n,) or (n, k). start: where to begin. solver: auto, newton,
-    newton_cg, lbfgs, closed_form (least squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX
-    is set to, or in `dtype`; the certificate always in float64.
+    data: Batch(x, y, weight, offset) with x (n, d), y as the loss asks, weight (n,), offset (n,) or (n, k); or the rows
+    of a file, see below. start: the first parameters. solver: auto, newton, newton_cg, lbfgs, closed_form (least
+    squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX is set to, or in `dtype`; the
+    certificate always in float64.
 
     Converged means certificate ≤ tol · J₀ for every solver alike, J₀ the cost of the best constant model (that ignores
     an offset), above the smallest that the targets allow: zero but for poisson, whose cost leaves out log y!. The last
@@ -53,9 +53,9 @@ def fit(
     step itself showed to be the gap. Of softmax regression without a penalty the solution whose coefficients sum to
     zero over classes is returned.
 
-    x may be rows of a file (`lr_nn.data.Rows`), with targets, weights and offsets of their own. They are read in
-    blocks, a dozen times or less, in a working set of `memory` bytes; where all of them have room there, they are read
-    once. Solvers: auto, newton (the Hessian of every pass) or lbfgs (that of a sample); no l1 penalty.
+    Rows of a file (`lr_nn.Rows`) are read in blocks, a dozen times or less, in a working set of `memory` bytes; if all
+    of them have room there, they are read once. Solvers: auto, newton (the Hessian of every pass) or lbfgs (that of a
+    sample); no l1 penalty.
 
     A deep network, or another loss, has no convex cost: from `start` (else `init` with a fixed key) lbfgs, or
     newton_cg, Newton by conjugate gradients on the Gauss-Newton matrix, goes to a stationary point, where no entry of
@@ -67,22 +67,22 @@ def fit(
 
     >>> import lr_nn, numpy as np
     >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
-    >>> solution = lr_nn.fit(lr_nn.logistic_regression(1), x, y)
+    >>> solution = lr_nn.fit(lr_nn.logistic_regression(1), lr_nn.Batch(x, y))
     >>> print(solution.status, solution.coefficients.round(6).ravel())
     converged [ 0.908184 -1.362276]
     """
-    check.on_host("fit", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.solve")
+    check.on_host("fit", (data, start, penalty, tol), "lr_nn.solvers.solve")
     check_arguments(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
     with jax.enable_x64(True), one_thread():
-        if isinstance(x, Rows):
-            return _of_rows(net, x, (y, weight, offset), penalty, start, tol, max_steps, solver, dtype, memory)
-        if y is None:
-            raise TypeError("fit needs targets y; only rows of a file (lr_nn.data.Rows) bring their own")
+        if isinstance(data, Rows):
+            return _fit_rows(net, data, penalty, start, tol, max_steps, solver, dtype, memory)
+        if not isinstance(data, Batch):
+            raise TypeError(f"data must be a Batch(x, y) or Rows; got {type(data).__name__}")
         if not convex(net):
-            return stationary(net, Batch(x, y, weight, offset), penalty, start, tol, max_steps, solver, dtype)
-        problem, constant, excess = admit(net, Batch(x, y, weight, offset), penalty, np.dtype(dtype or np.float64))
+            return stationary(net, data, penalty, start, tol, max_steps, solver, dtype)
+        problem, constant, excess = admit(net, data, penalty, np.dtype(dtype or np.float64))
         theta = constant if start is None else started(problem, start)
         solution = solved(problem, theta, penalty, tol * excess, max_steps, solver)
         if solution.status == Status.non_finite:
@@ -90,10 +90,9 @@ def fit(
         return solution
 
 
-def _of_rows(
+def _fit_rows(
     net: Network,
     rows: Rows,
-    beside: tuple[Any, ...],
     penalty: Penalty,
     start: Params | None,
     tol: float,
@@ -104,27 +103,14 @@ def _of_rows(
 ) -> Solution:
     """A fit of rows, in memory where they fit there."""
     memory = check.positive_integer("memory", memory)
-    if any(each is not None for each in beside):
-        raise TypeError("rows bring their own y, weight and offset; leave these out, or read them all and fit arrays")
     if len(rows.features) != net.sizes[0]:
         raise ValueError(f"the network takes {net.sizes[0]} features; the rows have {len(rows.features)}")
     if not convex(net):
         raise ValueError("fit of rows is for one layer and a convex cost; use lr_nn.train for deep networks")
     if out_of_core.fits(rows, net, memory):
-        x, y, weight, offset = rows.read(0, len(rows))
-        return fit(
-            net,
-            x,
-            y,
-            weight=weight,
-            offset=offset,
-            penalty=penalty,
-            start=start,
-            tol=tol,
-            max_steps=max_steps,
-            solver=solver,
-            dtype=dtype,
-        )
+        batch = rows.read(0, len(rows))
+        passes.check_targets(batch)
+        return fit(net, batch, penalty=penalty, start=start, tol=tol, max_steps=max_steps, solver=solver, dtype=dtype)
     if solver not in out_of_core.WORN or bool(np.any(np.asarray(penalty.l1) > 0)):
         raise ValueError(
             f"rows that are larger than memory={memory} are fitted by solver='auto', 'newton' or 'lbfgs' without an "

@@ -27,7 +27,7 @@ from tolerances import assert_close
 import lr_nn
 from benchmarks.fuzz import fuzz
 from benchmarks.fuzz_command_line import FORMATS
-from lr_nn import data
+from lr_nn import Batch, data
 from lr_nn.cli import COMMANDS, OVERVIEW, judging, main
 from lr_nn.cli.launch import parse
 from lr_nn.cli.terminal import Terminal
@@ -140,8 +140,8 @@ def test_the_fit_is_that_of_the_library_on_the_rows_that_are_not_held_out(home, 
     schema, (seen, held) = training_rows(home)
     batch = seen.read(0, len(seen))
     net = lr_nn.logistic_regression(len(schema.features))
-    solution = lr_nn.fit(net, batch.x, batch.y, penalty=lr_nn.penalties.l2(0.01))
-    summary = lr_nn.inference.summary(solution, net, batch)
+    solution = lr_nn.fit(net, Batch(batch.x, batch.y), penalty=lr_nn.penalties.l2(0.01))
+    summary = lr_nn.inference.summary(net, solution, batch)
     model = lr_nn.load_model("model")
     assert code == 0 and model.net == net and model.schema == schema
     np.testing.assert_array_equal(model.params[0].w, solution.params[0].w)

@@ -161,7 +161,7 @@ def test_numbers_of_a_table_do_not_touch():
     x = rng.normal(size=(50, 2))
     y = 1e5 * (x @ [1.0, -2.0] + rng.normal(size=50))
     net = lr_nn.linear_regression(2)
-    found = lr_nn.inference.summary(lr_nn.fit(net, x, y), net, lr_nn.Batch(x, y), names=("a", "b"))
+    found = lr_nn.inference.summary(net, lr_nn.fit(net, lr_nn.Batch(x, y)), lr_nn.Batch(x, y), names=("a", "b"))
     (line,) = (line for line in str(found).splitlines() if line.startswith("b "))
     assert len(line.split()) == 7
 

@@ -24,7 +24,7 @@ POISSON = lr_nn.Network((D, 1), (), lr_nn.losses.poisson)
 
 def fitted(net, y, penalty, weight=None):
     """Coefficients (k, d) at the optimum."""
-    found = lr_nn.fit(net, X, y, penalty=penalty, weight=weight)
+    found = lr_nn.fit(net, Batch(X, y, weight), penalty=penalty)
     assert found.status is Status.converged, found.message
     return found.params[0].w.T
 
@@ -95,7 +95,7 @@ def objective_of_glmnet(theta, scaled, lambda_, alpha):
 def test_glmnet_scales_the_response_of_its_gaussian_family(alpha):
     """At what `conventions.glmnet` leads to, its objective is lowest, says Powell, who needs no derivative."""
     lambda_, sd = 1.5, VALUES.std()
-    found = lr_nn.fit(LINEAR, X, VALUES, penalty=conventions.glmnet(lambda_, alpha, sd)).coefficients[:, 0]
+    found = lr_nn.fit(LINEAR, Batch(X, VALUES), penalty=conventions.glmnet(lambda_, alpha, sd)).coefficients[:, 0]
     ours = np.append(found[-1], found[:-1]) / sd
     arguments = (VALUES / sd, lambda_ / sd, alpha)
     peer = scipy.optimize.minimize(

@@ -62,7 +62,7 @@ def test_logistic_regression_is_that_of_logit(name, covariance):
     y = (y > 0).astype(float)
     ours, theirs = covariances(len(x))[covariance]
     net = lr_nn.logistic_regression(x.shape[1])
-    found = inference.summary(lr_nn.fit(net, x, y), net, Batch(x, y), **ours)
+    found = inference.summary(net, lr_nn.fit(net, Batch(x, y)), Batch(x, y), **ours)
     known = peer(sm.Logit(y, wide(x)), **LOGIT, **theirs)
     close(found.coefficients, known.params)
     close(found.standard_errors, known.bse)
@@ -89,7 +89,7 @@ def test_softmax_regression_is_that_of_mnlogit(covariance):
     y = y.astype(int)
     ours, theirs = covariances(len(x))[covariance]
     net = lr_nn.softmax_regression(x.shape[1], 7)
-    found = inference.summary(lr_nn.fit(net, x, y), net, Batch(x, y), **ours)
+    found = inference.summary(net, lr_nn.fit(net, Batch(x, y)), Batch(x, y), **ours)
     known = peer(sm.MNLogit(y, wide(x)), **LOGIT, **theirs)
     close(found.coefficients, known.params)
     close(found.standard_errors, known.bse)
@@ -114,7 +114,7 @@ def test_generalised_linear_models_are_those_of_glm(family, covariance):
     x, y = table(name)
     ours, theirs = covariances(len(x))[covariance]
     net = lr_nn.Network((x.shape[1], 1), (), loss)
-    found = inference.summary(lr_nn.fit(net, x, y), net, Batch(x, y), **ours, use_t=False)
+    found = inference.summary(net, lr_nn.fit(net, Batch(x, y)), Batch(x, y), **ours, use_t=False)
     known = peer(sm.GLM(y, wide(x), family=law), **GLM, **theirs)
     for ours, theirs in (
         (found.standard_errors, known.bse),
@@ -131,7 +131,7 @@ def test_least_squares_are_those_of_ols(covariance):
     x, y = table("scotland")
     ours, theirs = covariances(len(x))[covariance]
     net = lr_nn.linear_regression(x.shape[1])
-    found = inference.summary(lr_nn.fit(net, x, y), net, Batch(x, y), **ours)
+    found = inference.summary(net, lr_nn.fit(net, Batch(x, y)), Batch(x, y), **ours)
     known = peer(sm.OLS(y, wide(x)), **theirs)
     assert found.use_t == known.use_t == (covariance == "fisher")
     for ours, theirs in (
@@ -151,8 +151,8 @@ def test_shares_of_trials_are_binomial_counts():
     trials = counts.sum(axis=1)
     net = lr_nn.logistic_regression(x.shape[1])
     share = counts[:, 0] / trials
-    solution = lr_nn.fit(net, x, share, weight=trials)
-    found = inference.summary(solution, net, Batch(x, share, trials))
+    solution = lr_nn.fit(net, Batch(x, share, trials))
+    found = inference.summary(net, solution, Batch(x, share, trials))
     known = peer(sm.GLM(counts, wide(x), family=sm.families.Binomial()), **GLM)
     close(found.standard_errors, known.bse)
     close(found.deviance, known.deviance)
@@ -171,16 +171,16 @@ def test_weights_and_offsets_are_those_of_glm(task):
     }[task]
     net = lr_nn.Network((2, 1), (), getattr(losses, task))
     batch = Batch(x, y, counts, offset)
-    solution = lr_nn.fit(net, x, y, weight=counts, offset=offset)
-    found = inference.summary(solution, net, batch, covariance="hc0")
+    solution = lr_nn.fit(net, Batch(x, y, counts, offset))
+    found = inference.summary(net, solution, batch, covariance="hc0")
     known = peer(sm.GLM(y, wide(x), family=law, freq_weights=counts, offset=offset), **GLM)
     close(found.n, known.nobs if known.nobs == counts.sum() else counts.sum())
-    close(inference.summary(solution, net, batch).standard_errors, known.bse)
+    close(inference.summary(net, solution, batch).standard_errors, known.bse)
     if task != "squared_error":
         close(found.log_likelihood, known.llf)
         close(found.null_log_likelihood, known.llnull)
     repeated = Batch(*(np.repeat(a, counts, axis=0) for a in (x, y)), None, np.repeat(offset, counts))
-    again = inference.summary(lr_nn.fit(net, *repeated[:2], offset=repeated.offset), net, repeated, covariance="hc0")
+    again = inference.summary(net, lr_nn.fit(net, repeated), repeated, covariance="hc0")
     close(found.standard_errors, again.standard_errors)
     close(found.bic, again.bic)
 
@@ -195,8 +195,8 @@ def test_a_ridge_fit_has_the_covariance_that_its_estimating_equation_gives(name)
         name, lr_nn.softmax_regression
     )(3, k)
     y = {"logistic": rng.integers(0, 2, 50), "linear": rng.standard_normal(50)}.get(name, rng.integers(0, 3, 50))
-    solution = lr_nn.fit(net, x, y, penalty=penalties.l2(strength))
-    found = inference.summary(solution, net, Batch(x, y))
+    solution = lr_nn.fit(net, Batch(x, y), penalty=penalties.l2(strength))
+    found = inference.summary(net, solution, Batch(x, y))
     inputs, eta = wide(x), wide(x) @ solution.coefficients
     if name == "softmax":
         p = np.exp(eta) / np.exp(eta).sum(axis=1, keepdims=True)
@@ -221,8 +221,8 @@ def test_without_a_penalty_contrasts_with_any_class_are_one_model():
     x, y = table("anes96")
     net = lr_nn.softmax_regression(x.shape[1], 7)
     y = y.astype(int)
-    solution = lr_nn.fit(net, x, y)
-    first, last = (inference.summary(solution, net, Batch(x, y), reference=c) for c in (0, 6))
+    solution = lr_nn.fit(net, Batch(x, y))
+    first, last = (inference.summary(net, solution, Batch(x, y), reference=c) for c in (0, 6))
     close(first.coefficients[:, -1], -last.coefficients[:, 0])
     close(first.standard_errors[:, -1], last.standard_errors[:, 0])
     close(first.aic, last.aic)

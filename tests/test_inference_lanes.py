@@ -6,6 +6,7 @@ from tolerances import assert_close
 
 import lr_nn
 from lr_nn import Batch, Status, inference, losses, penalties
+from lr_nn.data import Arrays
 from lr_nn.penalties import Penalty
 from lr_nn.types import Layer, Solution
 
@@ -53,8 +54,7 @@ def lanes(name, strengths=(0.0,) * M, shared=False, seed=0):
     offset = rng.standard_normal((M, N, k)) / 3
     single = [Batch(x[i], y[i], weight[i], offset[i]) for i in range(M)]
     solutions = [
-        lr_nn.fit(net, b.x, b.y, weight=b.weight, offset=b.offset, penalty=penalties.l2(s))
-        for b, s in zip(single, strengths)
+        lr_nn.fit(net, Batch(b.x, b.y, b.weight, b.offset), penalty=penalties.l2(s)) for b, s in zip(single, strengths)
     ]
     return stacked(solutions), net, Batch(x[0] if shared else x, y, weight, offset), single, solutions
 
@@ -65,9 +65,9 @@ def lanes(name, strengths=(0.0,) * M, shared=False, seed=0):
 def test_every_lane_is_its_own_summary(name, strengths, shared):
     many, net, batch, singles, solutions = lanes(name, strengths, shared)
     for covariance in ("fisher", "hc1"):
-        found = inference.summary(many, net, batch, covariance=covariance)
+        found = inference.summary(net, many, batch, covariance=covariance)
         for i in range(M):
-            alone = inference.summary(solutions[i], net, singles[i], covariance=covariance)
+            alone = inference.summary(net, solutions[i], singles[i], covariance=covariance)
             for field in FIELDS:
                 assert_close(getattr(found, field)[i], getattr(alone, field), N, np.float64, condition=100)
 
@@ -75,18 +75,18 @@ def test_every_lane_is_its_own_summary(name, strengths, shared):
 def test_lanes_are_many_for_several_threads(monkeypatch):
     monkeypatch.setattr("lr_nn.inference.covariance.LANES", 1)
     many, net, batch, singles, solutions = lanes("logistic")
-    found = inference.summary(many, net, batch)
+    found = inference.summary(net, many, batch)
     for i in range(M):
-        alone = inference.summary(solutions[i], net, singles[i])
+        alone = inference.summary(net, solutions[i], singles[i])
         assert_close(found.standard_errors[i], alone.standard_errors, N, np.float64, condition=100)
 
 
 def test_a_lane_that_did_not_converge_has_no_numbers_and_leaves_the_others_alone():
     many, net, batch, singles, solutions = lanes("logistic")
     many.status[1] = Status.separated
-    found = inference.summary(many, net, batch)
+    found = inference.summary(net, many, batch)
     assert np.isnan(found.standard_errors[1]).all() and np.isnan(found.p_values[1]).all()
-    alone = inference.summary(solutions[2], net, singles[2])
+    alone = inference.summary(net, solutions[2], singles[2])
     assert_close(found.standard_errors[2], alone.standard_errors, N, np.float64, condition=100)
 
 
@@ -96,14 +96,14 @@ def test_rows_of_weight_zero_may_hold_any_finite_numbers():
     x, y, offset = batch.x.copy(), batch.y.astype(float), batch.offset.copy()
     for i, row in empty:
         x[i, row], y[i, row], offset[i, row] = 1e200, 7.0, -1e300
-    found, plain = (inference.summary(many, net, b) for b in (batch, Batch(x, y, batch.weight, offset)))
+    found, plain = (inference.summary(net, many, b) for b in (batch, Batch(x, y, batch.weight, offset)))
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(found, field), getattr(plain, field))
 
 
 def test_a_table_shows_every_number_and_goes_to_pandas():
     many, net, batch, singles, solutions = lanes("softmax")
-    found = inference.summary(solutions[0], net, singles[0], names=["dose", "age"], outputs=["none", "mild", "severe"])
+    found = inference.summary(net, solutions[0], singles[0], names=["dose", "age"], outputs=["none", "mild", "severe"])
     text = str(found)
     assert max(map(len, text.splitlines())) <= 78
     for word in ("Softmax regression", "McFadden R2", "mild", "severe", "dose", "bias", "P>|z|", "[0.025", "0.975]"):
@@ -112,14 +112,14 @@ def test_a_table_shows_every_number_and_goes_to_pandas():
     frame = found.to_pandas()
     assert list(frame.index.names) == ["output", "name"]
     assert frame.loc[("severe", "age"), "coefficient"] == found.coefficients[1, 1]
-    both = inference.summary(many, net, batch)
+    both = inference.summary(net, many, batch)
     assert "lane 2 of 3" in str(both)
     assert both.to_pandas().loc[(2, "y1", "x0"), "standard_error"] == both.standard_errors[2, 0, 0]
 
 
 X, Y = np.random.default_rng(0).standard_normal((20, 2)), np.tile([0, 1], 10)
 NET = lr_nn.logistic_regression(2)
-FIT = lr_nn.fit(NET, X, Y)
+FIT = lr_nn.fit(NET, Batch(X, Y))
 REFUSED = {
     "groups missing": ({"covariance": "cluster"}, "needs groups"),
     "groups for nothing": ({"groups": Y}, "covariance='cluster'"),
@@ -136,25 +136,31 @@ REFUSED = {
 def test_bad_arguments_are_told_what_to_do(name):
     arguments, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
-        inference.summary(FIT, NET, Batch(X, Y), **arguments)
+        inference.summary(NET, FIT, Batch(X, Y), **arguments)
 
 
 def test_what_has_no_standard_errors_is_refused():
     with pytest.raises(ValueError, match="l1 penalty"):
-        inference.summary(lr_nn.fit(NET, X, Y, penalty=penalties.l1(0.1)), NET, Batch(X, Y))
+        inference.summary(NET, lr_nn.fit(NET, Batch(X, Y), penalty=penalties.l1(0.1)), Batch(X, Y))
     deep = lr_nn.mlp((2, 2, 1))
     with pytest.raises(ValueError, match="one-layer"):
-        inference.summary(FIT, deep, Batch(X, Y))
+        inference.summary(deep, FIT, Batch(X, Y))
     with pytest.raises(ValueError, match="likelihood"):
-        inference.summary(FIT, lr_nn.Network((2, 1), (), losses.absolute_error), Batch(X, Y))
-    twice = lr_nn.fit(NET, X[:, [0, 0]], Y)
+        inference.summary(lr_nn.Network((2, 1), (), losses.absolute_error), FIT, Batch(X, Y))
+    twice = lr_nn.fit(NET, Batch(X[:, [0, 0]], Y))
     with pytest.raises(ValueError, match="drop columns"):
-        inference.summary(twice, NET, Batch(X[:, [0, 0]], Y))
+        inference.summary(NET, twice, Batch(X[:, [0, 0]], Y))
     with pytest.raises(ValueError, match="same examples"):
-        inference.summary(FIT, NET, Batch(X, Y[:4]))
+        inference.summary(NET, FIT, Batch(X, Y[:4]))
     with pytest.raises(ValueError, match="depend on each other"):
-        inference.wald_test(inference.summary(FIT, NET, Batch(X, Y)), np.ones((2, 3)))
+        inference.wald_test(inference.summary(NET, FIT, Batch(X, Y)), np.ones((2, 3)))
     with pytest.raises(ValueError, match="one output"):
-        inference.firth(lr_nn.softmax_regression(2, 3), X, Y)
+        inference.firth(lr_nn.softmax_regression(2, 3), Batch(X, Y))
+    with pytest.raises(TypeError, match=r"data must be a Batch.*rows\.read\(0, len\(rows\)\)"):
+        inference.summary(NET, FIT, Arrays(X, Y))
+    with pytest.raises(ValueError, match="weight has a lane axis, but the solution is one fit"):
+        inference.summary(NET, FIT, Batch(X, Y, np.ones((2, 20))))
+    with pytest.raises(TypeError, match="net must be a Network"):
+        inference.summary(FIT, NET, Batch(X, Y))
     with pytest.raises(TypeError, match=r"lr_nn\.fit returned"):
-        inference.summary(FIT.params, NET, Batch(X, Y))
+        inference.summary(NET, FIT.params, Batch(X, Y))

@@ -71,21 +71,21 @@ TABLES = {
 def test_firths_fit_and_its_profile_intervals_are_those_of_logistf(name):
     (x, y, counts), coefficients, intervals = TABLES[name]
     net = lr_nn.logistic_regression(x.shape[1])
-    found = inference.firth(net, x, y, weight=counts)
+    found = inference.firth(net, Batch(x, y, counts))
     assert found.status is Status.converged and found.solver == "firth"
     np.testing.assert_allclose(found.coefficients[:, 0], coefficients, rtol=1e-5)
-    profiled = inference.profile_intervals(found, net, Batch(x, y, counts))
+    profiled = inference.profile_intervals(net, found, Batch(x, y, counts))
     np.testing.assert_allclose(profiled[:, 0], intervals, rtol=1e-4, atol=1e-5)
 
 
 def test_the_tumours_separate_and_the_fit_says_what_to_do():
     x, y, _ = tumours()
     net = lr_nn.logistic_regression(3)
-    solution = lr_nn.fit(net, x, y)
+    solution = lr_nn.fit(net, Batch(x, y))
     assert solution.status is Status.separated
     with pytest.raises(ValueError, match=r"separated.*firth"):
-        inference.summary(solution, net, Batch(x, y))
-    low, high = inference.profile_intervals(solution, net, Batch(x, y), coefficients=[0])[0, 0]
+        inference.summary(net, solution, Batch(x, y))
+    low, high = inference.profile_intervals(net, solution, Batch(x, y), coefficients=[0])[0, 0]
     assert 0 < low < 5 and high == np.inf
 
 
@@ -101,13 +101,13 @@ def test_firths_fit_maximises_the_likelihood_times_jeffreys_prior(bias):
         p = 1 / (1 + np.exp(-eta))
         return (np.logaddexp(0, eta) - y * eta).sum() - np.linalg.slogdet(inputs.T * (p * (1 - p)) @ inputs)[1] / 2
 
-    found = inference.firth(net, x, y)
+    found = inference.firth(net, Batch(x, y))
     best = optimize.minimize(cost, np.zeros(inputs.shape[1]), method="BFGS", tol=1e-9)
     np.testing.assert_allclose(found.coefficients[:, 0], best.x, atol=1e-6)
     assert abs(found.cost * 25 - best.fun) <= 1e-9
     p = 1 / (1 + np.exp(-inputs @ found.coefficients[:, 0]))
     errors = np.sqrt(np.diag(np.linalg.inv(inputs.T * (p * (1 - p)) @ inputs)))
-    np.testing.assert_allclose(inference.summary(found, net, Batch(x, y)).standard_errors[:, 0], errors, rtol=1e-6)
+    np.testing.assert_allclose(inference.summary(net, found, Batch(x, y)).standard_errors[:, 0], errors, rtol=1e-6)
 
 
 @pytest.mark.parametrize("cells", [(5, 0, 2, 7), (3, 4, 6, 1), (9, 0, 0, 9)])
@@ -116,30 +116,30 @@ def test_on_a_saturated_table_firth_adds_one_half_to_each_cell(cells):
     a, b, c, d = np.array(cells) + 0.5
     x, y = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 1, 0, 1])
     net = lr_nn.logistic_regression(1)
-    found = inference.firth(net, x, y, weight=cells)
+    found = inference.firth(net, Batch(x, y, cells))
     np.testing.assert_allclose(found.coefficients[:, 0], [np.log(a * d / (b * c)), np.log(b / a)], rtol=1e-7)
 
 
 def test_profile_intervals_of_the_budworms_are_those_of_mass():
     """Which interpolates its profiles by splines: three digits."""
-    solution = lr_nn.fit(MOTH_NET, MOTHS, BUDWORM.y, weight=BUDWORM.weight)
-    found = inference.profile_intervals(solution, MOTH_NET, BUDWORM)[:, 0]
+    solution = lr_nn.fit(MOTH_NET, Batch(MOTHS, BUDWORM.y, BUDWORM.weight))
+    found = inference.profile_intervals(MOTH_NET, solution, BUDWORM)[:, 0]
     published = [[-4.4581438, -2.6138736], [-3.1728745, -1.6556117], [0.8228708, 1.3390581]]
     np.testing.assert_allclose(found, published, rtol=5e-4)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
 def test_at_the_ends_of_a_profile_interval_the_likelihood_has_fallen_by_half_a_quantile(level):
-    solution = lr_nn.fit(MOTH_NET, MOTHS, BUDWORM.y, weight=BUDWORM.weight)
-    ends = inference.profile_intervals(solution, MOTH_NET, BUDWORM, level=level)
-    best = inference.summary(solution, MOTH_NET, BUDWORM).log_likelihood
+    solution = lr_nn.fit(MOTH_NET, Batch(MOTHS, BUDWORM.y, BUDWORM.weight))
+    ends = inference.profile_intervals(MOTH_NET, solution, BUDWORM, level=level)
+    best = inference.summary(MOTH_NET, solution, BUDWORM).log_likelihood
     for c in range(3):
         rest = np.delete(MOTHS, c, axis=1)
         net = lr_nn.Network((2, 1), (), losses.bernoulli, bias=False)
         for end in ends[c, 0]:
             offset = end * MOTHS[:, c]
-            held = lr_nn.fit(net, rest, BUDWORM.y, weight=BUDWORM.weight, offset=offset)
-            fallen = best - inference.summary(held, net, Batch(rest, *BUDWORM[1:3], offset)).log_likelihood
+            held = lr_nn.fit(net, Batch(rest, BUDWORM.y, BUDWORM.weight, offset))
+            fallen = best - inference.summary(net, held, Batch(rest, *BUDWORM[1:3], offset)).log_likelihood
             np.testing.assert_allclose(2 * fallen, stats.chi2.ppf(level, 1), rtol=1e-6)
 
 
@@ -147,9 +147,9 @@ def test_the_profile_of_a_softmax_contrast_ends_where_a_fit_with_an_offset_says(
     rng = np.random.default_rng(5)
     x, y = rng.standard_normal((80, 2)), rng.integers(0, 3, 80)
     net = lr_nn.softmax_regression(2, 3)
-    solution = lr_nn.fit(net, x, y)
-    low, high = inference.profile_intervals(solution, net, Batch(x, y), coefficients=[1])[0, 1]
-    best = inference.summary(solution, net, Batch(x, y)).log_likelihood
+    solution = lr_nn.fit(net, Batch(x, y))
+    low, high = inference.profile_intervals(net, solution, Batch(x, y), coefficients=[1])[0, 1]
+    best = inference.summary(net, solution, Batch(x, y)).log_likelihood
 
     def log_likelihood(theta, t):
         coefficients = np.concatenate([[0, theta[0], t], [0, *theta[1:3]], [0, *theta[3:]]]).reshape(3, 3)
@@ -166,20 +166,20 @@ def test_least_squares_profile_their_variance_too():
     x = rng.standard_normal((30, 2))
     y = x @ [1.0, 2.0] + rng.standard_normal(30)
     net = lr_nn.linear_regression(2)
-    solution = lr_nn.fit(net, x, y)
-    low, high = inference.profile_intervals(solution, net, Batch(x, y))[0, 0]
-    best = inference.summary(solution, net, Batch(x, y)).log_likelihood
+    solution = lr_nn.fit(net, Batch(x, y))
+    low, high = inference.profile_intervals(net, solution, Batch(x, y))[0, 0]
+    best = inference.summary(net, solution, Batch(x, y)).log_likelihood
     for end in (low, high):
         rest = lr_nn.linear_regression(1)
-        held = lr_nn.fit(rest, x[:, 1:], y, offset=end * x[:, 0])
-        fallen = best - inference.summary(held, rest, Batch(x[:, 1:], y, None, end * x[:, 0])).log_likelihood
+        held = lr_nn.fit(rest, Batch(x[:, 1:], y, None, end * x[:, 0]))
+        fallen = best - inference.summary(rest, held, Batch(x[:, 1:], y, None, end * x[:, 0])).log_likelihood
         np.testing.assert_allclose(2 * fallen, stats.chi2.ppf(0.95, 1), rtol=1e-9)
 
 
 def test_where_nothing_is_told_of_a_coefficient_its_interval_is_the_line():
     x, y = np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
     net = lr_nn.logistic_regression(1)
-    (slope,), (bias,) = inference.profile_intervals(lr_nn.fit(net, x, y), net, Batch(x, y))
+    (slope,), (bias,) = inference.profile_intervals(net, lr_nn.fit(net, Batch(x, y)), Batch(x, y))
     assert 0 < slope[0] < 1 and slope[1] == np.inf and (bias == [-np.inf, np.inf]).all()
 
 
@@ -189,9 +189,9 @@ def test_firths_fit_does_not_know_the_unit_of_a_column(unit):
     x = rng.standard_normal((40, 2))
     y = (rng.random(40) < 1 / (1 + np.exp(x[:, 1] - x[:, 0]))).astype(int)
     net, scale = lr_nn.logistic_regression(2), np.array([1.0, unit])
-    plain, scaled = (inference.firth(net, table, y) for table in (x, x * scale))
+    plain, scaled = (inference.firth(net, Batch(table, y)) for table in (x, x * scale))
     np.testing.assert_allclose(scaled.coefficients[:, 0] * [1, unit, 1], plain.coefficients[:, 0], rtol=1e-6)
-    free = lr_nn.fit(net, x * scale, y)
-    ends = inference.profile_intervals(free, net, lr_nn.Batch(x * scale, y))
-    expected = inference.profile_intervals(lr_nn.fit(net, x, y), net, lr_nn.Batch(x, y))
+    free = lr_nn.fit(net, Batch(x * scale, y))
+    ends = inference.profile_intervals(net, free, lr_nn.Batch(x * scale, y))
+    expected = inference.profile_intervals(net, lr_nn.fit(net, Batch(x, y)), lr_nn.Batch(x, y))
     np.testing.assert_allclose(ends[:, 0] * np.array([1, unit, 1])[:, None], expected[:, 0], rtol=1e-5)

@@ -24,13 +24,13 @@ def fitted(task, columns=None):
     x, y = table(name)
     x = x[:, :columns]
     net = lr_nn.Network((x.shape[1], 1), (), getattr(losses, task))
-    return lr_nn.fit(net, x, y), net, Batch(x, y), law
+    return net, lr_nn.fit(net, Batch(x, y)), Batch(x, y), law
 
 
 @each_law
 def test_influence_is_that_of_glm(task):
-    solution, net, batch, law = fitted(task)
-    found = inference.influence(solution, net, batch)
+    net, solution, batch, law = fitted(task)
+    found = inference.influence(net, solution, batch)
     known = peer(sm.GLM(batch.y, wide(batch.x), family=law), **GLM).get_influence()
     close(found.leverage, known.hat_matrix_diag)
     close(found.cooks_distance, known.cooks_distance[0])
@@ -65,25 +65,25 @@ def rows(name, n=40):
 @pytest.mark.parametrize("name", NETS)
 def test_leaving_one_out_is_a_fit_without_it(name, penalty):
     net, x, y, counts = rows(name)
-    solution = lr_nn.fit(net, x, y, weight=counts, penalty=penalty)
-    found = inference.leave_one_out(solution, net, Batch(x, y, counts))
-    near = inference.influence(solution, net, Batch(x, y, counts))
+    solution = lr_nn.fit(net, Batch(x, y, counts), penalty=penalty)
+    found = inference.leave_one_out(net, solution, Batch(x, y, counts))
+    near = inference.influence(net, solution, Batch(x, y, counts))
     for i in (0, 5):
         less = counts - (np.arange(len(x)) == i)
-        again = lr_nn.fit(net, x, y, weight=less, penalty=penalty).coefficients
+        again = lr_nn.fit(net, Batch(x, y, less), penalty=penalty).coefficients
         again = (again - again[:, :1])[:, 1:] if name == "softmax" else again
-        whole = inference.summary(solution, net, Batch(x, y, counts)).coefficients
+        whole = inference.summary(net, solution, Batch(x, y, counts)).coefficients
         np.testing.assert_allclose(found[i], again, atol=1e-6)
         assert np.abs(near.one_step[i] - again).max() <= 0.2 * np.abs(whole - again).max()
-    freedom = inference.summary(solution, net, Batch(x, y, counts)).degrees_of_freedom
+    freedom = inference.summary(net, solution, Batch(x, y, counts)).degrees_of_freedom
     np.testing.assert_allclose((counts * near.leverage).sum(), freedom, rtol=1e-9)
 
 
 @each_law
 def test_the_score_test_is_that_of_glm(task):
-    solution, net, batch, law = fitted(task, columns=2)
+    net, solution, batch, law = fitted(task, columns=2)
     extra = table(LAWS[task][0])[0][:, 2:]
-    found = inference.score_test(solution, net, batch, extra)
+    found = inference.score_test(net, solution, batch, extra)
     known = peer(sm.GLM(batch.y, wide(batch.x), family=law), **GLM).score_test(exog_extra=extra)
     close(found.statistic, known.statistic)
     close(found.p_value, known.pvalue)
@@ -103,10 +103,10 @@ def test_the_likelihood_ratio_of_nested_models():
 
 @pytest.mark.parametrize("task", ["bernoulli", "squared_error"])
 def test_wald_tests_are_those_of_statsmodels(task):
-    solution, net, batch, _ = fitted(task)
+    net, solution, batch, _ = fitted(task)
     p = batch.x.shape[1] + 1
     restriction, value = np.eye(p)[:2] - np.eye(p)[1:3] / 2, np.array([0.1, -0.2])
-    found = inference.wald_test(inference.summary(solution, net, batch), restriction, value)
+    found = inference.wald_test(inference.summary(net, solution, batch), restriction, value)
     if task == "bernoulli":
         known = peer(sm.Logit(batch.y, wide(batch.x)), **LOGIT).wald_test((restriction, value), scalar=True)
         close(found.statistic, known.statistic)
@@ -125,7 +125,7 @@ def test_marginal_effects_are_those_of_statsmodels(name):
         "anes96": (sm.MNLogit, lr_nn.softmax_regression(x.shape[1], 7)),
     }[name]
     y = y.astype(int)
-    found = inference.marginal_effects(lr_nn.fit(net, x, y), net, Batch(x, y))
+    found = inference.marginal_effects(net, lr_nn.fit(net, Batch(x, y)), Batch(x, y))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         known = peer(model(y, wide(x)), **LOGIT).get_margeff()
@@ -134,7 +134,7 @@ def test_marginal_effects_are_those_of_statsmodels(name):
 
 
 def test_marginal_effects_of_least_squares_are_the_coefficients():
-    solution, net, batch, _ = fitted("squared_error")
-    found, plain = inference.marginal_effects(solution, net, batch), inference.summary(solution, net, batch)
+    net, solution, batch, _ = fitted("squared_error")
+    found, plain = inference.marginal_effects(net, solution, batch), inference.summary(net, solution, batch)
     close(found.effects, plain.coefficients[:-1])
     close(found.standard_errors, plain.standard_errors[:-1])

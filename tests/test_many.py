@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import lr_nn
-from lr_nn import Layer, Penalty, Status, losses, many, penalties
+from lr_nn import Batch, Layer, Penalty, Status, losses, many, penalties
+from lr_nn.data import Arrays
 
 RNG = np.random.default_rng(0)
 M, N, D = 7, 60, 3
@@ -36,7 +37,8 @@ def targets(net, *shape):
 def assert_lanes_are_fits(net, found, arguments, penalty=None, tol=1e-12):
     """Every lane is the fit of its arguments: costs to the certificates, coefficients where the bound tells them."""
     for i, own in enumerate(arguments):
-        one = lr_nn.fit(net, **own, penalty=penalty if penalty is None else Penalty(*(s[i] for s in penalty)), tol=tol)
+        strength = penalty if penalty is None else Penalty(*(s[i] for s in penalty))
+        one = lr_nn.fit(net, Batch(**own), penalty=strength, tol=tol)
         assert found.status[i] == one.status == Status.converged
         assert abs(found.cost[i] - one.cost) <= found.certificate[i] + one.certificate + 1e-15
         np.testing.assert_allclose(found.coefficients[i], one.coefficients, atol=2e-5)
@@ -47,7 +49,7 @@ def test_a_lane_is_a_fit(name, l2):
     net = NETS[name]
     x, y, weight = RNG.standard_normal((M, N, D)), targets(net, M, N), RNG.integers(1, 4, (M, N))
     strengths = Penalty(np.zeros(M), np.full(M, l2))
-    found = lr_nn.fit_many(net, x, y, weight=weight, penalty=penalties.l2(l2))
+    found = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2))
     assert_lanes_are_fits(net, found, [{"x": x[i], "y": y[i], "weight": weight[i]} for i in range(M)], strengths)
 
 
@@ -56,8 +58,8 @@ def test_a_lane_is_a_fit(name, l2):
 def test_schedules_find_the_same(schedule, l2):
     net, x = NETS["logistic"], RNG.standard_normal((N, D))
     y, weight = targets(net, M, N), RNG.random((M, N))
-    plain = lr_nn.fit_many(net, x, y, weight=weight, penalty=penalties.l2(l2))
-    other = lr_nn.fit_many(net, x, y, weight=weight, penalty=penalties.l2(l2), schedule=schedule)
+    plain = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2))
+    other = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2), schedule=schedule)
     assert (other.status == Status.converged).all() and other.solver == schedule
     assert (np.abs(other.cost - plain.cost) <= other.certificate + plain.certificate).all()
     np.testing.assert_allclose(other.coefficients, plain.coefficients, atol=2e-5)
@@ -71,9 +73,9 @@ def test_a_queue_takes_the_steps_of_each_lane_and_few_more(monkeypatch, seed):
     x = rng.standard_normal((m, N, D)) * np.geomspace(0.1, 30, m)[:, None, None]
     y = (rng.random((m, N)) < 1 / (1 + np.exp(-x[:, :, 0]))).astype(float)
     penalty = penalties.l2(np.geomspace(1e-1, 1e-5, m))
-    alone = lr_nn.fit_many(net, x, y, penalty=penalty)
-    queued = lr_nn.fit_many(net, x, y, penalty=penalty, schedule="queue")
-    beside = lr_nn.fit_many(net, x, y, penalty=penalty, schedule="side_by_side", devices=jax.devices()[:1])
+    alone = lr_nn.fit_many(net, Batch(x, y), penalty=penalty)
+    queued = lr_nn.fit_many(net, Batch(x, y), penalty=penalty, schedule="queue")
+    beside = lr_nn.fit_many(net, Batch(x, y), penalty=penalty, schedule="side_by_side", devices=jax.devices()[:1])
     # Lanes that their engine leaves to another solver, as with the second seed, add the steps of that.
     assert beside.steps.max() * m <= beside.lane_steps <= 1.1 * beside.steps.max() * m
     assert (queued.steps == alone.steps).all() and (beside.steps == alone.steps).all()
@@ -94,12 +96,12 @@ def test_any_argument_may_have_lanes(name):
     strengths = np.full(M, 1e-2)
     if name == "penalty":
         strengths = np.geomspace(1, 1e-3, M)
-        found = lr_nn.fit_many(net, **given, penalty=penalties.l2(strengths))
+        found = lr_nn.fit_many(net, Batch(**given), penalty=penalties.l2(strengths))
     elif name == "start":
         starts = jax.tree.map(lambda leaf: jnp.stack([leaf * i for i in range(M)]), start)
-        found = lr_nn.fit_many(net, **given, penalty=penalties.l2(1e-2), start=starts)
+        found = lr_nn.fit_many(net, Batch(**given), penalty=penalties.l2(1e-2), start=starts)
     else:
-        found = lr_nn.fit_many(net, **{**given, name: lanes[name]}, penalty=penalties.l2(1e-2))
+        found = lr_nn.fit_many(net, Batch(**{**given, name: lanes[name]}), penalty=penalties.l2(1e-2))
     arguments = [{**given, **({name: lanes[name][i]} if name in given else {})} for i in range(M)]
     assert_lanes_are_fits(net, found, arguments, Penalty(np.zeros(M), strengths))
 
@@ -107,15 +109,15 @@ def test_any_argument_may_have_lanes(name):
 def test_a_penalty_may_be_l1_in_some_lanes():
     net, x, y = NETS["logistic"], RNG.standard_normal((N, D)), targets(NETS["logistic"], N)
     penalty = Penalty(np.array([0.0, 1e-2, 1e-1, 0.0]), np.array([0.0, 0.0, 1e-2, 1e-2]))
-    found = lr_nn.fit_many(net, x, y, penalty=penalty)
+    found = lr_nn.fit_many(net, Batch(x, y), penalty=penalty)
     assert_lanes_are_fits(net, found, [{"x": x, "y": y}] * 4, penalty)
 
 
 def test_a_new_strength_compiles_nothing(caplog):
     net, x, y = NETS["logistic"], RNG.standard_normal((N, D)), targets(NETS["logistic"], N)
-    lr_nn.fit_many(net, x, y, penalty=penalties.l2(np.geomspace(1, 1e-3, M)))
+    lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(np.geomspace(1, 1e-3, M)))
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        lr_nn.fit_many(net, x, y, penalty=penalties.l2(np.geomspace(3, 1e-4, M)))
+        lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(np.geomspace(3, 1e-4, M)))
     assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
 
 
@@ -125,7 +127,7 @@ def test_a_failing_lane_disturbs_no_other(schedule):
     x, y = RNG.standard_normal((N, D)), np.stack([targets(net, N) for _ in range(5)])
     y[1] = 1.0
     y[3] = x[:, 0] > 0
-    found = lr_nn.fit_many(net, x, y, schedule=schedule)
+    found = lr_nn.fit_many(net, Batch(x, y), schedule=schedule)
     assert [str(Status(s)) for s in found.status] == ["converged", "separated", "converged", "separated", "converged"]
     assert found.message[3] and not np.isfinite(found.certificate[[1, 3]]).any()
     assert found.direction[0].w[3, 0, 0] > 0 == abs(found.direction[0].w[0]).max()
@@ -142,7 +144,7 @@ def take(found, lanes):
 def test_a_lane_of_its_own_table_with_nan_is_non_finite_and_alone(net):
     x, y = RNG.standard_normal((4, N, D)), targets(net, 4, N)
     x[2, 5, 1] = np.nan
-    found = lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2))
+    found = lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2))
     assert [int(s) for s in found.status] == [0, 0, Status.non_finite, 0]
     assert_lanes_are_fits(
         net, take(found, [0, 1, 3]), [{"x": x[i], "y": y[i]} for i in (0, 1, 3)], Penalty(np.zeros(3), np.full(3, 1e-2))
@@ -151,7 +153,7 @@ def test_a_lane_of_its_own_table_with_nan_is_non_finite_and_alone(net):
 
 def test_lane_hands_back_a_solution():
     net, x, y = NETS["labels"], RNG.standard_normal((N, D)), targets(NETS["labels"], N)
-    found = lr_nn.fit_many(net, x, y, penalty=penalties.l2(np.array([1.0, 0.1])))
+    found = lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(np.array([1.0, 0.1])))
     one = found.lane(1)
     assert isinstance(one, lr_nn.Solution) and one.status is Status.converged and one.penalty.l2 == 0.1
     np.testing.assert_array_equal(one.coefficients, found.coefficients[1])
@@ -164,41 +166,41 @@ def test_a_large_shared_table(engine):
     x = RNG.standard_normal((5003, 30))  # no multiple of a block
     y = (RNG.random((3, 5003)) < 1 / (1 + np.exp(-x[:, 0]))).astype(float)
     offset = RNG.standard_normal(5003)
-    found = lr_nn.fit_many(net, x, y, offset=offset, penalty=penalties.l2(1e-3), schedule=engine)
+    found = lr_nn.fit_many(net, Batch(x, y, None, offset), penalty=penalties.l2(1e-3), schedule=engine)
     arguments = [{"x": x, "y": y[i], "offset": offset} for i in range(3)]
     assert_lanes_are_fits(net, found, arguments, Penalty(np.zeros(3), np.full(3, 1e-3)))
 
 
 def test_lanes_spread_over_devices():
     net, x, y = NETS["logistic"], RNG.standard_normal((M, N, D)), targets(NETS["logistic"], M, N)
-    plain = lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2))
-    spread = lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2), devices=jax.devices()[:2])
+    plain = lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2))
+    spread = lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), devices=jax.devices()[:2])
     np.testing.assert_array_equal(spread.coefficients, plain.coefficients)
 
 
 def test_progress_is_told_and_its_errors_reach_the_caller():
     net, x, y = NETS["logistic"], RNG.standard_normal((M, N, D)), targets(NETS["logistic"], M, N)
     told = []
-    lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2), progress=told.append)
+    lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), progress=told.append)
     assert [each.done for each in told] == sorted(each.done for each in told) and told[-1] == (M, M, 0)
     with lr_nn.training.bar("fits") as progress:
-        lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2), progress=progress)
+        lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), progress=progress)
 
     def stop(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lr_nn.fit_many(net, x, y, penalty=penalties.l2(1e-2), progress=stop)
+        lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), progress=stop)
 
 
 def test_deep_networks_begin_at_each_start():
     net = lr_nn.mlp((D, 4, 1))
     x, y = RNG.standard_normal((N, D)), targets(NETS["logistic"], N)
     starts = jax.vmap(lambda key: lr_nn.init(net, key))(jax.random.split(jax.random.key(0), 2))
-    found = lr_nn.fit_many(net, x, y, start=starts, penalty=penalties.l2(1e-2), max_steps=500)
+    found = lr_nn.fit_many(net, Batch(x, y), start=starts, penalty=penalties.l2(1e-2), max_steps=500)
     for i in range(2):
         start = tuple(Layer(layer.w[i], layer.b[i]) for layer in starts)
-        one = lr_nn.fit(net, x, y, start=start, penalty=penalties.l2(1e-2), max_steps=500)
+        one = lr_nn.fit(net, Batch(x, y), start=start, penalty=penalties.l2(1e-2), max_steps=500)
         assert found.cost[i] == one.cost and found.params[0].w.shape == (2, D, 4)
 
 
@@ -213,13 +215,14 @@ LANES = penalties.l2(np.array([1.0, 0.1]))
         ({"penalty": LANES, "weight": np.ones((3, N))}, ValueError, "as many"),
         ({"penalty": LANES, "weight": np.zeros((2, N))}, ValueError, "zero for every example of lane 0"),
         ({"penalty": LANES, "weight": -np.ones(N)}, ValueError, "not negative"),
-        ({"penalty": LANES, "weight": np.ones(N - 1)}, ValueError, "entries a lane"),
+        ({"penalty": LANES, "weight": np.ones(N - 1)}, ValueError, "same examples"),
         ({"penalty": LANES, "y": Y[:-1]}, ValueError, "same examples"),
         ({"penalty": LANES, "y": Y + 0.5}, ValueError, "targets"),
         ({"penalty": LANES, "x": np.full((N, D), np.nan)}, ValueError, "finite"),
         ({"penalty": LANES, "memory": 1000}, ValueError, "memory"),
         ({"penalty": LANES, "schedule": "fast"}, ValueError, "one_by_one"),
         ({"penalty": LANES, "offset": np.ones(3)}, ValueError, "offset"),
+        ({"penalty": LANES, "y": np.zeros((N, 1, 1, 1))}, ValueError, "2 axes, or 3 with lanes first"),
         ({"x": [X, X[1:]], "y": [Y, Y[1:]]}, ValueError, "fit_groups"),
         ({"x": [X, X.astype(np.float32)], "y": [Y, Y]}, TypeError, "unequal data types"),
         ({"penalty": LANES, "start": 3}, TypeError, "start"),
@@ -228,14 +231,33 @@ LANES = penalties.l2(np.array([1.0, 0.1]))
         ({"penalty": LANES, "dtype": int}, TypeError, "dtype"),
         ({"penalty": LANES, "devices": []}, ValueError, "devices"),
         ({"penalty": LANES, "progress": 3}, TypeError, "progress"),
-        ({"penalty": penalties.l2(np.zeros((0,)))}, ValueError, "no lanes"),
+        ({"penalty": penalties.l2(np.zeros((0,)))}, ValueError, "at least 1 lanes"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, error, told):
     with pytest.raises(error, match=told):
-        lr_nn.fit_many(NETS["logistic"], **{"x": X, "y": Y, **arguments})
+        own = {"x": X, "y": Y, **arguments}
+        data = Batch(*(own.pop(name, None) for name in Batch._fields))
+        lr_nn.fit_many(NETS["logistic"], data, **own)
+
+
+def test_targets_that_may_be_one_table_or_lanes_are_refused_until_their_rank_says_which():
+    net = lr_nn.softmax_regression(D, 4)
+    x, table = RNG.standard_normal((4, D)), np.eye(4)
+    with pytest.raises(ValueError, match="three axes"):
+        lr_nn.fit_many(net, Batch(x, table), penalty=LANES)
+    one = lr_nn.fit_many(net, Batch(x, table[None]), penalty=penalties.l2(0.1))
+    rows = lr_nn.fit_many(net, Batch(x, np.eye(4)[table.astype(int)]), penalty=penalties.l2(0.1))
+    assert len(one) == 1 and len(rows) == 4
+
+
+def test_data_that_are_no_batch_are_refused():
+    with pytest.raises(TypeError, match=r"data must be a Batch\(x, y\); got ndarray"):
+        lr_nn.fit_many(NETS["logistic"], X, penalty=LANES)
+    with pytest.raises(TypeError, match=r"got Arrays: read them into memory first, rows\.read\(0, len\(rows\)\)"):
+        lr_nn.fit_many(NETS["logistic"], Arrays(X, Y), penalty=LANES)
 
 
 def test_under_jit_it_says_what_to_call():
     with pytest.raises(TypeError, match="solvers"):
-        jax.jit(lambda x: lr_nn.fit_many(NETS["logistic"], x, Y, penalty=LANES))(X)
+        jax.jit(lambda x: lr_nn.fit_many(NETS["logistic"], Batch(x, Y), penalty=LANES))(X)

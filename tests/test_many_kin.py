@@ -1,11 +1,12 @@
 """Paths, folds, resamples and groups are lanes with a name: each is what `fit` says of the rows concerned."""
 
+import jax
 import numpy as np
 import pytest
 
 import lr_nn
-from lr_nn import Penalty, Status, many, penalties
-from lr_nn.many import Settings
+from lr_nn import Batch, Penalty, Status, many, penalties
+from lr_nn.many.draws import generator
 
 RNG = np.random.default_rng(1)
 N, D = 90, 4
@@ -14,31 +15,32 @@ X = RNG.standard_normal((N, D))
 Y = (RNG.random(N) < 1 / (1 + np.exp(-2 * X[:, 0] + X[:, 1]))).astype(int)
 WEIGHT = RNG.integers(1, 4, N)
 STRENGTHS = np.array([1e-3, 1.0, 3e-2])
+KEY = jax.random.key(3)
 
 
 @pytest.mark.parametrize("penalty", [penalties.l2(STRENGTHS), penalties.l1(STRENGTHS / 10)], ids=["l2", "l1"])
 def test_a_path_is_a_fit_for_each_strength_in_the_order_they_came(penalty):
-    path = lr_nn.regularization_path(NET, X, Y, weight=WEIGHT, penalty=penalty)
+    path = lr_nn.regularization_path(NET, Batch(X, Y, WEIGHT), penalty=penalty)
     for i in range(3):
-        one = lr_nn.fit(NET, X, Y, weight=WEIGHT, penalty=Penalty(penalty.l1[i], penalty.l2[i]))
+        one = lr_nn.fit(NET, Batch(X, Y, WEIGHT), penalty=Penalty(penalty.l1[i], penalty.l2[i]))
         np.testing.assert_allclose(path.coefficients[i], one.coefficients, atol=1e-5)
     assert list(path.strengths) == list(penalty.l1 + penalty.l2)
     assert list(path.to_pandas()["nonzero"]) == [(np.abs(c[:-1]) > 0).sum() for c in path.coefficients]
 
 
 def test_no_weight_is_left_from_the_largest_strength_on():
-    top = many.largest_strength(NET, X, Y)
-    path = lr_nn.regularization_path(NET, X, Y, penalty=penalties.l1(top * np.array([1.001, 0.999])))
+    top = many.largest_strength(NET, Batch(X, Y))
+    path = lr_nn.regularization_path(NET, Batch(X, Y), penalty=penalties.l1(top * np.array([1.001, 0.999])))
     assert [(c[:-1] != 0).sum() for c in path.coefficients] == [0, 1]
 
 
 def test_folds_are_fits_of_the_other_rows_scored_on_their_own():
     rows = np.arange(N) % 3
-    found = lr_nn.cross_validate(NET, X, Y, weight=WEIGHT, folds=rows, penalty=penalties.l2(STRENGTHS))
+    found = lr_nn.cross_validate(NET, Batch(X, Y, WEIGHT), folds=rows, penalty=penalties.l2(STRENGTHS))
     for f in range(3):
         inside = rows != f
         for i, strength in enumerate(STRENGTHS):
-            one = lr_nn.fit(NET, X[inside], Y[inside], weight=WEIGHT[inside], penalty=penalties.l2(strength))
+            one = lr_nn.fit(NET, Batch(X[inside], Y[inside], WEIGHT[inside]), penalty=penalties.l2(strength))
             np.testing.assert_allclose(found.solutions.coefficients[3 * f + i], one.coefficients, atol=1e-5)
             held = lr_nn.Batch(X[~inside], Y[~inside], WEIGHT[~inside])
             np.testing.assert_allclose(found.scores[f, i], lr_nn.cost(NET, one.params, held), rtol=1e-5)
@@ -50,8 +52,8 @@ def test_folds_are_fits_of_the_other_rows_scored_on_their_own():
 
 def test_products_score_as_one_by_one():
     strengths = penalties.l2(np.geomspace(1, 1e-4, 12))
-    plain = lr_nn.cross_validate(NET, X, Y, penalty=strengths)
-    products = lr_nn.cross_validate(NET, X, Y, penalty=strengths, settings=Settings(schedule="products"))
+    plain = lr_nn.cross_validate(NET, Batch(X, Y), penalty=strengths)
+    products = lr_nn.cross_validate(NET, Batch(X, Y), penalty=strengths, schedule="products")
     np.testing.assert_allclose(products.scores, plain.scores, rtol=1e-5)
     assert (products.solutions.status == Status.converged).all()
 
@@ -59,23 +61,25 @@ def test_products_score_as_one_by_one():
 def test_drawn_folds_have_their_share_of_every_class():
     y = np.repeat([0, 1, 2], [40, 30, 20])
     net = lr_nn.softmax_regression(D, 3)
-    found = lr_nn.cross_validate(net, X, y, folds=5, penalty=penalties.l2(np.array([1.0])))
+    found = lr_nn.cross_validate(net, Batch(X, y), folds=5, penalty=penalties.l2(np.array([1.0])))
     for f in range(5):
         assert list(np.bincount(y[found.rows == f])) == [8, 6, 4]
-    again = lr_nn.cross_validate(net, X, y, folds=5, penalty=penalties.l2(np.array([1.0])), seed=1)
+    again = lr_nn.cross_validate(
+        net, Batch(X, y), folds=5, penalty=penalties.l2(np.array([1.0])), key=jax.random.key(1)
+    )
     assert (again.rows != found.rows).any()
 
 
 def test_a_fold_that_leaves_one_class_says_so():
     rows = np.where(Y == 1, 0, RNG.integers(1, 3, N))
-    found = lr_nn.cross_validate(NET, X, Y, folds=rows, penalty=penalties.l2(np.array([0.0, 1e-2])))
+    found = lr_nn.cross_validate(NET, Batch(X, Y), folds=rows, penalty=penalties.l2(np.array([0.0, 1e-2])))
     assert Status(found.solutions.status[0]) == Status.separated  # nothing holds the bias back
     assert (found.solutions.status[2:] == Status.converged).all()
 
 
 def test_the_bootstrap_of_a_mean_has_its_standard_error():
     net, y = lr_nn.Network((1, 1), (), lr_nn.losses.squared_error, bias=False), RNG.standard_normal(200)
-    found = lr_nn.bootstrap(net, np.ones((200, 1)), y, samples=4000)
+    found = lr_nn.bootstrap(net, Batch(np.ones((200, 1)), y), samples=4000)
     error = y.std() / 200**0.5
     assert abs(found.standard_errors[0, 0] / error - 1) < 5 / (2 * 4000) ** 0.5
     assert abs(found.bias[0, 0]) < 5 * error / 4000**0.5
@@ -87,12 +91,12 @@ def test_the_bootstrap_of_a_mean_has_its_standard_error():
 
 @pytest.mark.parametrize("method", ["rows", "bayesian"])
 def test_resamples_are_weights(method):
-    found = lr_nn.bootstrap(NET, X, Y, samples=3, method=method, penalty=penalties.l2(1e-2), seed=3)
-    drawn = np.random.default_rng(3)
+    found = lr_nn.bootstrap(NET, Batch(X, Y), samples=3, method=method, penalty=penalties.l2(1e-2), key=KEY)
+    drawn = generator(KEY)
     weights = drawn.multinomial(N, np.full(N, 1 / N), size=3) if method == "rows" else drawn.exponential(size=(3, N))
     for i in range(3):
         kept = weights[i] > 0
-        one = lr_nn.fit(NET, X[kept], Y[kept], weight=weights[i][kept], penalty=penalties.l2(1e-2))
+        one = lr_nn.fit(NET, Batch(X[kept], Y[kept], weights[i][kept]), penalty=penalties.l2(1e-2))
         np.testing.assert_allclose(found.coefficients[i], one.coefficients, atol=1e-5)
 
 
@@ -100,7 +104,7 @@ def test_groups_are_drawn_whole():
     groups = np.repeat(["a", "b", "c"], 30)
     y = np.repeat([0.0, 1.0, 2.0], 30)
     net = lr_nn.Network((1, 1), (), lr_nn.losses.squared_error, bias=False)
-    found = lr_nn.bootstrap(net, np.ones((90, 1)), y, samples=50, groups=groups)
+    found = lr_nn.bootstrap(net, Batch(np.ones((90, 1)), y), samples=50, groups=groups)
     assert set((3 * found.coefficients.ravel()).round(6)) <= set(range(7))
 
 
@@ -111,11 +115,11 @@ LABELS = np.repeat(["e", "d", "c", "b", "a"], SIZES)
 def test_a_group_is_a_fit_of_its_rows():
     order = np.random.default_rng(0).permutation(N)
     groups = LABELS[order]
-    found = lr_nn.fit_groups(NET, X, Y, groups, weight=WEIGHT, penalty=penalties.l2(1e-2))
+    found = lr_nn.fit_groups(NET, Batch(X, Y, WEIGHT), groups, penalty=penalties.l2(1e-2))
     assert list(found.labels) == list("abcde") and list(found.sizes) == SIZES[::-1]
     for i, label in enumerate(found.labels):
         inside = groups == label
-        one = lr_nn.fit(NET, X[inside], Y[inside], weight=WEIGHT[inside], penalty=penalties.l2(1e-2))
+        one = lr_nn.fit(NET, Batch(X[inside], Y[inside], WEIGHT[inside]), penalty=penalties.l2(1e-2))
         assert found.solutions.status[i] == one.status
         if one.status == Status.converged:
             np.testing.assert_allclose(found.solutions.coefficients[i], one.coefficients, atol=1e-5)
@@ -128,15 +132,15 @@ def test_a_group_is_a_fit_of_its_rows():
 def test_a_group_knows_nothing_of_another():
     x, labels = X.copy(), np.repeat(["a", "b"], [40, 50])
     x[60] = np.nan
-    found = lr_nn.fit_groups(NET, x, Y, labels, penalty=penalties.l2(1e-2))
+    found = lr_nn.fit_groups(NET, Batch(x, Y), labels, penalty=penalties.l2(1e-2))
     assert [Status(s) for s in found.solutions.status] == [Status.converged, Status.non_finite]
 
 
 def test_groups_of_as_many_rows_as_classes_have_labels():
     net = lr_nn.softmax_regression(D, 16)
     x, y, groups = RNG.standard_normal((256, D)), RNG.integers(0, 16, 256), np.repeat(np.arange(16), 16)
-    found = lr_nn.fit_groups(net, x, y, groups, penalty=penalties.l2(0.1))
-    one = lr_nn.fit(net, x[:16], y[:16], penalty=penalties.l2(0.1))
+    found = lr_nn.fit_groups(net, Batch(x, y), groups, penalty=penalties.l2(0.1))
+    one = lr_nn.fit(net, Batch(x[:16], y[:16]), penalty=penalties.l2(0.1))
     assert found.solutions.status[0] == one.status
 
 
@@ -145,12 +149,12 @@ def test_groups_of_one_class_are_separated_whatever_their_size(label):
     groups = np.repeat(np.arange(9), np.arange(4, 13))
     n = len(groups)
     x = RNG.standard_normal((n, D))
-    found = lr_nn.fit_groups(NET, x, np.full(n, label), groups, penalty=penalties.l2(0.1))
+    found = lr_nn.fit_groups(NET, Batch(x, np.full(n, label)), groups, penalty=penalties.l2(0.1))
     assert (found.solutions.status == Status.separated).all() and found.solutions.direction is not None
 
 
 def test_groups_without_an_optimum_say_so_and_others_are_fitted():
-    found = lr_nn.fit_groups(NET, X, np.arange(N) % 2, LABELS)
+    found = lr_nn.fit_groups(NET, Batch(X, np.arange(N) % 2), LABELS)
     statuses = dict(zip(found.labels, map(Status, found.solutions.status)))
     assert statuses["a"] == statuses["b"] == Status.converged
     assert statuses["e"] == Status.separated
@@ -159,17 +163,23 @@ def test_groups_without_an_optimum_say_so_and_others_are_fitted():
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: lr_nn.fit_groups(NET, X, Y, LABELS[:-1]), "one label a row"),
-        (lambda: lr_nn.fit_groups(NET, X, Y[:-1], LABELS), "same examples"),
-        (lambda: lr_nn.fit_groups(NET, X, Y, np.where(np.arange(N) == 3, np.nan, 1.0)), "missing label"),
-        (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(1.0)), "strengths"),
-        (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=1), "between 2"),
-        (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=N + 1), "between 2"),
-        (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=np.ones(N)), "two folds"),
-        (lambda: lr_nn.cross_validate(NET, X, Y, penalty=penalties.l2(STRENGTHS), folds=np.ones(3)), "one label a row"),
-        (lambda: lr_nn.bootstrap(NET, X, Y, samples=1), "at least 2"),
-        (lambda: lr_nn.bootstrap(NET, X, Y, method="jack"), "bayesian"),
-        (lambda: lr_nn.bootstrap(NET, X, Y, groups=np.ones(3)), "one label a row"),
+        (lambda: lr_nn.fit_groups(NET, Batch(X, Y), LABELS[:-1]), "one label a row"),
+        (lambda: lr_nn.fit_groups(NET, Batch(X, Y[:-1]), LABELS), "same examples"),
+        (lambda: lr_nn.fit_groups(NET, Batch(X, Y), np.where(np.arange(N) == 3, np.nan, 1.0)), "missing label"),
+        (lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(1.0)), "strengths"),
+        (lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=1), "between 2"),
+        (lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=N + 1), "between 2"),
+        (
+            lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=np.ones(N)),
+            "two folds",
+        ),
+        (
+            lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=np.ones(3)),
+            "one label a row",
+        ),
+        (lambda: lr_nn.bootstrap(NET, Batch(X, Y), samples=1), "at least 2"),
+        (lambda: lr_nn.bootstrap(NET, Batch(X, Y), method="jack"), "bayesian"),
+        (lambda: lr_nn.bootstrap(NET, Batch(X, Y), groups=np.ones(3)), "one label a row"),
     ],
 )
 def test_what_cannot_be_is_refused(call, told):
@@ -177,7 +187,33 @@ def test_what_cannot_be_is_refused(call, told):
         call()
 
 
+def test_resamples_and_folds_are_a_function_of_the_key_typed_or_raw():
+    def draw(key):
+        return lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(np.array([1.0])), key=key).rows
+
+    raw = np.asarray(jax.random.key_data(KEY))
+    assert (draw(KEY) == draw(raw)).all() and (draw(KEY) == draw(jax.numpy.asarray(raw))).all()
+    assert (draw(None) == draw(None)).all() and (draw(KEY) != draw(jax.random.key(4))).any()
+    with pytest.raises(TypeError, match="key must be a random key"):
+        draw(0)
+    with pytest.raises(ValueError, match="one random key"):
+        lr_nn.bootstrap(NET, Batch(X, Y), key=jax.random.split(KEY))
+
+
+@pytest.mark.parametrize("settings", [{"tol": 1e-4}, {"max_steps": 1}, {"solver": "lbfgs"}, {"dtype": np.float32}])
+def test_settings_are_those_of_fit(settings):
+    def ends(found):
+        return found.solutions if hasattr(found, "solutions") else found
+
+    strengths = penalties.l2(STRENGTHS)
+    plain = lr_nn.fit_many(NET, Batch(X, Y), penalty=strengths, **settings)
+    for call in (lr_nn.regularization_path, lr_nn.cross_validate):
+        found = ends(call(NET, Batch(X, Y), penalty=strengths, **settings))
+        assert found.params[0].w.dtype == plain.params[0].w.dtype and found.solver == plain.solver
+        assert (found.status == (Status.max_steps if "max_steps" in settings else Status.converged)).all()
+
+
 def test_an_unknown_group_has_no_prediction():
-    found = lr_nn.fit_groups(NET, X, Y, LABELS, penalty=penalties.l2(1e-2))
+    found = lr_nn.fit_groups(NET, Batch(X, Y), LABELS, penalty=penalties.l2(1e-2))
     with pytest.raises(ValueError, match="'z'"):
         found.predict(X[:2], np.array(["a", "z"]))

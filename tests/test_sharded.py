@@ -234,8 +234,8 @@ def test_a_total_is_one_all_reduce(program, rest, expected):
 def test_a_fit_is_that_of_one_device_to_its_certificate(mesh, penalty):
     batch = rows(ONE, 103)
     common = {"weight": batch.weight, "offset": batch.offset, "penalty": penalty}
-    found = sharded.data_parallel(mesh).fit(ONE, batch.x, batch.y, **common)
-    one = lr_nn.fit(ONE, batch.x, batch.y, **common)
+    found = sharded.data_parallel(mesh).fit(ONE, Batch(batch.x, batch.y), **common)
+    one = lr_nn.fit(ONE, Batch(batch.x, batch.y), **common)
     assert found.status == one.status == Status.converged
     np.testing.assert_allclose(found.coefficients, one.coefficients, atol=1e-8)
     assert abs(found.cost - one.cost) <= found.certificate + one.certificate
@@ -246,21 +246,21 @@ def test_least_squares_over_devices_are_solved_by_newton():
     x, y = rng.normal(size=(30, 3)), rng.normal(size=30)
     found = sharded.data_parallel(MESHES["8"]).fit(net, Arrays(x, y))
     assert found.solver == "newton" and found.status == Status.converged
-    np.testing.assert_allclose(found.coefficients, lr_nn.fit(net, x, y).coefficients, atol=1e-9)
+    np.testing.assert_allclose(found.coefficients, lr_nn.fit(net, Batch(x, y)).coefficients, atol=1e-9)
     with pytest.raises(ValueError, match="closed_form takes all rows to one host"):
-        sharded.data_parallel(MESHES["8"]).fit(net, x, y, solver="closed_form")
+        sharded.data_parallel(MESHES["8"]).fit(net, Batch(x, y), solver="closed_form")
 
 
 def test_separated_data_are_told_over_devices_too():
     x = np.arange(-8.0, 8.0)[:, None] + 0.5
-    found = sharded.data_parallel(MESHES["8"]).fit(lr_nn.logistic_regression(1), x, (x[:, 0] > 0).astype(int))
+    found = sharded.data_parallel(MESHES["8"]).fit(lr_nn.logistic_regression(1), Batch(x, (x[:, 0] > 0).astype(int)))
     assert found.status == Status.separated and found.direction is not None
 
 
 def test_lanes_over_devices_are_those_of_one():
     batch, strengths = rows(ONE, 40, offset=False), penalties.l2(np.geomspace(1e-3, 1, 5))
-    found = sharded.data_parallel(MESHES["2"]).fit_many(ONE, batch.x, batch.y, weight=batch.weight, penalty=strengths)
-    one = lr_nn.fit_many(ONE, batch.x, batch.y, weight=batch.weight, penalty=strengths)
+    found = sharded.data_parallel(MESHES["2"]).fit_many(ONE, Batch(batch.x, batch.y, batch.weight), penalty=strengths)
+    one = lr_nn.fit_many(ONE, Batch(batch.x, batch.y, batch.weight), penalty=strengths)
     np.testing.assert_allclose(found.coefficients, one.coefficients, atol=1e-8)
 
 

@@ -14,7 +14,7 @@ from test_fit import NETS, D, rows
 from tolerances import tolerance
 
 import lr_nn
-from lr_nn import Status, losses, penalties
+from lr_nn import Batch, Status, losses, penalties
 from lr_nn.data import Arrays
 from lr_nn.solvers import passes
 
@@ -29,7 +29,7 @@ smooth = pytest.mark.parametrize("penalty", [None, penalties.l2(0.01)], ids=["no
 
 def both(net, x, y, memory=LITTLE, weight=None, offset=None, **settings):
     """The fit in memory, and that of blocks."""
-    whole = lr_nn.fit(net, x, y, weight=weight, offset=offset, **settings)
+    whole = lr_nn.fit(net, Batch(x, y, weight, offset), **settings)
     found = lr_nn.fit(net, Arrays(x, y, weight, offset), memory=memory, **settings)
     assert "passes of blocks" in found.message, "the rows were read into memory"
     return whole, found
@@ -76,7 +76,7 @@ def test_what_some_blocks_say_of_the_curvature_is_not_taken_for_all():
     """The Hessian is made of every third block, where rows are long; the bound takes no more of it than is sure."""
     net, x, y = rows("logistic", n=MANY)
     x[(np.arange(MANY) // 512) % 3 > 0] /= 100
-    best = lr_nn.fit(net, x, y).cost
+    best = lr_nn.fit(net, Batch(x, y)).cost
     for tol in (1e-3, 1e-4):
         found = lr_nn.fit(net, Arrays(x, y), tol=tol, memory=LITTLE)
         assert found.status is Status.converged and "blocks of 512" in found.message, found.message
@@ -125,7 +125,7 @@ def test_the_size_of_the_blocks_changes_no_more_than_rounding():
 def test_rows_that_fit_into_memory_are_read_once():
     net, x, y = rows("logistic")
     source = Counted(x, y)
-    found, whole = lr_nn.fit(net, source), lr_nn.fit(net, x, y)
+    found, whole = lr_nn.fit(net, source), lr_nn.fit(net, Batch(x, y))
     assert source.reads == [(0, len(x))]
     np.testing.assert_array_equal(found.coefficients, whole.coefficients)
 
@@ -151,7 +151,7 @@ def test_every_solver_ends_at_the_same_optimum(name, solver):
     net, x, y = rows(name, n=N)
     found = lr_nn.fit(net, Arrays(x, y), memory=LITTLE, solver=solver)
     assert found.solver == solver
-    assert_same_fit(lr_nn.fit(net, x, y), found)
+    assert_same_fit(lr_nn.fit(net, Batch(x, y)), found)
 
 
 def test_many_parameters_have_the_factors_of_a_sample_in_place_of_the_hessian():
@@ -200,7 +200,7 @@ def test_one_class_alone_is_separated():
 
 def test_a_start_at_the_optimum_needs_few_passes_and_too_few_steps_say_so():
     net, x, y = rows("logistic", n=N)
-    whole = lr_nn.fit(net, x, y)
+    whole = lr_nn.fit(net, Batch(x, y))
     again = lr_nn.fit(net, Arrays(x, y), start=whole.params, memory=LITTLE)
     assert again.status is Status.converged and again.steps <= 2
     short = lr_nn.fit(net, Arrays(x, y), max_steps=1, memory=LITTLE)
@@ -296,22 +296,16 @@ def test_bad_rows_are_refused_by_number(source, settings, message):
         lr_nn.fit(NET, source(), **{"memory": LITTLE, **settings})
 
 
-@pytest.mark.parametrize("beside", ["y", "weight", "offset"])
-def test_what_comes_with_the_rows_is_not_given_again(beside):
-    with pytest.raises(TypeError, match="rows bring their own"):
-        lr_nn.fit(NET, Arrays(X, Y), **{beside: ONES})
-
-
-def test_arrays_need_targets_and_deep_networks_no_rows():
-    with pytest.raises(TypeError, match="fit needs targets y"):
-        lr_nn.fit(NET, X)
+def test_rows_of_a_file_need_targets_and_deep_networks_take_no_rows():
+    with pytest.raises(ValueError, match="the rows have no targets"):
+        lr_nn.fit(NET, Arrays(X))
     with pytest.raises(ValueError, match="one layer and a convex cost"):
         lr_nn.fit(lr_nn.mlp((D, 3, 1)), Arrays(X, Y))
 
 
 def test_numbers_beyond_float32_are_fitted_in_float64():
     net, x, y = rows("logistic", n=N)
-    whole, found = lr_nn.fit(net, x, y), lr_nn.fit(net, Arrays(x * 1e45, y), memory=LITTLE)
+    whole, found = lr_nn.fit(net, Batch(x, y)), lr_nn.fit(net, Arrays(x * 1e45, y), memory=LITTLE)
     assert found.status is Status.converged, found.message
     np.testing.assert_allclose(found.params[0].w * 1e45, whole.params[0].w, rtol=1e-5, atol=1e-6)
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 import lr_nn
-from lr_nn import penalties, sharded
+from lr_nn import Batch, penalties, sharded
 from lr_nn.cli import main as command
 from lr_nn.data import Arrays
 
@@ -41,7 +41,7 @@ def train(parallel, epochs, **settings):
 def many(parallel):
     """What fits of many strengths find."""
     whole, strengths = data().read(0, N), penalties.l2(np.array([1e-3, 1e-2, 1e-1]))
-    return parallel.fit_many(ONE, whole.x, whole.y, weight=whole.weight, penalty=strengths)
+    return parallel.fit_many(ONE, Batch(whole.x, whole.y, whole.weight), penalty=strengths)
 
 
 def commands(process, of, port, folder):

@@ -32,7 +32,7 @@ def run(options: Bench, terminal: Terminal) -> int:
     params, optimizer = lr_nn.init(net, jax.random.key(0)), optax.sgd(1e-2)
     data, key = Batch(jax.numpy.asarray(x), jax.numpy.asarray(y)), jax.random.key(1)
     work: dict[str, Callable[[], Any]] = {
-        "logistic fit": lambda: lr_nn.fit(line, x, y, penalty=l2(1e-4)),
+        "logistic fit": lambda: lr_nn.fit(line, Batch(x, y), penalty=l2(1e-4)),
         f"epoch of a {d}-64-1 network": lambda: (
             lr_nn.train(net, params, data, optimizer=optimizer, epochs=1, batch_size=min(BATCH, n), key=key).params
         ),

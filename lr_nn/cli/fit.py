@@ -112,7 +112,7 @@ def _fitted(
         if batch is None:
             return lr_nn.fit(net, rows, memory=options.memory * 2**20, **chosen), None
     chosen["solver"] = solver_for(net, len(batch.x), options.l1)
-    return lr_nn.fit(net, batch.x, batch.y, weight=batch.weight, offset=batch.offset, **chosen), batch
+    return lr_nn.fit(net, batch, **chosen), batch
 
 
 def solver_for(net: Network, n: int, l1: float) -> str:
@@ -128,7 +128,7 @@ def _summary(solution: Solution, net: Network, batch: Batch | None, learned: Sou
     """Standard errors, where there are rows in memory, an optimum, and no L1 penalty."""
     if batch is None or solution.status is not Status.converged or float(solution.penalty.l1) > 0:
         return None
-    return inference.summary(solution, net, batch, names=learned.rows.features, outputs=learned.outputs)
+    return inference.summary(net, solution, batch, names=learned.rows.features, outputs=learned.outputs)
 
 
 def _record(table: Table) -> list[dict[str, Any]]:

@@ -3,12 +3,12 @@
 For one-layer networks with a likelihood, fitted without a penalty or with an L2 one.
 """
 
-from lr_nn.inference.firth import firth
+from lr_nn.inference.bias_reduction import firth
+from lr_nn.inference.diagnostics import Influence, influence, leave_one_out
+from lr_nn.inference.estimates import Summary, summary
 from lr_nn.inference.hypotheses import Test, likelihood_ratio_test, score_test, wald_test
-from lr_nn.inference.influence import Influence, influence, leave_one_out
 from lr_nn.inference.margins import MarginalEffects, marginal_effects
 from lr_nn.inference.profile import profile_intervals
-from lr_nn.inference.summary import Summary, summary
 
 __all__ = [
     "Influence",

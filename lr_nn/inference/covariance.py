@@ -19,9 +19,11 @@ import numpy as np
 from jax import lax
 
 from lr_nn import check
-from lr_nn.inference.fitted import Fitted
+from lr_nn.inference.fitted import Fitted, marked, without
 from lr_nn.losses import Loss
 from lr_nn.network import Network
+
+__all__ = ["clusters", "fisher", "information", "inverse", "over_lanes", "sandwich"]
 
 
 def information(fitted: Fitted) -> np.ndarray:
@@ -30,8 +32,10 @@ def information(fitted: Fitted) -> np.ndarray:
     arrays = [fitted.x, fitted.weight, fitted.theta] + ([] if offset is None else [offset])
     static = fitted.net, fitted.reference
     if fitted.lanes and fitted.x.ndim == 2 and n * d * d <= SQUARES:
+        bad = np.isnan(fitted.theta).any(axis=(1, 2))
+        arrays[2] = without(bad, fitted.theta)
         with jax.enable_x64(True):
-            found = np.asarray(_of_shared_rows(*static, *arrays))
+            found = marked(bad, np.asarray(_of_shared_rows(*static, *arrays)))
     else:
         found = over_lanes(_information, static, arrays, (2, 1, 2, 2))
     if not np.isfinite(found).all() and not np.isnan(fitted.theta).any():
@@ -47,8 +51,17 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
     p = matrix.shape[-1]
     if matrix.ndim == 2 or p > SMALL:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _scaled(np, np.linalg.inv, matrix)
-    m, rest = len(matrix), -len(matrix) % BLOCK
+            found = _scaled(np, np.linalg.inv, matrix)
+    else:
+        found = _many_inverses(matrix)
+    positive = np.asarray(np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)
+    return np.where(np.asarray(positive)[..., None, None], found, np.nan)
+
+
+def _many_inverses(matrix: np.ndarray) -> np.ndarray:
+    (m, p, _), rest = matrix.shape, -len(matrix) % BLOCK
+    bad = ~np.isfinite(matrix).all(axis=(1, 2))
+    matrix = np.where(bad[:, None, None], 0, matrix)
     padded = np.concatenate([matrix, np.broadcast_to(np.eye(p), (rest, p, p))]) if rest else matrix
     return over_lanes(_block, (), [padded.reshape(-1, BLOCK, p, p)], (3,)).reshape(-1, p, p)[:m]
 
@@ -58,14 +71,14 @@ def _block(matrices: jax.Array) -> jax.Array:
 
 
 def _scaled(xp: Any, invert: Callable, matrix: Any) -> Any:
-    """Inverses by way of unit diagonals, in NumPy or JAX, symmetric."""
+    """Symmetric inverses by way of unit diagonals, in NumPy or JAX; zero for a matrix that is not positive definite."""
     scale = 1 / xp.sqrt(xp.diagonal(matrix, axis1=-2, axis2=-1))
     scaled = scale[..., :, None] * matrix * scale[..., None, :]
     fine = xp.isfinite(scaled).all(axis=(-2, -1))[..., None, None]
     found = invert(xp.where(fine, scaled, xp.ones_like(scaled) * xp.eye(matrix.shape[-1])[(None,) * (matrix.ndim - 2)]))
     found = (found + xp.swapaxes(found, -1, -2)) / 2
     positive = (xp.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)[..., None, None]
-    return xp.where(fine & positive, scale[..., :, None] * found * scale[..., None, :], xp.nan)
+    return xp.where(fine & positive, scale[..., :, None] * found * scale[..., None, :], 0)
 
 
 def _eliminated(matrices: jax.Array) -> jax.Array:
@@ -102,6 +115,10 @@ def over_lanes(kernel: Callable, static: tuple, arrays: list[np.ndarray], ranks:
     """
     laned = tuple(array.ndim > rank for array, rank in zip(arrays, ranks))
     m = next((len(array) for array, lane in zip(arrays, laned) if lane), 0)
+    bad = np.zeros(max(m, 1), bool)
+    for array in (array for array, lane in zip(arrays, laned) if lane):
+        bad |= np.isnan(array).reshape(m, -1).any(axis=1)
+    arrays = [without(bad, array) if lane else array for array, lane in zip(arrays, laned)]
     parts = min(os.cpu_count() or 1, m // LANES) if jax.default_backend() == "cpu" else 1
 
     def part(begin: int, end: int) -> np.ndarray:
@@ -110,10 +127,10 @@ def over_lanes(kernel: Callable, static: tuple, arrays: list[np.ndarray], ranks:
             return np.asarray(_mapped(kernel, static, laned, some))
 
     if parts < 2:
-        return part(0, max(m, 1))
+        return marked(bad, part(0, max(m, 1))) if m else part(0, 1)
     edges = np.linspace(0, m, parts + 1).astype(int)
     with ThreadPoolExecutor(parts) as pool:
-        return np.concatenate(list(pool.map(part, edges[:-1], edges[1:])))
+        return marked(bad, np.concatenate(list(pool.map(part, edges[:-1], edges[1:]))))
 
 
 # Lanes that are worth another thread; rows of small matrices, and how many fit the cache; products of columns.

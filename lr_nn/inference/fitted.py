@@ -12,6 +12,8 @@ import numpy as np
 from lr_nn.losses import Loss
 from lr_nn.network import Network
 
+__all__ = ["Fitted", "design", "marked", "of_rows", "without"]
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -106,12 +108,24 @@ def design(net: Network, x: np.ndarray) -> np.ndarray:
 
 
 def of_rows(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
-    """A function of rows (n, k) in float64, whatever axes lead them."""
+    """A function of rows (n, k) in float64, whatever axes lead them; NaN for a row that holds NaN."""
     arrays = np.broadcast_arrays(*arrays)
     lead = arrays[0].shape[:-1]
+    rows = [array.reshape(-1, array.shape[-1]) for array in arrays]
+    bad = np.any([np.isnan(array).any(axis=1) for array in rows], axis=0)
     with jax.enable_x64(True):
-        found = np.asarray(_compiled(function, *(array.reshape(-1, array.shape[-1]) for array in arrays)))
-    return found.reshape(lead + found.shape[1:])
+        found = np.asarray(_compiled(function, *(without(bad, array) for array in rows)))
+    return marked(bad, found).reshape(lead + found.shape[1:])
+
+
+def without(bad: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """`array` with zeros where `bad`: no NaN goes into a compiled program, so none comes out."""
+    return np.where(bad.reshape(-1, *(1,) * (array.ndim - 1)), 0, array) if bad.any() else array
+
+
+def marked(bad: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """`found` with NaN where `bad`."""
+    return np.where(bad.reshape(-1, *(1,) * (found.ndim - 1)), np.nan, found) if bad.any() else found
 
 
 @partial(jax.jit, static_argnums=0)

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.inference import admit, covariance
+from lr_nn.inference import admission, covariance
+from lr_nn.inference.estimates import Summary, summary
 from lr_nn.inference.newton import Objective
-from lr_nn.inference.summary import Summary, summary
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
+
+__all__ = ["Test", "likelihood_ratio_test", "score_test", "wald_test"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +79,16 @@ def likelihood_ratio_test(larger: Summary, smaller: Summary) -> Test:
     return _test(statistic, freedom, np.full_like(statistic, np.inf))
 
 
-def score_test(solution: Solution, net: Network, batch: Batch, extra: ArrayLike) -> Test:
+def score_test(net: Network, solution: Solution, data: Batch, extra: ArrayLike) -> Test:
     """Are the coefficients of more columns zero? From the fit without them: gᵀ (F_ee - F_eo F_oo⁻¹ F_oe)⁻¹ g.
 
-    g is the score of the coefficients of `extra` at zero, F the information of all, o the old ones. solution, net,
-    batch: of the smaller model, one fit without a penalty. extra: (n, e), or (n,) for one column. Of the squared error
-    over its dispersion.
+    g is the score of the coefficients of `extra` at zero, F the information of all, o the old ones. net, solution,
+    data: the smaller model, one fit without a penalty. extra: (n, e), or (n,) for one column. For the squared error the
+    statistic is divided by the dispersion.
 
     Raises ValueError for penalised fits and for data that do not fit. Source: Rao (1948).
     """
-    fitted = admit.single(solution, net, batch)
+    fitted = admission.single(net, solution, data)
     if fitted.jeffreys or fitted.strength > 0:
         raise ValueError(
             "the score test is for fits without a penalty, where the score of the old coefficients is zero"
@@ -102,14 +104,14 @@ def score_test(solution: Solution, net: Network, batch: Batch, extra: ArrayLike)
     e = columns.shape[1]
     theta = np.concatenate([fitted.coefficients, np.zeros((e, k))]).reshape(-1)
     inputs = np.concatenate([fitted.inputs, columns], axis=1)
-    data = fitted.targets, fitted.weight, fitted.offset
-    point = Objective(fitted.loss, fitted.reference, inputs, *data, np.zeros((theta.size,) * 2), False).at(theta)
+    rows = fitted.targets, fitted.weight, fitted.offset
+    point = Objective(fitted.loss, fitted.reference, inputs, *rows, np.zeros((theta.size,) * 2), False).at(theta)
     old, new = np.arange(q * k), np.arange(q * k, theta.size)
     across = point.curvature[np.ix_(old, new)]
     spread = (
         point.curvature[np.ix_(new, new)] - across.T @ covariance.inverse(point.curvature[np.ix_(old, old)]) @ across
     )
-    score = point.gradient[new] / np.tile(np.sqrt(summary(solution, net, batch).dispersion), e)
+    score = point.gradient[new] / np.tile(np.sqrt(summary(net, solution, data).dispersion), e)
     statistic = score @ covariance.inverse(spread) @ score
     return _test(statistic, np.asarray(float(new.size)), np.asarray(np.inf))
 

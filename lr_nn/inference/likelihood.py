@@ -8,6 +8,8 @@ import numpy as np
 from lr_nn import losses
 from lr_nn.inference.fitted import Fitted, of_rows
 
+__all__ = ["deviance", "log_likelihood", "null_log_likelihood", "pearson_chi2", "unit_deviance", "variance"]
+
 
 def log_likelihood(fitted: Fitted, eta: np.ndarray | None = None) -> np.ndarray:
     """Σ s_i log p(y_i | η_i) at the fitted η, or another; of the squared error at the variances RSS_j / n.

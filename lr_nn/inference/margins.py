@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lr_nn import losses
-from lr_nn.inference import admit
+from lr_nn.inference import admission
+from lr_nn.inference.diagnostics import fisher_blocks
+from lr_nn.inference.estimates import Covariance, summary
 from lr_nn.inference.fitted import Fitted
-from lr_nn.inference.influence import fisher_blocks
-from lr_nn.inference.summary import Covariance, summary
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
+
+__all__ = ["MarginalEffects", "marginal_effects"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +30,9 @@ class MarginalEffects:
 
 
 def marginal_effects(
-    solution: Solution,
     net: Network,
-    batch: Batch,
+    solution: Solution,
+    data: Batch,
     *,
     level: float = 0.95,
     covariance: Covariance = "fisher",
@@ -45,8 +47,8 @@ def marginal_effects(
     """
     from scipy import stats
 
-    fitted = admit.single(solution, net, batch)
-    found = summary(solution, net, batch, covariance=covariance, groups=groups, level=level)
+    fitted = admission.single(net, solution, data)
+    found = summary(net, solution, data, covariance=covariance, groups=groups, level=level)
     d, k = net.sizes
     w = fitted.theta[:d]
     share = fitted.weight / fitted.weight.sum()

@@ -13,6 +13,9 @@ import numpy as np
 from lr_nn.inference.covariance import fisher
 from lr_nn.inference.fitted import Fitted
 from lr_nn.losses import Loss
+from lr_nn.solvers.bounds import capped, uncapped
+
+__all__ = ["Found", "Objective", "Point", "minimise", "objective"]
 
 
 class Point(NamedTuple):
@@ -46,7 +49,8 @@ class Objective:
             found = _evaluate(self.loss, self.reference, self.jeffreys, *data, theta)
         value, gradient, curvature = map(np.asarray, found)
         pull = self.ridge @ theta
-        return Point(float(value) + float(theta @ pull) / 2, gradient + pull, curvature + self.ridge)
+        whole = float(uncapped(value)) + float(theta @ pull) / 2
+        return Point(whole, gradient + pull, curvature + self.ridge)
 
 
 def objective(fitted: Fitted) -> Objective:
@@ -131,4 +135,7 @@ def _evaluate(
         leverage = weight * loss.fisher_diagonal(eta)[:, 0] * (half * half).sum(axis=0)
         residual = residual + (leverage * (loss.mean(eta)[:, 0] - 0.5))[:, None]
         value = value - jnp.log(jnp.diagonal(root)).sum() + jnp.log(scale).sum()
-    return value, (inputs.T @ residual[:, free]).reshape(-1), curvature
+    gradient = (inputs.T @ residual[:, free]).reshape(-1)
+    finite = jnp.isfinite(value) & jnp.isfinite(gradient).all() & jnp.isfinite(curvature).all()
+    value = capped(jnp.where(finite, value, jnp.inf))
+    return value, jnp.where(finite, gradient, 0), jnp.where(finite, curvature, 0)

@@ -8,17 +8,19 @@ from dataclasses import replace
 import numpy as np
 
 from lr_nn import losses
-from lr_nn.inference import admit, covariance
+from lr_nn.inference import admission, covariance
 from lr_nn.inference.fitted import Fitted
 from lr_nn.inference.newton import Objective, minimise, objective
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution, Status
 
+__all__ = ["profile_intervals"]
+
 
 def profile_intervals(
-    solution: Solution,
     net: Network,
-    batch: Batch,
+    solution: Solution,
+    data: Batch,
     *,
     level: float = 0.95,
     coefficients: Iterable[int] | None = None,
@@ -30,7 +32,7 @@ def profile_intervals(
     penalised one; of the squared error its variance is profiled, too. Where the likelihood does not fall that far, as
     on one side of separated data, the end is infinite: the solution may be a separated one.
 
-    solution, net, batch, reference: as in `summary`, one fit at a time. coefficients: which entries of
+    net, solution, data, reference: as in `summary`, one fit at a time. coefficients: which entries of
     coefficients.reshape(-1) to take; the others are not numbers. The ends are exact to about 1e-8 standard errors.
 
     Raises ValueError or TypeError as `summary` does. Source: Venzon & Moolgavkar (1988).
@@ -40,7 +42,8 @@ def profile_intervals(
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
     separated = isinstance(solution, Solution) and np.ndim(solution.status) == 0 and solution.status == Status.separated
-    fitted = admit.single(replace(solution, status=Status.converged) if separated else solution, net, batch, reference)
+    one = replace(solution, status=Status.converged) if separated else solution
+    fitted = admission.single(net, one, data, reference)
     p = fitted.coefficients.size
     chosen = range(p) if coefficients is None else [int(c) for c in coefficients]
     if not all(0 <= c < p for c in chosen):

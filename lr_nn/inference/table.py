@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from lr_nn.inference.summary import Summary
+    from lr_nn.inference.estimates import Summary
+
+__all__ = ["frame", "text"]
 
 TITLES = {
     "squared_error": "Least squares",

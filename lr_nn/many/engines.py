@@ -16,9 +16,12 @@ from lr_nn.many.lanes import Lanes
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.solvers import certificate, lane, products, schedule
+from lr_nn.solvers.bounds import capped, uncapped
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import achievable, constant, encoded, shares
 from lr_nn.types import Status
+
+__all__ = ["Found", "Table", "alone", "each", "judged", "small", "stacked", "together"]
 
 # Slots of a queue.
 SLOTS = 512
@@ -90,6 +93,7 @@ def small(stack: schedule.Stack, max_steps: int, order: str) -> Found:
 def judged(stack: schedule.Stack, report: lane.Report, computed: int, max_steps: int) -> Found:
     """The report in NumPy; lanes without a certificate go through `fit`'s solvers, which say what is the matter."""
     theta, cost, gradient_norm, bound, steps = (np.array(each) for each in report)
+    bound = uncapped(bound)
     good = bound <= np.asarray(stack.ceiling)
     status = np.where(good, Status.converged, Status.max_steps).astype(np.int8)
     message = np.full(len(theta), "", object)
@@ -179,4 +183,4 @@ def _reach(x: jax.Array) -> jax.Array:
 def _unpenalised(objective: OneLayer, theta: jax.Array) -> jax.Array:
     point = objective.at(theta)
     bound = certificate.definite(objective, point)
-    return bound + certificate.drift(objective, point, jnp.zeros((), int), jnp.full_like(bound, jnp.inf))
+    return capped(bound + certificate.drift(objective, point, jnp.zeros((), int), jnp.full_like(bound, jnp.inf)))

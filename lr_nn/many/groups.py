@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
-from lr_nn.admission import admit_offset
+from lr_nn.admission import admit_rows
 from lr_nn.fitting import convex
-from lr_nn.many.run import DEFAULTS, Settings
+from lr_nn.many.run import Progress, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.types import Batch
+
+__all__ = ["Groups", "fit_groups"]
 
 # The smallest size that groups are padded to, and numbers of a size that are no reason for a program of its own.
 LEAST, FEW = 16, 2**22
@@ -61,46 +65,46 @@ class Groups:
 
 def fit_groups(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    data: Batch,
     groups: ArrayLike,
     *,
-    weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
     penalty: Penalty | None = None,
-    settings: Settings = DEFAULTS,
+    tol: float = 1e-12,
+    max_steps: int = 100,
+    solver: str = "auto",
+    dtype: DTypeLike | None = None,
+    schedule: str = "auto",
+    memory: int = 2**30,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Groups:
     """One fit for each group of rows, `groups` (n,) their labels: segments, genes, shops.
 
-    Groups may have any size. Other arguments as of `fit`, settings as of `fit_many`. Groups without an
-    optimum, of one class or of too few rows, say so in their status. An L2 penalty gives groups of few rows one; where
-    there is one class the bias has none.
+    Groups may have any size. data and penalty as in `fit`, the other keywords as in `fit_many`. Groups without an
+    optimum, of one class or of too few rows, say so in their status. With an L2 penalty small groups have an optimum; a
+    group of one class has none, because the bias is free.
 
     >>> import lr_nn, numpy as np
     >>> x, groups = np.arange(8.0)[:, None], np.array(["a", "a", "a", "b", "b", "b", "b", "b"])
-    >>> found = lr_nn.fit_groups(lr_nn.linear_regression(1), x, np.where(groups == "a", 1, -2) * x[:, 0], groups)
+    >>> data = lr_nn.Batch(x, np.where(groups == "a", 1, -2) * x[:, 0])
+    >>> found = lr_nn.fit_groups(lr_nn.linear_regression(1), data, groups)
     >>> found.labels, found.solutions.coefficients[:, 0, 0].round(6)
     (array(['a', 'b'], dtype='<U1'), array([ 1., -2.]))
     """
-    check.on_host("fit_groups", (x, y, groups, weight, offset, penalty), "lr_nn.solvers.lane.smooth")
+    check.on_host("fit_groups", (data, groups, penalty), "lr_nn.solvers.lane.smooth")
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    check_penalty(penalty)
     if not convex(net):
         raise ValueError("groups are for networks of one layer; train_many takes groups of deep ones as weights")
-    x = np.asarray(check.table("x", x, net.sizes[0]))
-    n, k = len(x), net.sizes[-1]
-    labels, which = check.labels("groups", groups, n)
-    sizes = np.bincount(which)
-    y = np.asarray(check.numeric("y", y))
-    if len(y) != n:
-        raise ValueError(f"x has {n} rows but y has {len(y)}; they must be the same examples")
-    if net.loss.task == "classes" and y.ndim == 1:  # one-hot, so that groups of k rows are no table of k classes
-        with jax.enable_x64(True):
-            y = np.asarray(net.loss.encode(net.loss.targets(y, n, k), jnp.zeros((n, k))))
     with jax.enable_x64(True):
-        weight = np.ones(n) if weight is None else np.asarray(check.weights(weight, n, np.float64))
-        offset = None if offset is None else np.asarray(admit_offset(offset, n, k, jnp.zeros(())))
+        x, y, weight, offset = jax.tree.map(np.asarray, admit_rows(net, data, np.float64))
+    labels, which = check.labels("groups", groups, n := len(x))
+    sizes = np.bincount(which)
+    if net.loss.task == "classes" and y.ndim == 1:  # one-hot, so that groups of k rows are no table of k classes
+        y = np.eye(net.sizes[1])[y]
+    weight = np.ones(n) if weight is None else weight
     if len(empty := np.flatnonzero(np.bincount(which, weight) == 0)):
         raise ValueError(f"weight is zero for every row of group {labels[empty[0]]!r}; at least one must be positive")
-    check_penalty(penalty)
     order, ends = np.argsort(which, kind="stable"), np.cumsum(sizes)
     found = []
     for size, members in _buckets(sizes, net.sizes[0]):
@@ -108,8 +112,8 @@ def fit_groups(
         rows = begin + np.arange(size)[None]
         inside = rows < end
         rows = order[np.minimum(rows, end - 1)]  # a group is filled up with its own last row, of weight zero
-        table = (x[rows], y[rows], weight[rows] * inside, None if offset is None else offset[rows])
-        found.append((members, solve(admit(net, *table, penalty, None, settings), settings)))
+        lanes = Batch(x[rows], y[rows], weight[rows] * inside, None if offset is None else offset[rows])
+        found.append((members, solve(admit(net, lanes, penalty, None, settings), settings)))
     return Groups(net, labels, sizes, _in_order(len(labels), found))
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
-from lr_nn import check
-from lr_nn.network import Network, check_params
+from lr_nn.admission import admit_lanes, lane_axes, lane_axis, lane_params
+from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.types import Layer, Params
+from lr_nn.types import Batch, Params
 
-# Targets are looked at so many numbers at a time.
-AT_ONCE = 2**24
+__all__ = ["Lanes", "admit"]
 
 
 @dataclass(frozen=True)
@@ -48,104 +47,56 @@ class Lanes:
         return jax.tree.map(lambda leaf: leaf if len(leaf) == 1 else leaf[ids], value)
 
 
-def admit(
-    net: Network,
-    x: Any,
-    y: Any,
-    weight: Any,
-    offset: Any,
-    penalty: Penalty | None,
-    start: Params | None,
-) -> Lanes:
+def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | None) -> Lanes:
     """The checked arguments. ValueError where none has a lane axis, or two disagree on the number of lanes."""
-    if not isinstance(net, Network):
-        raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
+    check_network(net)
     check_penalty(penalty, lanes=True)
-    penalty = Penalty() if penalty is None else penalty
-    d, k = net.sizes[0], net.sizes[-1]
-    counts: dict[str, int] = {}
+    batch, axes = lane_axes(net, data)
+    penalty = Penalty(*(np.asarray(strength, float) for strength in penalty or Penalty()))
+    strengths = Penalty(*map(lane_axis, ("penalty l1", "penalty l2"), penalty, (0, 0)))
+    start, starts = (None, None) if start is None else lane_params(net, start, "start")
+    m = _number((*Batch._fields, "penalty", "start"), (*batch, penalty, start), (*axes, strengths, starts))
+    x, y, weight, offset = admit_lanes(net, batch, axes, None)
+    return Lanes(
+        net=net,
+        m=m,
+        n=x.shape[-2],
+        x=x,
+        y=_leading(y, axes.y),
+        weight=_leading(weight, axes.weight),
+        offset=None if offset is None else offset.reshape(-1, x.shape[-2], net.sizes[-1]),
+        penalty=_leading(penalty, strengths),
+        start=_leading(start, starts),
+    )
 
-    def ranked(name: str, array: Any, rank: int) -> Any:
-        """The array with a leading axis, and how many lanes it has if it came with one."""
-        if array.ndim == rank + 1:
-            counts[name] = len(array)
-            return array
-        if array.ndim != rank:
-            raise ValueError(f"{name} must have {rank} axes, or {rank + 1} with lanes first; got shape {array.shape}")
-        return array[None]
 
-    x, y = _numeric("x", x), _numeric("y", y)
-    check.table("x", ranked("x", x, 2)[0], d)
-    n = x.shape[-2]
-    # One number a row, (n,) or (m, n), where there is one output or a class; else k numbers.
-    one_number = y.ndim == 1 or (y.ndim == 2 and y.shape != (n, k) and (k == 1 or net.loss.task == "classes"))
-    y = ranked("y", y, 1 if one_number else 2)
-    weight = None if weight is None else ranked("weight", _numeric("weight", weight), 1)
-    if offset is not None:
-        offset = _numeric("offset", offset)
-        if k == 1 and offset.shape[-1:] == (n,) and offset.ndim < 3:
-            offset = offset[..., None]
-        offset = ranked("offset", offset, 2)
-    strengths = Penalty(*(ranked(f"penalty {name}", np.asarray(s, float), 0) for name, s in penalty._asdict().items()))
-    start = None if start is None else _start(net, start, ranked)
+def _number(names: tuple[str, ...], arguments: tuple[Any, ...], axes: tuple[Any, ...]) -> int:
+    """m, the number of lanes of every leaf that has a lane axis."""
+    counts = [
+        (name, len(leaf))
+        for name, argument, axis in zip(names, arguments, axes)
+        for leaf, own in zip(_leaves(argument), _leaves(axis))
+        if own == 0
+    ]
     if not counts:
-        raise ValueError("nothing has a lane axis: give x, y, weight, a strength or start one, or call lr_nn.fit")
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {number}" for name, number in counts.items())
-        raise ValueError(f"all that have lanes must have as many; got {told}")
-    name, m = counts.popitem()
-    if m == 0:
-        raise ValueError(f"{name} has no lanes; at least one is needed")
-    lanes = Lanes(net, m, n, x, y, weight, offset, strengths, start)
-    _look(lanes)
-    return lanes
+        raise ValueError(
+            "nothing has a lane axis: pass x, y, weight or offset of the data, a strength of the penalty or a leaf of "
+            "start with one axis more, or call lr_nn.fit"
+        )
+    if len({number for _, number in counts}) > 1:
+        raise ValueError(
+            "all arguments with lanes must have as many lanes; got "
+            + ", ".join(f"{number} of {name}" for name, number in counts)
+        )
+    return counts[0][1]
 
 
-def _numeric(name: str, array: Any) -> Any:
-    if isinstance(array, Sequence):
-        if len({np.shape(lane) for lane in array}) > 1:
-            raise ValueError(f"{name} has lanes of unequal shape; lr_nn.fit_groups takes groups of any size")
-        kinds = sorted({str(lane.dtype) for lane in array if hasattr(lane, "dtype")})
-        if len(kinds) > 1:
-            raise TypeError(f"{name} has lanes of unequal data types, {' and '.join(kinds)}: convert them to one")
-    return check.numeric(name, array)
+def _leaves(tree: Any) -> list[Any]:
+    """The leaves of a tree, None among them."""
+    return jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
 
 
-def _start(net: Network, start: Params, ranked: Any) -> Params:
-    if not isinstance(start, tuple) or not all(isinstance(layer, Layer) for layer in start):
-        raise TypeError(f"start must be a tuple of Layer(w, b), such as Solution.params; got {type(start).__name__}")
-    layers = []
-    for layer in start:
-        w = ranked("start.w", check.numeric("start.w", layer.w), 2)
-        layers.append(Layer(w, None if layer.b is None else ranked("start.b", check.numeric("start.b", layer.b), 1)))
-    for leaf in jax.tree.leaves(layers):
-        check.finite("start", leaf)
-    check_params(net, jax.tree.map(lambda leaf: leaf[0], tuple(layers)))
-    return tuple(layers)
-
-
-def _look(lanes: Lanes) -> None:
-    """Every target, weight and offset, before anything runs."""
-    n, (_, *_, k) = lanes.n, lanes.net.sizes
-    for y in _parts(lanes.y):
-        if y.shape[1] != n:
-            raise ValueError(f"x has {n} rows but y has {y.shape[1]}; they must be the same examples")
-        lanes.net.loss.targets(y.reshape(-1, *y.shape[2:]), len(y) * n, k, np.float32)
-    for weight in () if lanes.weight is None else _parts(lanes.weight):
-        if weight.shape[1] != n:
-            raise ValueError(f"weight must have {n} entries a lane, one a row of x; got {weight.shape[1]}")
-        check.require("weight", weight, check.is_not_negative, "finite and not negative")
-    if lanes.weight is not None:
-        empty = np.flatnonzero(~np.asarray((lanes.weight > 0).any(axis=1)))
-        if len(empty):
-            raise ValueError(f"weight is zero for every example of lane {empty[0]}; at least one must be positive")
-    for offset in () if lanes.offset is None else _parts(lanes.offset):
-        if offset.shape[1:] != (n, k):
-            raise ValueError(f"offset must have the shape of eta, ({n}, {k}), a lane; got {offset.shape[1:]}")
-        check.finite("offset", offset)
-
-
-def _parts(value: Any) -> list[Any]:
-    """Some lanes at a time."""
-    some = max(1, AT_ONCE // max(1, value[0].size))
-    return [value[begin : begin + some] for begin in range(0, len(value), some)]
+def _leading(tree: Any, axes: Any) -> Any:
+    """The tree with a leading axis of 1 on every leaf that is shared."""
+    leaves = [leaf if leaf is None or axis == 0 else leaf[None] for leaf, axis in zip(_leaves(tree), _leaves(axes))]
+    return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=lambda leaf: leaf is None), leaves)

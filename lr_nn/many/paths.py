@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,17 +10,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.fitting import convex
+from lr_nn.many.draws import generator
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.run import DEFAULTS, Settings
+from lr_nn.many.run import Progress, Settings
 from lr_nn.many.solutions import Solutions, admit, solve
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.solvers import problem
 from lr_nn.types import Batch, Status
+
+__all__ = ["CrossValidation", "Path", "cross_validate", "largest_strength", "regularization_path", "strength_of"]
 
 
 @dataclass(frozen=True)
@@ -117,71 +121,79 @@ def strength_of(penalty: Penalty) -> np.ndarray:
     return np.asarray(penalty.l1) + np.asarray(penalty.l2)
 
 
-def largest_strength(
-    net: Network, x: ArrayLike, y: ArrayLike, *, weight: ArrayLike | None = None, offset: ArrayLike | None = None
-) -> float:
+def largest_strength(net: Network, data: Batch) -> float:
     """λ_max = max |∂J/∂w| at the best constant model: from there on an L1 penalty leaves no weight."""
     with jax.enable_x64(True):
-        objective, constant, _ = problem.admit(net, Batch(x, y, weight, offset), Penalty(), np.dtype(np.float64))
+        objective, constant, _ = problem.admit(net, data, Penalty(), np.dtype(np.float64))
         return float(jnp.abs(objective.split(objective.at(constant).gradient).w).max())
 
 
 def regularization_path(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    data: Batch,
     *,
     penalty: Penalty,
-    weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
-    settings: Settings = DEFAULTS,
+    tol: float = 1e-12,
+    max_steps: int = 100,
+    solver: str = "auto",
+    dtype: DTypeLike | None = None,
+    schedule: str = "auto",
+    memory: int = 2**30,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """One fit for each of the strengths (t,) of `penalty`; where fits are large, from where that of the next larger
     strength ended.
 
-    Other arguments as of `fit_many`, whose settings are in `settings`.
+    data as in `fit`, the other keywords as in `fit_many`.
 
     >>> import lr_nn, numpy as np
-    >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
+    >>> data = lr_nn.Batch(np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1]))
     >>> net = lr_nn.logistic_regression(1)
-    >>> top = lr_nn.many.largest_strength(net, x, y)
-    >>> path = lr_nn.regularization_path(net, x, y, penalty=lr_nn.penalties.l1(top * np.array([1.0, 0.5, 0.1])))
+    >>> top = lr_nn.many.largest_strength(net, data)
+    >>> path = lr_nn.regularization_path(net, data, penalty=lr_nn.penalties.l1(top * np.array([1.0, 0.5, 0.1])))
     >>> print(path.coefficients[:, 0, 0].round(3))
     [0.    0.411 0.795]
     """
-    penalty, lanes = _along(net, x, y, weight, offset, penalty, settings)
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    penalty, lanes = _along(net, data, penalty, settings)
     chain = np.argsort(-strength_of(penalty), kind="stable")[None]
     return Path(penalty, solve(lanes, settings, chain))
 
 
 def cross_validate(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    data: Batch,
     *,
     penalty: Penalty,
     folds: int | ArrayLike = 5,
-    seed: int = 0,
-    weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
-    settings: Settings = DEFAULTS,
+    key: jax.Array | None = None,
+    tol: float = 1e-12,
+    max_steps: int = 100,
+    solver: str = "auto",
+    dtype: DTypeLike | None = None,
+    schedule: str = "auto",
+    memory: int = 2**30,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> CrossValidation:
     """Each of the strengths (t,) of `penalty` on the rows outside each fold, scored on the rows inside.
 
-    folds: how many, drawn with `seed` so that each has its share of every class; or the fold of each row, (n,). Other
-    arguments as of `fit_many`, whose settings are in `settings`. All fits share `x`. Raises ValueError for fewer than
-    two folds, or more than rows.
+    folds: how many, drawn so that each has its share of every class; or the fold of each row, (n,). key: the random key
+    of the draw; None is a fixed one. data as in `fit`, the other keywords as in `fit_many`. All fits share `x`. Raises
+    ValueError for fewer than two folds, or more than rows.
 
     >>> import lr_nn, numpy as np
     >>> x = np.linspace(-2, 2, 40)[:, None]
     >>> y = (np.sin(9 * x[:, 0]) + x[:, 0] > 0).astype(int)
     >>> strengths = lr_nn.penalties.l2(np.geomspace(1, 1e-3, 4))
-    >>> found = lr_nn.cross_validate(lr_nn.logistic_regression(1), x, y, penalty=strengths)
+    >>> found = lr_nn.cross_validate(lr_nn.logistic_regression(1), lr_nn.Batch(x, y), penalty=strengths)
     >>> found.scores.shape, round(found.chosen().l2, 6)
     ((5, 4), 0.01)
     """
-    penalty, lanes = _along(net, x, y, weight, offset, penalty, settings)
-    rows = _folds(net, lanes, folds, seed)
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    penalty, lanes = _along(net, data, penalty, settings)
+    rows = _folds(net, lanes, folds, key)
     f, t = int(rows.max()) + 1, lanes.m
     mask = rows[None] != np.arange(f)[:, None]
     weight = np.ones((1, lanes.n)) if lanes.weight is None else np.asarray(lanes.weight, float)
@@ -194,11 +206,9 @@ def cross_validate(
     return CrossValidation(penalty, rows, _scores(lanes, rows, weight[0], found), found)
 
 
-def _along(
-    net: Network, x: Any, y: Any, weight: Any, offset: Any, penalty: Penalty, settings: Settings
-) -> tuple[Penalty, Lanes]:
+def _along(net: Network, data: Batch, penalty: Penalty, settings: Settings) -> tuple[Penalty, Lanes]:
     """Both strengths as (t,), and the lanes, which share all else."""
-    check.on_host("a path", (x, y, weight, offset, penalty), "lr_nn.solvers.lane.smooth")
+    check.on_host("a path", (data, penalty), "lr_nn.solvers.lane.smooth")
     if not isinstance(penalty, Penalty) or np.ndim(strength_of(penalty)) != 1:
         raise ValueError(
             "penalty must have strengths of shape (t,), such as lr_nn.penalties.l2(np.geomspace(1, 1e-4, 50)); "
@@ -206,17 +216,17 @@ def _along(
         )
     l1, l2 = np.broadcast_arrays(np.asarray(penalty.l1, float), np.asarray(penalty.l2, float))
     penalty = Penalty(l1.copy(), l2.copy())
-    lanes = admit(net, x, y, weight, offset, penalty, None, settings)
+    lanes = admit(net, data, penalty, None, settings)
     if not convex(net):
         raise ValueError(
             "paths and folds are for networks of one layer; train_many takes folds of deep ones as weights"
         )
     if not lanes.shares_x or any(len(each) > 1 for each in (lanes.y, lanes.weight, lanes.offset) if each is not None):
-        raise ValueError("only the penalty has lanes along a path: x, y, weight and offset are those of one fit")
+        raise ValueError("only the penalty has lanes along a path: the data are those of one fit")
     return penalty, lanes
 
 
-def _folds(net: Network, lanes: Lanes, folds: int | ArrayLike, seed: int) -> np.ndarray:
+def _folds(net: Network, lanes: Lanes, folds: int | ArrayLike, key: jax.Array | None) -> np.ndarray:
     """The fold of each row, 0 ... f - 1; of labels and classes each fold has its share."""
     n = lanes.n
     if np.ndim(folds) == 1:
@@ -227,7 +237,7 @@ def _folds(net: Network, lanes: Lanes, folds: int | ArrayLike, seed: int) -> np.
     f = check.positive_integer("folds", folds)
     if not 2 <= f <= n:
         raise ValueError(f"folds must be between 2 and the {n} rows; got {f}")
-    order = np.random.default_rng(seed).permutation(n)
+    order = generator(key).permutation(n)
     if net.loss.task != "values":
         y = np.asarray(lanes.y[0])
         classes = np.unique(y.reshape(n, -1), axis=0, return_inverse=True)[1].reshape(-1)
@@ -265,7 +275,7 @@ def _scores(lanes: Lanes, rows: np.ndarray, weight: np.ndarray, found: Solutions
 @partial(jax.jit, static_argnames="net")
 def _held_out(net: Network, x: Any, y: Any, weight: Any, offset: Any, w: Any, b: Any) -> jax.Array:
     """Σ s_i ℓ_i / Σ s_i for each (w, b) of a leading axis."""
-    x, weight = jnp.asarray(x, float), jnp.asarray(weight, float)
+    x, weight, w, b = jax.tree.map(lambda a: jnp.asarray(a, float), (x, weight, w, b))
 
     def one(of: Any) -> jax.Array:
         w, b = of

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import jax
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
+from lr_nn.admission import check_batch
 from lr_nn.fitting import fit
-from lr_nn.many.run import DEFAULTS, Settings
+from lr_nn.many.draws import generator
+from lr_nn.many.run import Progress, Settings
 from lr_nn.many.solutions import Solutions, admit, solve
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
-from lr_nn.types import Solution, Status
+from lr_nn.types import Batch, Solution, Status
+
+__all__ = ["Bootstrap", "bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -81,28 +87,33 @@ class Bootstrap:
 
 def bootstrap(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    data: Batch,
     *,
     samples: int = 1000,
-    seed: int = 0,
+    key: jax.Array | None = None,
     method: Literal["rows", "bayesian"] = "rows",
     groups: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
     penalty: Penalty | None = None,
-    settings: Settings = DEFAULTS,
+    tol: float = 1e-12,
+    max_steps: int = 100,
+    solver: str = "auto",
+    dtype: DTypeLike | None = None,
+    schedule: str = "auto",
+    memory: int = 2**30,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Bootstrap:
     """Fits of `samples` resamples of the rows, each as weights: no row is copied.
 
     method: `rows` draws as many as there are, with replacement (multinomial weights, Efron 1979); `bayesian` gives them
     exponential weights (Rubin 1981), which leave no class out. groups (n,): whole groups are drawn, for rows that
-    depend on each other. `weight`, frequencies, multiply. Other arguments as of `fit_many`, whose settings are in
-    `settings`.
+    depend on each other. The weights of the data, which are frequencies, multiply those of a resample. key: a random
+    key; None is a fixed one. data and penalty as in `fit`, the other keywords as in `fit_many`.
 
     >>> import lr_nn, numpy as np
     >>> x = np.random.default_rng(0).standard_normal((200, 1))
-    >>> found = lr_nn.bootstrap(lr_nn.linear_regression(1), x, 2 * x[:, 0] + np.cos(7 * x[:, 0]), samples=200)
+    >>> data = lr_nn.Batch(x, 2 * x[:, 0] + np.cos(7 * x[:, 0]))
+    >>> found = lr_nn.bootstrap(lr_nn.linear_regression(1), data, samples=200)
     >>> found.standard_errors.round(2).ravel()
     array([0.05, 0.05])
     """
@@ -111,18 +122,21 @@ def bootstrap(
         raise ValueError(f"samples must be at least 2; got {samples}")
     if method not in ("rows", "bayesian"):
         raise ValueError(f"method must be rows or bayesian; got {method!r}")
-    tol, max_steps = settings.tol, settings.max_steps
-    estimate = fit(net, x, y, weight=weight, offset=offset, penalty=penalty, tol=tol, max_steps=max_steps)
-    n = np.shape(x)[0]
-    weight = np.ones(n) if weight is None else np.asarray(weight, float)
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    check_batch(data)
+    rng = generator(key)
+    estimate = fit(net, data, penalty=penalty, tol=tol, max_steps=max_steps, dtype=dtype)
+    n = np.shape(data.x)[0]
+    weight = np.ones(n) if data.weight is None else np.asarray(data.weight, float)
     counted = np.flatnonzero(weight > 0)  # rows of weight zero are none that could be drawn
     units = np.arange(len(counted)) if groups is None else check.labels("groups", groups, n)[1][counted]
     units = np.unique(units, return_inverse=True)[1]
-    count, rng = int(units.max()) + 1, np.random.default_rng(seed)
+    count = int(units.max()) + 1
     if method == "rows":
         drawn = rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(float)
     else:
         drawn = rng.exponential(size=(samples, count))
     weights = np.zeros((samples, n))
     weights[:, counted] = drawn[:, units] * weight[counted]
-    return Bootstrap(estimate, solve(admit(net, x, y, weights, offset, penalty, None, settings), settings))
+    lanes = admit(net, data._replace(weight=weights), penalty, None, settings)
+    return Bootstrap(estimate, solve(lanes, settings))

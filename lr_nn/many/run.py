@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from lr_nn import check
 from lr_nn.many import engines
@@ -21,6 +22,8 @@ from lr_nn.network import n_parameters
 from lr_nn.solvers import products, schedule
 from lr_nn.solvers.problem import placed
 from lr_nn.types import Status
+
+__all__ = ["Progress", "Settings", "choose", "run_lanes"]
 
 ENGINES = (*schedule.ORDERS, "products", "each")
 # Lanes are small up to so many parameters, and so many numbers.
@@ -49,21 +52,19 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """How lanes are run: `fit`'s settings, and those of `fit_many`."""
+    """The keywords of `fit_many` and its kin that say how lanes are run."""
 
-    tol: float = 1e-12
-    max_steps: int = 100
-    solver: str = "auto"
-    schedule: str = "auto"
-    memory: int = 2**30
-    devices: Sequence[jax.Device] | None = None
-    progress: Callable[[Progress], None] | None = None
-
-
-DEFAULTS = Settings()
+    tol: float
+    max_steps: int
+    solver: str
+    dtype: DTypeLike | None
+    schedule: str
+    memory: int
+    devices: Sequence[jax.Device] | None
+    progress: Callable[[Progress], None] | None
 
 
-def run(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
+def run_lanes(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
     """What all lanes found, and by which engine.
 
     `chains` (c, t) are ids of lanes with one `x`, in rows that lead from large penalties to small.

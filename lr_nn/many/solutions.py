@@ -9,17 +9,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from lr_nn import check
 from lr_nn.fitting import check_arguments, convex, fit, one_thread
 from lr_nn.many import lanes
 from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.run import ENGINES, Progress, Settings, run
+from lr_nn.many.run import ENGINES, Progress, Settings, run_lanes
 from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
-from lr_nn.types import Layer, Params, Solution, Status
+from lr_nn.types import Batch, Layer, Params, Solution, Status
+
+__all__ = ["Solutions", "admit", "fit_many", "solve"]
 
 COLUMNS = ("status", "steps", "cost", "gradient_norm", "certificate", "message")
 
@@ -83,11 +85,8 @@ class Solutions(Solution):
 
 def fit_many(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    data: Batch,
     *,
-    weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
     penalty: Penalty | None = None,
     start: Params | None = None,
     tol: float = 1e-12,
@@ -95,17 +94,18 @@ def fit_many(
     solver: str = "auto",
     dtype: DTypeLike | None = None,
     schedule: str = "auto",
-    memory: int = Settings.memory,
+    memory: int = 2**30,
     devices: Sequence[jax.Device] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Solutions:
-    """Many `fit`s in one call; an argument with one axis more than there is of one fit per lane, else all share it.
+    """m fits in one call: an argument with one axis more than in `fit` has a value for each lane, others are shared.
 
-    x (n, d) or (m, n, d); y (n,) or (m, n) of one output and of class labels, (n, k) or (m, n, k) otherwise; weight
-    (n,) or (m, n); offset (n,) or (m, n) of one output, (n, k) or (m, n, k); strengths () or (m,); leaves of start as
-    those of parameters, or with m first. Folds, bootstraps and targets share one `x`. A strength is an argument: no
-    value of it compiles anew. `tol`, `max_steps` and `solver` are `fit`'s, and so is every certificate; `dtype` is
-    that of the coefficients handed back, which were found in float64.
+    data: Batch(x, y, weight, offset) with x (n, d) or (m, n, d); y (n,) or (m, n) for one output and for class labels,
+    (n, k) or (m, n, k) otherwise; weight (n,) or (m, n); offset (n,) or (m, n) for one output, (n, k) or (m, n, k).
+    A y of shape (n, k) is shared; where it may also be lanes of (n,), it is refused. Strengths are () or (m,), leaves
+    of start have the shapes of parameters, or m first. Folds, bootstraps and targets share one `x`. No value of a
+    strength compiles a new program. `tol`, `max_steps` and `solver` are those of `fit`, and so is every certificate;
+    `dtype` is that of the coefficients, which are found in float64.
 
     schedule: `one_by_one` (small fits on a CPU: no lane waits for another), `queue` (small fits on an accelerator: a
     lane that has converged leaves its slot to one that waits), `side_by_side` (all run until the slowest has
@@ -115,51 +115,40 @@ def fit_many(
     progress: called with a Progress now and then.
 
     A lane that fails says so in its `status` and `message`, and disturbs no other. Raises ValueError where nothing has
-    a lane axis, where lanes disagree in number, and where `memory` does not hold one.
+    a lane axis, where lanes disagree in number, and where `memory` does not hold one; TypeError for Rows, which have to
+    be read first.
 
     >>> import lr_nn, numpy as np
     >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
     >>> strengths = lr_nn.penalties.l2(np.array([1e-2, 1e-1, 1.0]))
-    >>> solutions = lr_nn.fit_many(lr_nn.logistic_regression(1), x, y, penalty=strengths)
+    >>> solutions = lr_nn.fit_many(lr_nn.logistic_regression(1), lr_nn.Batch(x, y), penalty=strengths)
     >>> print(solutions, solutions.coefficients[:, 0, 0].round(4))
     3 fits by one_by_one: 3 converged [0.8679 0.6367 0.1908]
     """
-    check.on_host("fit_many", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.lane.smooth")
-    settings = Settings(tol, max_steps, solver, schedule, memory, devices, progress)
-    return solve(admit(net, x, y, weight, offset, penalty, start, settings, dtype), settings, dtype=dtype)
+    check.on_host("fit_many", (data, start, penalty, tol), "lr_nn.solvers.lane.smooth")
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    return solve(admit(net, data, penalty, start, settings), settings)
 
 
-def admit(
-    net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
-    weight: ArrayLike | None,
-    offset: ArrayLike | None,
-    penalty: Penalty | None,
-    start: Params | None,
-    settings: Settings,
-    dtype: DTypeLike | None = None,
-) -> Lanes:
-    """Everything checked that can be before anything runs."""
-    check_arguments(net, penalty, settings.solver, settings.tol, dtype, lanes=True)
+def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | None, settings: Settings) -> Lanes:
+    """The checked lanes; settings are checked, too, as far as they can be before anything runs."""
+    check_arguments(net, penalty, settings.solver, settings.tol, settings.dtype, lanes=True)
     check.positive_integer("max_steps", settings.max_steps)
     check.positive_integer("memory", settings.memory)
     if settings.progress is not None and not callable(settings.progress):
         raise TypeError(f"progress must be a function of one Progress; got {settings.progress!r}")
     if settings.schedule not in ("auto", *ENGINES):
         raise ValueError(f"schedule must be one of auto, {', '.join(ENGINES)}; got {settings.schedule!r}")
-    return lanes.admit(net, x, y, weight, offset, penalty, start)
+    return lanes.admit(net, data, penalty, start)
 
 
-def solve(
-    lanes: Lanes, settings: Settings, chains: np.ndarray | None = None, dtype: DTypeLike | None = None
-) -> Solutions:
-    """Admitted lanes; `chains` of strengths as in `run`."""
+def solve(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> Solutions:
+    """Admitted lanes; `chains` of strengths as in `run_lanes`."""
     if not convex(lanes.net):
-        return _stationary(lanes, settings, dtype)
+        return _stationary(lanes, settings)
     with one_thread():
-        found, engine = run(lanes, settings, chains)
-    return _solutions(lanes, found, engine, np.dtype(dtype or np.float64))
+        found, engine = run_lanes(lanes, settings, chains)
+    return _solutions(lanes, found, engine, np.dtype(settings.dtype or np.float64))
 
 
 def _solutions(lanes: Lanes, found: Found, engine: str, dtype: np.dtype) -> Solutions:
@@ -184,11 +173,12 @@ def _solutions(lanes: Lanes, found: Found, engine: str, dtype: np.dtype) -> Solu
     )
 
 
-def _stationary(lanes: Lanes, settings: Settings, dtype: DTypeLike | None) -> Solutions:
+def _stationary(lanes: Lanes, settings: Settings) -> Solutions:
     """Networks without a convex cost, by `fit`, one after another."""
     found: list[Solution] = []
     for i in range(lanes.m):
         own = {name: lanes.take(name, np.array([i])) for name in ("y", "weight", "offset", "penalty", "start")}
+        own = jax.tree.map(lambda leaf: leaf[0], own)
         x = np.asarray(lanes.x if lanes.shares_x else lanes.x[i])
         if not lanes.shares_x and not np.isfinite(x).all():
             found.append(_not_finite(lanes.net))
@@ -196,12 +186,13 @@ def _stationary(lanes: Lanes, settings: Settings, dtype: DTypeLike | None) -> So
         found.append(
             fit(
                 lanes.net,
-                x,
-                **jax.tree.map(lambda leaf: leaf[0], own),
+                Batch(x, own["y"], own["weight"], own["offset"]),
+                penalty=own["penalty"],
+                start=own["start"],
                 tol=settings.tol,
                 max_steps=settings.max_steps,
                 solver=settings.solver,
-                dtype=dtype,
+                dtype=settings.dtype,
             )
         )
         if settings.progress is not None:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from lr_nn import check
-from lr_nn.admission import admit_offset
+from lr_nn.admission import admit_rows
 from lr_nn.data.rows import Rows
 from lr_nn.fitting import check_arguments, choose, convex, one_thread, solved, started
 from lr_nn.fitting import fit as fit_here
-from lr_nn.many import Settings, Solutions, solutions
+from lr_nn.many import Solutions, solutions
 from lr_nn.many.lanes import Lanes
+from lr_nn.many.run import Settings
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.sharded.mesh import replicated
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
 def fit(
     parallel: RowParallel,
     net: Network,
-    x: ArrayLike | Rows,
-    y: ArrayLike | None,
-    weight: ArrayLike | None,
-    offset: ArrayLike | None,
+    data: Batch | Rows,
     penalty: Penalty | None,
     start: Params | None,
     tol: float,
@@ -48,7 +46,7 @@ def fit(
     dtype: DTypeLike | None,
 ) -> Solution:
     """`RowParallel.fit`."""
-    check.on_host("fit", (x, y, weight, offset, start, penalty, tol), "lr_nn.solvers.solve")
+    check.on_host("fit", (data, start, penalty, tol), "lr_nn.solvers.solve")
     check_arguments(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     if solver == "closed_form":
@@ -63,28 +61,17 @@ def fit(
     )
     work = np.dtype(dtype or np.float64)
     with jax.enable_x64(True), one_thread():
-        batch = parallel.place(x if isinstance(x, Rows) else Batch(x, y, weight, offset))
+        batch = parallel.place(data)
         if not convex(net):
             start = None if start is None else replicated(parallel.mesh, start)
             return fit_here(
-                net,
-                batch.x,
-                batch.y,
-                weight=batch.weight,
-                offset=batch.offset,
-                penalty=penalty,
-                start=start,
-                tol=tol,
-                max_steps=max_steps,
-                solver=solver,
-                dtype=dtype,
+                net, batch, penalty=penalty, start=start, tol=tol, max_steps=max_steps, solver=solver, dtype=dtype
             )
-        n, k = len(batch.x), net.sizes[1]
-        table = jnp.asarray(check.table("x", batch.x, net.sizes[0]), work)
-        targets = net.loss.targets(batch.y, n, k, work)
-        weights = jnp.ones_like(table[:, 0]) if batch.weight is None else check.weights(batch.weight, n, work)
-        offsets = None if batch.offset is None else admit_offset(batch.offset, n, k, weights)
-        problem, constant, excess = posed(net, table, targets, weights, offsets, penalty)
+        x, y, weight, offset = admit_rows(net, batch, work)
+        x = jnp.asarray(x, work)
+        weight = jnp.ones_like(x[:, 0]) if weight is None else weight
+        offset = offset[:, None] if offset is not None and offset.ndim == 1 else offset
+        problem, constant, excess = posed(net, x, y, weight, offset, penalty)
         theta = constant if start is None else started(problem, start)
         if solver == "auto" and choose(problem)[0] == "closed_form":
             solver = "newton"
@@ -99,20 +86,16 @@ def fit(
 def fit_many(
     parallel: RowParallel,
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
-    weight: ArrayLike | None,
-    offset: ArrayLike | None,
+    data: Batch,
     penalty: Penalty | None,
     start: Params | None,
     settings: Settings,
-    dtype: DTypeLike | None,
 ) -> Solutions:
     """`RowParallel.fit_many`."""
-    check.on_host("fit_many", (x, y, weight, offset, start, penalty, settings.tol), "lr_nn.solvers.lane.smooth")
-    lanes = solutions.admit(net, x, y, weight, offset, penalty, start, settings, dtype)
+    check.on_host("fit_many", (data, start, penalty, settings.tol), "lr_nn.solvers.lane.smooth")
+    lanes = solutions.admit(net, data, penalty, start, settings)
     if jax.process_count() == 1:
-        return solutions.solve(lanes, settings, dtype=dtype)
+        return solutions.solve(lanes, settings)
     agree(
         "the fits",
         network=repr(net),
@@ -123,7 +106,7 @@ def fit_many(
     ids = np.minimum(jax.process_index() * each + np.arange(each), lanes.m - 1)
     own = {name: lanes.take(name, ids) for name in ("y", "weight", "offset", "penalty", "start")}
     part = replace(lanes, m=each, x=lanes.x if lanes.shares_x else lanes.x[ids], **own)
-    return _joined(lanes, exchanged(_arrays(solutions.solve(part, settings, dtype=dtype))))
+    return _joined(lanes, exchanged(_arrays(solutions.solve(part, settings))))
 
 
 def _arrays(found: Solutions) -> dict[str, np.ndarray]:

@@ -17,7 +17,9 @@ from jax.typing import ArrayLike, DTypeLike
 from lr_nn import check
 from lr_nn.admission import admit as admit_batch
 from lr_nn.data.rows import Rows
-from lr_nn.many import Settings, Solutions
+from lr_nn.many import Progress as ManyProgress
+from lr_nn.many import Solutions
+from lr_nn.many.run import Settings
 from lr_nn.network import Network
 from lr_nn.objective import automatic_block_size
 from lr_nn.penalties import Penalty, check_penalty
@@ -172,11 +174,8 @@ class RowParallel:
     def fit(
         self,
         net: Network,
-        x: ArrayLike | Rows,
-        y: ArrayLike | None = None,
+        data: Batch | Rows,
         *,
-        weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
         penalty: Penalty | None = None,
         start: Params | None = None,
         tol: float = 1e-12,
@@ -184,21 +183,18 @@ class RowParallel:
         solver: str = "auto",
         dtype: DTypeLike | None = None,
     ) -> Solution:
-        """`lr_nn.fit`, to the same certificate: x, y, weight and offset lie over the devices, by rows.
+        """`lr_nn.fit`, to the same certificate: the data lie over the devices, by rows.
 
         closed_form would take all rows to one host: least squares go by newton or lbfgs. With many processes a
         direction of separation is not looked for: a fit without a maximum is one that has not converged.
         """
-        return fitting.fit(self, net, x, y, weight, offset, penalty, start, tol, max_steps, solver, dtype)
+        return fitting.fit(self, net, data, penalty, start, tol, max_steps, solver, dtype)
 
     def fit_many(
         self,
         net: Network,
-        x: ArrayLike,
-        y: ArrayLike,
+        data: Batch,
         *,
-        weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
         penalty: Penalty | None = None,
         start: Params | None = None,
         tol: float = 1e-12,
@@ -206,15 +202,16 @@ class RowParallel:
         solver: str = "auto",
         dtype: DTypeLike | None = None,
         schedule: str = "auto",
-        memory: int = Settings.memory,
+        memory: int = 2**30,
+        progress: Callable[[ManyProgress], None] | None = None,
     ) -> Solutions:
         """`lr_nn.fit_many`: lanes over the devices, each with all rows of its lanes, and no collective.
 
         The arguments are the same in every process, and so is what is returned.
         """
         own = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
-        settings = Settings(tol, max_steps, solver, schedule, memory, own)
-        return fitting.fit_many(self, net, x, y, weight, offset, penalty, start, settings, dtype)
+        settings = Settings(tol, max_steps, solver, dtype, schedule, memory, own, progress)
+        return fitting.fit_many(self, net, data, penalty, start, settings)
 
 
 def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowParallel:

@@ -13,9 +13,32 @@ from jax.scipy.linalg import solve_triangular
 
 from lr_nn.losses import Loss
 from lr_nn.solvers import proximal
+from lr_nn.solvers.bounds import capped
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
+
+__all__ = [
+    "Certificate",
+    "Spectrum",
+    "along_bias",
+    "around_bias",
+    "bias_curvature",
+    "bias_distance",
+    "bias_slope",
+    "definite",
+    "drift",
+    "flat",
+    "local",
+    "moved",
+    "ridge",
+    "rounding",
+    "shift",
+    "sparse",
+    "spectrum",
+    "strong",
+    "within",
+]
 
 # A direction moves no η if it moves none by more than that, of columns scaled to the same size.
 STILL = 1e-10
@@ -24,7 +47,7 @@ SINGULAR = 1e-2
 
 
 class Certificate(NamedTuple):
-    """A bound on J - J* (∞ where none was found), and the number of directions along which η does not change."""
+    """A bound on J - J*, `bounds.capped`, and the number of directions along which η does not change."""
 
     bound: jax.Array
     flat: jax.Array
@@ -226,7 +249,7 @@ def within(
     # Where the curvature vanishes no η may move: else the minimum may be far away, or at infinity.
     # A curvature below what numbers can say is none; its gradient must be none too.
     truly = (moved <= STILL * lengths) & ((wide > 0) | (gradient == 0)).all()
-    return Certificate(jnp.where(truly & jnp.isfinite(bound), bound, jnp.inf), (~keep).sum())
+    return Certificate(capped(jnp.where(truly, bound, jnp.inf)), (~keep).sum())
 
 
 def definite(objective: OneLayer, point: Point) -> jax.Array:

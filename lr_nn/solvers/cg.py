@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+__all__ = ["solve"]
+
 Linear = Callable[[jax.Array], jax.Array]
 # v, r, the direction, ⟨r, M r⟩, products.
 State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]

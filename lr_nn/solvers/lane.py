@@ -18,8 +18,27 @@ from lr_nn.network import Network
 from lr_nn.row_sums import weighted
 from lr_nn.solvers import certificate
 from lr_nn.solvers import proximal as sparse
+from lr_nn.solvers.bounds import capped
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
+
+__all__ = [
+    "Lane",
+    "Report",
+    "State",
+    "at",
+    "begin",
+    "columns_of",
+    "direction",
+    "factor",
+    "goes_on",
+    "inverse_factor",
+    "narrowed",
+    "proximal",
+    "report",
+    "smooth",
+    "step",
+]
 
 # A step that shortens the gradient less asks for a new factor. A shorter trial, and trials in a row that gain nothing.
 SLOW, SHORTER, IDLE = 0.1, 0.25, 10
@@ -54,7 +73,10 @@ class State(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a lane found: θ, J with its penalties, the largest entry of the subgradient, a bound on J - J*, steps."""
+    """The end of a lane: θ, J with its penalties, the largest entry of the subgradient, a bound on J - J*, steps.
+
+    The bound is `bounds.capped`: the largest number where there is none.
+    """
 
     theta: jax.Array
     cost: jax.Array
@@ -123,8 +145,7 @@ def _reported(
     lane: Lane, point: Point, cost: jax.Array, largest: jax.Array, bound: jax.Array, steps: jax.Array
 ) -> Report:
     drift = certificate.drift(lane.objective, point, steps, lane.ceiling - bound)
-    bound = jnp.where(jnp.isnan(bound + drift), jnp.inf, bound + drift)
-    return Report(point.theta, cost, largest, bound, steps)
+    return Report(point.theta, cost, largest, capped(bound + drift), steps)
 
 
 def at(lane: Lane, theta: jax.Array) -> Point:

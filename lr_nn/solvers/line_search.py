@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+__all__ = ["Line", "OnLine", "Point", "not_yet", "search"]
+
 ENOUGH, FLAT, GROW, MOST = 1e-4, 0.5, 4.0, 30
 
 

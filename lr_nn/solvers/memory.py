@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+__all__ = ["Memory", "empty", "multiply", "remember", "scale"]
+
 
 class Memory(NamedTuple):
     """The last m pairs s = Δθ and y = Δ∇J, newest last, (m, p); 1/⟨s, y⟩ (m,), zero where there is none yet."""

@@ -17,6 +17,8 @@ from lr_nn.row_sums import weight_gradient, weighted
 from lr_nn.solvers.line_search import Line, OnLine, Point
 from lr_nn.types import Layer
 
+__all__ = ["OneLayer"]
+
 # So many numbers are one core's work.
 SMALL = 2**17
 

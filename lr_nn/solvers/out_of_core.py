@@ -19,6 +19,8 @@ from lr_nn.solvers.passes import Ask, Source
 from lr_nn.solvers.proximal import WHOLE
 from lr_nn.types import Batch, Params, Solution
 
+__all__ = ["fits", "n_products", "solve"]
+
 # The share of memory of the rows that are read, of the sample, and of matrices; what a fit in memory takes of its rows.
 READ, SAMPLED, MATRICES, IN_MEMORY = 8, 8, 4, 4
 # Matrices at once of the size of the Hessian; rows of the least block; products a number for the Hessian, blocks of it.

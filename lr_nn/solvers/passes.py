@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from lr_nn import check
-from lr_nn.admission import admit_offset
+from lr_nn.admission import admit_rows
 from lr_nn.data import Rows, blocks
 from lr_nn.data.in_place import aligned, is_aligned
 from lr_nn.data.stream import mapped
@@ -28,6 +28,22 @@ from lr_nn.row_sums import weighted
 from lr_nn.solvers import certificate
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch
+
+__all__ = [
+    "Ask",
+    "Source",
+    "above",
+    "admit",
+    "bias",
+    "check_targets",
+    "curvature",
+    "extent",
+    "look",
+    "moves",
+    "refuse_what_is_not_finite",
+    "source",
+    "values",
+]
 
 # Numbers of a part, bytes of a block: where caches are best used. Few rows are one part.
 PART, BLOCK = 2**17, 2**22
@@ -107,15 +123,15 @@ def source(rows: Rows, net: Network, most: float) -> Source:
 
 def admit(source: Source, block: Batch, first: int) -> None:
     """Refuse rows that do not fit the network, or have targets, weights or offsets that will not do, by number."""
-    n, (d, k) = len(block.x), source.net.sizes
-    check.table("x", block.x, d)
+    check_targets(block)
+    with check.numbered(range(first, first + len(block.x))):
+        admit_rows(source.net, block, np.float64, allow_no_weight=True)
+
+
+def check_targets(block: Batch) -> None:
+    """Raise ValueError if rows of a file have no targets."""
     if block.y is None:
-        raise ValueError("the rows have no targets: fit needs a reader that is told which column they are")
-    with check.numbered(range(first, first + n)):
-        source.net.loss.targets(block.y, n, k, np.float64)
-        weight = jnp.ones(n) if block.weight is None else check.multipliers(block.weight, n, np.float64)
-        if block.offset is not None:
-            admit_offset(block.offset, n, k, weight)
+        raise ValueError("the rows have no targets: name the column of the targets where you open the file")
 
 
 def refuse_what_is_not_finite(source: Source) -> None:
@@ -176,13 +192,18 @@ def _of_block(
         return jax.tree.map(jnp.add, total[0], new[0]), jax.tree.map(jnp.maximum, total[1], new[1])
 
     sums, most = jax.eval_shape(one, jnp.zeros((), int))
-    first = jax.tree.map(lambda a: jnp.zeros(a.shape), sums), jax.tree.map(lambda a: jnp.full(a.shape, -jnp.inf), most)
+    first = jax.tree.map(lambda a: jnp.zeros(a.shape), sums), jax.tree.map(_below_all, most)
     return lax.fori_loop(0, len(block.x) // part, join, first)
+
+
+def _below_all(a: Any) -> jax.Array:
+    """The smallest number in the shape and dtype of `a`, where a maximum starts."""
+    return jnp.full(a.shape, jnp.finfo(a.dtype).min, a.dtype)
 
 
 def look(block: OneLayer) -> tuple[Any, Any]:
     """Σ s and Σ s y; the largest y and -y of rows that count."""
-    counted, nothing = (block.share > 0)[:, None], jnp.full_like(block.y, -jnp.inf)
+    counted, nothing = (block.share > 0)[:, None], _below_all(block.y)
     ranges = tuple(jnp.where(counted, a, nothing).max(axis=0) for a in (block.y, -block.y))
     return (block.share.sum(), (block.share[:, None] * block.y).sum(axis=0)), ranges
 

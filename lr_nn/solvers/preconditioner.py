@@ -12,6 +12,8 @@ from jax.scipy.linalg import solve_triangular
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
 
+__all__ = ["Factor", "build", "identity", "solve"]
+
 JITTER = 1e-6
 
 

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn import check
-from lr_nn.admission import admit_offset
+from lr_nn.admission import admit_rows
 from lr_nn.data.in_place import aligned, is_aligned
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch
+
+__all__ = ["Admitted", "achievable", "admit", "constant", "constant_eta", "encoded", "placed", "posed", "shares"]
 
 # Where a target never varies the best constant is infinite: a fit begins at one that is not.
 FARTHEST = 30.0
@@ -38,13 +39,10 @@ def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> Admi
 
     Values of `x` are looked at only if the fit fails: that saves a pass over them.
     """
-    x = check.table("x", batch.x, net.sizes[0])
-    n, k = x.shape[0], net.sizes[1]
-    y = net.loss.targets(batch.y, n, k, dtype)
-    weight = jnp.asarray(np.ones(n, dtype)) if batch.weight is None else check.weights(batch.weight, n, dtype)
-    offset = None if batch.offset is None else admit_offset(batch.offset, n, k, weight)
-    if not (weight > 0).all():
-        kept = np.flatnonzero(np.asarray(weight) > 0)
+    x, y, weight, offset = admit_rows(net, batch, dtype)
+    weight = jnp.asarray(np.ones(len(x), dtype)) if weight is None else weight
+    offset = offset[:, None] if offset is not None and offset.ndim == 1 else offset
+    if len(kept := np.flatnonzero(np.asarray(weight) > 0)) < len(x):
         x, y, weight, offset = x[kept], y[kept], weight[kept], None if offset is None else offset[kept]
     x = placed(x, dtype) if isinstance(x, np.ndarray) else x.astype(dtype)
     return posed(net, x, y, weight, offset, penalty)

@@ -17,7 +17,10 @@ from jax import lax
 from lr_nn.losses import Loss
 from lr_nn.solvers import certificate, lane
 from lr_nn.solvers import memory as pairs
+from lr_nn.solvers.bounds import capped
 from lr_nn.solvers.memory import Memory
+
+__all__ = ["Group", "State", "Sums", "evaluate", "factors", "report", "rows_of_factor", "sampled", "solve"]
 
 # Rows of a block; lanes and strengths of a chain that are solved at once; pairs of L-BFGS; steps that a factor serves
 # at least, twice as long each time.
@@ -240,7 +243,7 @@ def factors(loss: Loss, bias: bool, group: Group, theta: jax.Array) -> jax.Array
 
 @partial(jax.jit, static_argnames=("loss", "bias"))
 def report(loss: Loss, bias: bool, group: Group, state: State) -> lane.Report:
-    """What every lane found, (c, t), its bound that of the penalty: ∞ where there is none."""
+    """The report of every lane, (c, t): its bound is that of the penalty, `bounds.capped`."""
     sums = evaluate(loss, bias, group, state.theta, exact=True)
     error = jnp.abs(sums.gradient[..., -1]) if bias else jnp.zeros_like(sums.cost)
     distance = certificate.shift(loss.concordance, error, sums.curvature)
@@ -254,7 +257,7 @@ def report(loss: Loss, bias: bool, group: Group, state: State) -> lane.Report:
         state.theta,
         sums.cost,
         jnp.abs(sums.gradient).max(axis=2),
-        jnp.where(jnp.isnan(bound), jnp.inf, bound),
+        capped(bound),
         state.steps,
     )
 

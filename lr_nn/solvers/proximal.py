@@ -18,6 +18,8 @@ from lr_nn.solvers.line_search import Point, not_yet
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
 
+__all__ = ["State", "bound", "composite", "descend", "model", "solve", "subgradient"]
+
 SWEEPS, FEW, PATIENT, INNER, HALVINGS, JITTER = 1000, 4, 3, 1e-3, 30, 1e-6
 # The model is made anew where a step shrinks the subgradient by less than that: more often where it costs little.
 SLOW, CHEAP, QUICK = 0.25, 128, 0.01

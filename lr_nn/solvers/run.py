@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.solvers import certificate, deep, preconditioner, sample, working_set
+from lr_nn.solvers import bounds, certificate, deep, preconditioner, sample, working_set
 from lr_nn.solvers import proximal as sparse
 from lr_nn.solvers.deep import Deep, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.quickly import quickly
 from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, Objective, State, solve
+
+__all__ = ["Found", "at", "closed_form", "lbfgs", "newton", "newton_cg", "proximal", "stationary"]
 
 # So many numbers are searched in float32 first, beside a sample of the rows and without one.
 FITS, NARROWED = 4e6, 2e7
@@ -90,10 +92,10 @@ def _report(
     elif penalised == "l2":
         bound = certificate.strong(objective, point, enough)
     else:
-        bound = jnp.full_like(point.cost, jnp.inf)
+        bound = jnp.full_like(point.cost, bounds.largest(point.cost))
     drift = certificate.drift(objective, point, steps, enough - bound)
-    bound, drift = (jnp.where(jnp.isnan(each), jnp.inf, each) for each in (bound, drift))
-    return sparse.composite(objective, point.cost, point.theta), largest, bound, drift
+    cost = sparse.composite(objective, point.cost, point.theta)
+    return cost, largest, bounds.capped(bound), bounds.capped(drift)
 
 
 def newton(objective: OneLayer, theta: jax.Array, ceiling: float, max_steps: int) -> Found:
@@ -260,12 +262,13 @@ def _certify(objective: OneLayer, point: Point, steps: int, ceiling: float) -> F
         point = at(objective, point.theta.astype(jnp.float64))
     penalised = "l1" if float(objective.l1) > 0 else "l2" if float(objective.l2) > 0 else None
     report = _report(objective, point, jnp.asarray(steps), jnp.asarray(ceiling), penalised)
-    cost, largest, bound, drift = map(float, report)
+    cost, largest = map(float, report[:2])
+    bound, drift = (float(bounds.uncapped(each)) for each in report[2:])
     flat = 0
     loose = not bound + drift <= ceiling and penalised != "l1"
     if loose and point.theta.size <= sparse.WHOLE:
         local = _local(objective, point)
-        bound, flat = min(bound, float(np.nan_to_num(local.bound, nan=np.inf, posinf=np.inf))), int(local.flat)
+        bound, flat = min(bound, float(bounds.uncapped(local.bound))), int(local.flat)
     elif loose and objective.net.loss.concordance == 0 and penalised is None:  # least squares may fit every row
         bound, flat = min(bound, cost), max(0, point.theta.size - objective.y.size)
     return Found(objective, point, steps, cost, largest, bound + drift, flat)

@@ -12,6 +12,8 @@ from lr_nn import check
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import placed
 
+__all__ = ["guarded", "is_tall", "known", "narrow", "rows"]
+
 # A sample has so many rows a column: more where they are cheap beside a pass over all rows, whose number and that of
 # the columns says so. Where there are fewer than twice the least, or so few numbers, all are taken.
 LEAST, SAMPLE, CHEAP, SMALL = 40, 640, 16, 2e6

@@ -15,6 +15,8 @@ from lr_nn.solvers import lane
 from lr_nn.solvers.lane import Lane, Report, State
 from lr_nn.solvers.one_layer import OneLayer
 
+__all__ = ["Ran", "Stack", "one_by_one", "queued", "side_by_side"]
+
 # Slots are filled anew when so large a part of them is empty.
 REFILL = 0.25
 

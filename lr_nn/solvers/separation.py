@@ -12,6 +12,8 @@ import numpy as np
 
 from lr_nn.losses import Loss
 
+__all__ = ["gains", "over", "recession_direction"]
+
 # What counts as a gain, and what as rounding, relative to the size of its terms; the rows to begin with, fewer where
 # they hold so many numbers; how often rows are added; seconds in all.
 LEAST, ROUNDING, ROWS, NUMBERS, ROUNDS, PATIENCE = 1e-6, 1e-9, 20_000, 2**24, 10, 30

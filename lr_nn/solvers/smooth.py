@@ -15,6 +15,8 @@ from lr_nn.solvers.memory import Memory
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.preconditioner import Factor
 
+__all__ = ["LBFGS", "CurvatureGuess", "Direction", "Guess", "Newton", "NewtonCG", "Objective", "State", "solve"]
+
 MEMORY = 10
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from lr_nn.losses import Loss
 from lr_nn.solvers import certificate, passes, preconditioner, problem
 from lr_nn.solvers import memory as pairs
+from lr_nn.solvers.bounds import capped, uncapped
 from lr_nn.solvers.certificate import Spectrum
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
@@ -21,6 +22,8 @@ from lr_nn.solvers.passes import Ask, Source
 from lr_nn.solvers.preconditioner import Factor
 from lr_nn.solvers.run import Found
 from lr_nn.types import Layer
+
+__all__ = ["Certified", "Cost", "Place", "begin", "certify", "search"]
 
 # Pairs of L-BFGS, trials of a length, idle steps, and how much of its promise a step must keep.
 MEMORY, TRIALS, IDLE, ENOUGH = 10, 20, 3, 1e-4
@@ -243,7 +246,7 @@ def certify(cost: Cost, point: Place, found: dict[str, Any]) -> Certified:
     if "bias" in found:
         curvature, slope = jax.tree.map(lambda a: jnp.asarray(a / cost.total), found["bias"][0])
         far = jnp.sqrt(jnp.asarray(largest[: shell.net.sizes[0]].sum()))
-        bounds.append(float(_strong(loss, gradient, l2, far, curvature, slope)))
+        bounds.append(float(uncapped(_strong(loss, gradient, l2, far, curvature, slope))))
     if "curvature" in found:
         spectrum = cost.spectrum(found, likely=False)
         if cost.every > 1 and not spectrum.keep.all():
@@ -255,18 +258,18 @@ def certify(cost: Cost, point: Place, found: dict[str, Any]) -> Certified:
             _, (lengths, moved) = cost.ask({"moves": moves})["moves"]
             lengths = np.sqrt(lengths)
         local = _within(loss, point.gradient, spectrum, lengths, squares / cost.total, moved)
-        bounds, flat = [*bounds, float(local.bound)], int(local.flat)
-    return Certified(point, min(bound for bound in bounds if not np.isnan(bound)), flat)
+        bounds, flat = [*bounds, float(uncapped(local.bound))], int(local.flat)
+    return Certified(point, min(bounds), flat)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _strong(
     loss: Loss, gradient: Layer, l2: jax.Array, far: jax.Array, curvature: jax.Array, slope: Layer | None
 ) -> jax.Array:
-    """The least bound of an L2 penalty that can be had."""
+    """The smallest bound by the L2 penalty, capped."""
     if gradient.b is None:
-        return certificate.ridge(jnp.linalg.norm(gradient.w), jnp.zeros(()), l2)
+        return capped(certificate.ridge(jnp.linalg.norm(gradient.w), jnp.zeros(()), l2))
     whole = certificate.around_bias(loss, gradient, l2, far, curvature)
     if slope is None:
-        return whole
-    return jnp.fmin(whole, certificate.along_bias(loss, gradient, l2, far, curvature, slope))
+        return capped(whole)
+    return capped(jnp.fmin(whole, certificate.along_bias(loss, gradient, l2, far, curvature, slope)))

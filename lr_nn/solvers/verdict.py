@@ -14,6 +14,8 @@ from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.proximal import WHOLE
 from lr_nn.types import Params, Solution, Status
 
+__all__ = ["recession", "solution", "spread"]
+
 
 def solution(
     found: run.Found,

@@ -19,6 +19,8 @@ from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Layer
 
+__all__ = ["bound", "choose", "extend", "restrict", "size", "suffices"]
+
 # Few sizes where a program is sooner run than compiled; at most so many times the columns with weights.
 SIZES, GROW = (32, 128, 512), 2
 

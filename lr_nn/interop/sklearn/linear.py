@@ -14,7 +14,7 @@ from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, Rows
 from lr_nn.losses import Loss
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
-from lr_nn.types import Solution, Status
+from lr_nn.types import Batch, Solution, Status
 
 
 class Linear(Estimator):
@@ -33,9 +33,7 @@ class Linear(Estimator):
         x, y, weight = rows.filled()
         self.solution_ = fit(
             self.net_,
-            x,
-            y,
-            weight=weight,
+            Batch(x, y, weight),
             penalty=self._penalty(),
             tol=self.tol,
             max_steps=self.max_steps,

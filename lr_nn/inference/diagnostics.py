@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lr_nn import losses
-from lr_nn.inference import admit, covariance
+from lr_nn.inference import admission, covariance
+from lr_nn.inference.estimates import summary
 from lr_nn.inference.fitted import Fitted, of_rows
 from lr_nn.inference.likelihood import unit_deviance
 from lr_nn.inference.newton import minimise, objective
-from lr_nn.inference.summary import summary
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
+
+__all__ = ["Influence", "fisher_blocks", "influence", "leave_one_out"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Influence:
     one_step: np.ndarray
 
 
-def influence(solution: Solution, net: Network, batch: Batch, *, reference: int | None = None) -> Influence:
+def influence(net: Network, solution: Solution, data: Batch, *, reference: int | None = None) -> Influence:
     """What each example does to a fit by `lr_nn.fit`, one fit at a time; arguments as in `summary`.
 
     Weights are frequencies: what is taken away is one example of the row, and its weight is lowered by one. Sums over
@@ -43,8 +45,8 @@ def influence(solution: Solution, net: Network, batch: Batch, *, reference: int 
     Raises ValueError or TypeError as `summary` does, and for fits by `firth`. Sources: Pregibon (1981);
     Williams (1987); of classes, Lesaffre & Albert (1989).
     """
-    fitted = _admitted(solution, net, batch, reference)
-    found = summary(solution, net, batch, reference=reference)
+    fitted = _admitted(net, solution, data, reference)
+    found = summary(net, solution, data, reference=reference)
     curvature = fisher_blocks(fitted)[:, fitted.free][:, :, fitted.free]
     along = _along(fitted, found.bread)
     leverage = np.einsum("ijl,ilj->ij", curvature, along)
@@ -62,7 +64,7 @@ def influence(solution: Solution, net: Network, batch: Batch, *, reference: int 
     )
 
 
-def leave_one_out(solution: Solution, net: Network, batch: Batch, *, reference: int | None = None) -> np.ndarray:
+def leave_one_out(net: Network, solution: Solution, data: Batch, *, reference: int | None = None) -> np.ndarray:
     """The coefficients of the fit without one example of each row, (n, q, k); arguments as in `influence`.
 
     Exact: of least squares by their formula, else by Newton's method from the one step of `influence`, to 1e-8
@@ -70,7 +72,7 @@ def leave_one_out(solution: Solution, net: Network, batch: Batch, *, reference: 
 
     Raises ValueError or TypeError as `influence` does.
     """
-    fitted = _admitted(solution, net, batch, reference)
+    fitted = _admitted(net, solution, data, reference)
     starts = _one_step(fitted)
     if fitted.loss == losses.squared_error:
         return starts
@@ -86,8 +88,8 @@ def leave_one_out(solution: Solution, net: Network, batch: Batch, *, reference: 
     return starts
 
 
-def _admitted(solution: Solution, net: Network, batch: Batch, reference: int | None) -> Fitted:
-    fitted = admit.single(solution, net, batch, reference)
+def _admitted(net: Network, solution: Solution, data: Batch, reference: int | None) -> Fitted:
+    fitted = admission.single(net, solution, data, reference)
     if fitted.jeffreys:
         raise ValueError("influence is of fits by lr_nn.fit; refit with firth on the rows that are to stay")
     return fitted

@@ -15,6 +15,8 @@ from lr_nn.solvers import run
 from lr_nn.solvers.deep import Deep
 from lr_nn.types import Batch, Params, Solution, Status
 
+__all__ = ["stationary"]
+
 
 def stationary(
     net: Network,

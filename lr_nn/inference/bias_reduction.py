@@ -5,24 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lr_nn import check, losses
-from lr_nn.inference import admit
+from lr_nn.inference import admission
 from lr_nn.inference.fitted import design
 from lr_nn.inference.newton import Objective, minimise
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.types import Batch, Layer, Solution, Status
 
+__all__ = ["firth"]
+
 
 def firth(
     net: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    data: Batch,
     *,
-    weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
     tol: float = 1e-8,
     max_steps: int = 100,
 ) -> Solution:
@@ -30,19 +28,20 @@ def firth(
 
     It solves x̃ᵀ (y - p + h (½ - p)) = 0, h the leverages, and has a finite solution for separated data, too.
 
-    net: of one layer with a bernoulli loss and one output. x (n, d), y (n,), weight (n,), offset (n,). tol: what the
-    last step but one may be away from the solution, in standard errors. The `cost` is that of the penalised
+    net: of one layer with a bernoulli loss and one output. data: Batch(x, y, weight,
+    offset) with x (n, d), y, weight and offset (n,). tol: a bound on the distance of the last iterate but one from the
+    solution, in standard errors. The `cost` is that of the penalised
     likelihood, a mean over examples, and there is no certificate. `summary` takes standard errors from F at the
     solution, and `profile_intervals` profiles the penalised likelihood; of separated data trust the latter.
 
     >>> import lr_nn, numpy as np
-    >>> x, y = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1])
-    >>> print(firth(lr_nn.logistic_regression(1), x, y).coefficients.round(6).ravel())
+    >>> data = lr_nn.Batch(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
+    >>> print(firth(lr_nn.logistic_regression(1), data).coefficients.round(6).ravel())
     [ 3.218876 -1.609438]
 
     Raises ValueError for other networks and for data that do not fit. Sources: Firth (1993); Heinze & Schemper (2002).
     """
-    admit.check_model(net)
+    admission.check_model(net)
     if net.loss != losses.bernoulli or net.sizes[1] != 1:
         raise ValueError(
             f"firth is for one output with a bernoulli loss; got {net.sizes[1]} outputs and {net.loss.name}"
@@ -50,7 +49,7 @@ def firth(
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, in standard errors; got {tol}")
     max_steps = check.positive_integer("max_steps", max_steps)
-    rows, targets, counts, shift = admit.admit_rows(net, Batch(x, y, weight, offset))
+    rows, targets, counts, shift = admission.admit_data(net, data)
     check.finite("x", rows)
     inputs = design(net, rows)
     q = inputs.shape[1]

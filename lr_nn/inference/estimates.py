@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lr_nn import check, losses
+from lr_nn.inference import admission, likelihood, table
 from lr_nn.inference import covariance as covariances
-from lr_nn.inference import likelihood, table
-from lr_nn.inference.admit import admit
 from lr_nn.inference.fitted import Fitted
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
+
+__all__ = ["Summary", "summary"]
 
 Covariance = Literal["fisher", "hc0", "hc1", "cluster"]
 
 
 def summary(
-    solution: Solution,
     net: Network,
-    batch: Batch,
+    solution: Solution,
+    data: Batch,
     *,
     covariance: Covariance = "fisher",
     groups: ArrayLike | None = None,
@@ -36,10 +37,9 @@ def summary(
 ) -> Summary:
     """Inference about the coefficients of a one-layer fit: what is asked for is computed when it is read.
 
-    solution: of `lr_nn.fit` without a penalty or with an L2 one, or of `firth`; of many lanes, and then every field
-    has their axis first, and those of lanes that did not converge are not numbers. net, batch: those of the fit;
-    weights are frequencies, n = Σ s_i. covariance, with F the Fisher information and H = F + n · (curvature of the
-    penalty):
+    net, data: those of the fit, data a Batch; weights are frequencies, n = Σ s_i. solution: by `lr_nn.fit` without a
+    penalty or with an L2 one, or by `firth`; or of many lanes: then every field has the lane axis first, and is NaN for
+    a lane that did not converge. covariance, with F the Fisher information and H = F + n · (curvature of the penalty):
 
     - fisher: H⁻¹ F H⁻¹, of the squared error times its variance RSS / (n - degrees of freedom);
     - hc0, hc1: H⁻¹ M H⁻¹, M = Σ s_i g_i g_iᵀ of the scores g_i; hc1 times n / (n - p) for the squared error, and as
@@ -55,9 +55,9 @@ def summary(
     not in them. Degrees of freedom are then tr(H⁻¹ F).
 
     >>> import lr_nn, numpy as np
-    >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1])
+    >>> data = lr_nn.Batch(np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 1, 0, 1]))
     >>> net = lr_nn.logistic_regression(1)
-    >>> found = summary(lr_nn.fit(net, x, y), net, lr_nn.Batch(x, y))
+    >>> found = summary(net, lr_nn.fit(net, data), data)
     >>> print(found.standard_errors.round(6).ravel())
     [1.085192 1.974883]
 
@@ -65,7 +65,7 @@ def summary(
     single fit that did not converge, and data that do not fit. Sources: McCullagh & Nelder (1989); White (1980);
     Liang & Zeger (1986).
     """
-    fitted = admit(solution, net, batch, reference)
+    fitted = admission.admit(net, solution, data, reference)
     if covariance not in ("fisher", "hc0", "hc1", "cluster"):
         raise ValueError(f"covariance must be fisher, hc0, hc1 or cluster; got {covariance!r}")
     if not 0 < level < 1:

@@ -1,0 +1,23 @@
+"""Random numbers of the host, as a function of a JAX key."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn import check
+
+__all__ = ["generator"]
+
+
+def generator(key: jax.Array | None) -> np.random.Generator:
+    """A NumPy generator whose stream depends on nothing but `key`; None is a fixed key.
+
+    Raises TypeError for what is no random key, ValueError for more than one.
+    """
+    if key is None:
+        return np.random.default_rng(0)
+    check.key(key)
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key).tolist())
