@@ -204,21 +204,30 @@ def _check_some_weight(weight: Any, axis: int | None) -> None:
 
 def lane_params(net: Network, params: Any, name: str, m: int | None = None) -> tuple[Params, Params]:
     """Parameters with or without lane axes: arrays of finite numbers, and the axis of each leaf."""
+    layers, axes = lane_shapes(net, params, name, m)
+    for leaf in jax.tree.leaves(layers):
+        check.finite(name, leaf)
+    return layers, axes
+
+
+def lane_shapes(net: Network, params: Any, name: str, m: int | None = None) -> tuple[Params, Any]:
+    """`lane_params` without a look at the values."""
     if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
         check_params(net, params, name)
-    layers, axes = [], []
+    layers: list[Any] = []
+    axes: list[Any] = []
     for layer in params:
-        w = check.numeric(f"{name}.w", layer.w)
-        b = None if layer.b is None else check.numeric(f"{name}.b", layer.b)
+        w: Any = check.numeric(f"{name}.w", layer.w)
+        b: Any = None if layer.b is None else check.numeric(f"{name}.b", layer.b)
+        w_axis: Any = lane_axis(f"{name}.w", w, 2, m)
+        b_axis: Any = None if b is None else lane_axis(f"{name}.b", b, 1, m)
         layers.append(Layer(w, b))
-        axes.append(Layer(lane_axis(f"{name}.w", w, 2, m), None if b is None else lane_axis(f"{name}.b", b, 1, m)))
+        axes.append(Layer(w_axis, b_axis))
     first = tuple(
         Layer(w if a.w is None else w[0], None if b is None else b if a.b is None else b[0])
         for (w, b), a in zip(layers, axes)
     )
     check_params(net, first, name)
-    for leaf in jax.tree.leaves(layers):
-        check.finite(name, leaf)
     return tuple(layers), tuple(axes)
 
 
