@@ -232,7 +232,7 @@ def lane_shapes(net: Network, params: Any, name: str, m: int | None = None) -> t
 
 
 def columns(batch: Batch) -> Batch:
-    """The arguments as NumPy arrays with one row for each row of `x` (n, d), checked as far as that needs no network."""
+    """The arguments as NumPy arrays with a row for each row of `x` (n, d), checked as far as that needs no network."""
     check_batch(batch)
     x = check.numeric("x", batch.x)
     if x.ndim != 2 or len(x) == 0:
