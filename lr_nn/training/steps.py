@@ -19,7 +19,7 @@ from lr_nn.admission import admit
 from lr_nn.network import Network
 from lr_nn.objective import AddUp, automatic_block_size, evaluate, evaluate_cost
 from lr_nn.penalties import Penalty
-from lr_nn.trees import accumulator, all_finite
+from lr_nn.trees import accumulator, all_finite, rows_sharding
 from lr_nn.types import Batch, Params
 
 
@@ -93,7 +93,9 @@ def take(task: Task, order: jax.Array, position: jax.Array, n: int, batch_size: 
     """Mini-batch number `position` of an epoch and the total to divide by; padding rows get weight zero."""
     start = position * batch_size
     rows = lax.dynamic_slice_in_dim(order, start, batch_size)
-    batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), task.data)
+    batch = jax.tree.map(
+        lambda a: a.at[rows].get(mode="promise_in_bounds", out_sharding=rows_sharding(a, batch_size)), task.data
+    )
     dtype = accumulator(batch.x.dtype)
     real = jnp.minimum(batch_size, n - start)
     if n % batch_size:
