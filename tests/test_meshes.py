@@ -1,5 +1,6 @@
 """Rows over the devices of a mesh, its axes automatic or explicit: every function gives what one device gives."""
 
+from contextlib import nullcontext
 from functools import cache, partial
 
 import jax
@@ -21,24 +22,44 @@ pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devi
 
 N, D = 24, 5
 SGD, PENALTY = optax.sgd(0.1, momentum=0.5), elastic_net(0.1, 0.3)
-LOSSES = {
-    "squared_error": (losses.squared_error, 3),
-    "bernoulli": (losses.bernoulli, 1),
-    "bernoulli of labels": (losses.bernoulli, 3),
-    "categorical": (losses.categorical, 3),
-    "poisson": (losses.poisson, 1),
-    "poisson of counts": (losses.poisson, 3),
-}
 NETWORKS = {
-    f"{name}, depth {depth}": lr_nn.Network((D, *(4,) * (depth - 1), k), activations.tanh, loss)
-    for name, (loss, k) in LOSSES.items()
-    for depth in (1, 2)
+    f"{loss.name}, {k} outputs, depth {depth}": lr_nn.Network((D, *(4,) * (depth - 1), k), activations.tanh, loss)
+    for loss, k, depth in (
+        *(
+            (losses.squared_error, 1, 1),
+            (losses.squared_error, 3, 2),
+            (losses.bernoulli, 3, 1),
+            (losses.bernoulli, 1, 2),
+        ),
+        *((losses.categorical, 3, 1), (losses.categorical, 3, 2), (losses.poisson, 1, 1), (losses.poisson, 3, 2)),
+    )
 }
+DEEP = "categorical, 3 outputs, depth 2"
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+WAYS = {
+    "disable_jit": jax.disable_jit,
+    "debug_nans": partial(jax.debug_nans, True),
+    "debug_infs": partial(jax.debug_infs, True),
+    "enable_checks": partial(jax.enable_checks, True),
+}
+# The variance, and what divides by it, is a difference: its error is that of the terms.
+CONDITION = 64
+ROWS = P("rows")
 
 
 def mesh(kind):
     return jax.make_mesh((8,), ("rows",), axis_types=(KINDS[kind],))
+
+
+def square(*kinds):
+    return jax.make_mesh((2, 4), ("hosts", "devices"), axis_types=tuple(KINDS[kind] for kind in kinds))
+
+
+LAYOUTS = {
+    "both axes": (square("explicit", "explicit"), P(("hosts", "devices"))),
+    "one axis of two": (square("explicit", "explicit"), P("devices")),
+    "an explicit axis beside an automatic one": (square("explicit", "auto"), P("hosts")),
+}
 
 
 def rows(net, n=N):
@@ -47,7 +68,7 @@ def rows(net, n=N):
     shape = (n,) if k == 1 else (n, k)
     y = rng.integers(0, k, n) if net.loss.name == "categorical" else rng.integers(0, 2, shape).astype(np.float32)
     x, weight, offset = rng.normal(size=(n, D)), rng.uniform(0, 1, n), rng.normal(size=(n, k))
-    return Batch(*(jnp.asarray(a, y.dtype if a is y else jnp.float32) for a in (x, y, weight, offset)))
+    return Batch(*(jnp.asarray(a, jnp.int32 if a.dtype.kind == "i" else jnp.float32) for a in (x, y, weight, offset)))
 
 
 def parameters(net, seed=0):
@@ -56,9 +77,9 @@ def parameters(net, seed=0):
     return jax.tree.map(lambda a: jnp.asarray(0.5 * rng.normal(size=a.shape), a.dtype), params)
 
 
-def place(tree, kind):
+def place(tree, over, rows=ROWS):
     """Every array over the mesh, by its first axis."""
-    return jax.device_put(tree, NamedSharding(mesh(kind), P("rows")))
+    return jax.device_put(tree, NamedSharding(over, rows))
 
 
 def _of_pass(function, *args):
@@ -130,7 +151,99 @@ def on_one_device(name):
 
 
 def assert_all_close(found, expected):
+    assert list(found) == list(expected)
     for name, value in expected.items():
-        leaves, structure = jax.tree.flatten(found[name])
-        assert structure == jax.tree.structure(value), name
-        assert_trees_close(tuple(leaves), tuple(jax.tree.leaves(value)), length=4 * N)
+        assert jax.tree.structure(found[name]) == jax.tree.structure(value), name
+        for leaf, right in zip(jax.tree.leaves(found[name]), jax.tree.leaves(value)):
+            assert leaf.dtype == right.dtype, name
+            assert_trees_close(np.asarray(leaf), np.asarray(right), length=CONDITION * N)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_jit_every_function_gives_what_one_device_gives(name, kind):
+    net = NETWORKS[name]
+    assert_all_close(everything(net, parameters(net), place(rows(net), mesh(kind))), on_one_device(name))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_may_lie_over_some_axes_of_a_mesh_or_all_and_parameters_too(layout):
+    over, rows_over = LAYOUTS[layout]
+    net = NETWORKS[DEEP]
+    params = jax.device_put(parameters(net), NamedSharding(over, P()))
+    assert_all_close(everything(net, params, place(rows(net), over, rows_over)), on_one_device(DEEP))
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["", "inside set_mesh"])
+def test_without_jit_every_function_gives_what_one_device_gives(inside):
+    net, over = NETWORKS[DEEP], mesh("explicit")
+    params, batch = parameters(net), place(rows(net), over)
+    with jax.set_mesh(over) if inside else nullcontext():
+        found = {name: function(net, params, batch) for name, function in FUNCTIONS.items()}
+    assert_all_close(found, on_one_device(DEEP))
+
+
+def test_what_is_returned_for_each_row_stays_with_its_row_and_sums_are_everywhere():
+    net, over = NETWORKS[DEEP], mesh("explicit")
+    batch = place(rows(net), over)
+    bp = jax.jit(lr_nn.backprop)(net, parameters(net), batch)
+    per_row = (*bp.activations, *bp.deltas, bp.eta, per_example.squared_norms(bp))
+    assert all(len(a.sharding.device_set) == 8 and a.sharding.spec[0] == "rows" for a in per_row)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(lr_nn.gradient(bp)))
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 20])
+def test_blocks_of_any_size_add_up_to_the_same(block_size):
+    net = NETWORKS[DEEP]
+    found = lr_nn.value_and_gradient(net, parameters(net), place(rows(net), mesh("explicit")), block_size=block_size)
+    assert_trees_close(found, on_one_device(DEEP)["value_and_gradient"], length=4 * N)
+
+
+@pytest.mark.parametrize("batch_size", [None, 8, 7], ids=["full", "even", "ragged"])
+@pytest.mark.parametrize("inside", [False, True], ids=["", "inside set_mesh"])
+def test_training_on_rows_over_devices_is_training(batch_size, inside):
+    net, over = NETWORKS[DEEP], mesh("explicit")
+    options = {"optimizer": SGD, "epochs": 2, "batch_size": batch_size, "key": jax.random.key(1), "penalty": PENALTY}
+    one = lr_nn.train(net, parameters(net), rows(net), **options, validation=rows(net))
+    batch = place(rows(net), over)
+    with jax.set_mesh(over) if inside else nullcontext():
+        found = lr_nn.train(net, parameters(net), batch, **options, validation=batch)
+    assert_trees_close(found.params, one.params, length=16 * N)
+    assert_trees_close(found.history, one.history, length=16 * N, dtype=np.float32)
+
+
+def test_lanes_are_trained_on_shared_rows_over_devices():
+    net = NETWORKS[DEEP]
+    params = jax.tree.map(lambda a, b: jnp.stack([a, b]), parameters(net), parameters(net, 1))
+    options = {"optimizer": SGD, "epochs": 2, "batch_size": 8, "key": jax.random.key(1)}
+    one = lr_nn.train_many(net, params, rows(net), **options)
+    found = lr_nn.train_many(net, params, place(rows(net), mesh("explicit")), **options)
+    assert_trees_close(found.params, one.params, length=16 * N)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["", "inside set_mesh"])
+def test_rows_that_lie_over_an_explicit_mesh_are_taken_as_they_are(inside):
+    net, over = NETWORKS[DEEP], mesh("explicit")
+    parallel, params, batch = data_parallel(over), parameters(net), place(rows(net), over)
+    expected = on_one_device(DEEP)
+    with jax.set_mesh(over) if inside else nullcontext():
+        assert parallel.place(batch) is batch
+        found = parallel.value_and_gradient(net, params, batch)
+        traced = jax.jit(parallel.value_and_gradient)(net, params, batch)
+        norms = parallel.squared_norms(net, params, batch)
+        from_host = parallel.cost(net, params, rows(net))
+    for each in (found, traced):
+        assert_trees_close(each, expected["value_and_gradient"], length=4 * N)
+    assert_trees_close(norms, expected["squared_norms"], length=4 * N)
+    assert_trees_close(from_host, expected["cost"], length=4 * N)
+
+
+@pytest.mark.parametrize("way", ["disable_jit", "debug_nans", "debug_infs", "enable_checks"])
+def test_sharded_functions_pass_the_checks_that_jax_can_make(way):
+    net = NETWORKS["bernoulli, 3 outputs, depth 1"]
+    parallel = data_parallel(jax.make_mesh((2,), ("rows",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,)))
+    args = net, parameters(net), rows(net)
+    expected = lr_nn.value_and_gradient(*args)
+    with WAYS[way]():
+        found = parallel.value_and_gradient(*args)
+    assert_trees_close(found, expected, length=4 * N)

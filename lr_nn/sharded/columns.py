@@ -29,6 +29,8 @@ from lr_nn.sharded import mesh as meshes
 from lr_nn.trees import accumulator, add, cast, widened
 from lr_nn.types import Batch, Layer, Params
 
+__all__ = ["ColumnParallel", "feature_parallel"]
+
 
 @dataclass(frozen=True)
 class ColumnParallel:

@@ -28,6 +28,8 @@ from lr_nn.training import Progress, Training
 from lr_nn.training.checkpoints import Checkpoints
 from lr_nn.types import Batch, Params, Solution
 
+__all__ = ["RowParallel", "data_parallel"]
+
 
 @dataclass(frozen=True)
 class RowParallel:

@@ -17,6 +17,8 @@ from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.trees import accumulator, cast, divide
 from lr_nn.types import Batch
 
+__all__ = ["NewtonSystem"]
+
 
 class NewtonSystem(NamedTuple):
     """J, ∇J (p,) and ∇²J (p, p), in the order of `ravel_pytree(params)`: a step solves hessian · step = -gradient."""

@@ -22,6 +22,8 @@ from lr_nn.penalties import Penalty
 from lr_nn.trees import accumulator, all_finite, rows_sharding
 from lr_nn.types import Batch, Params
 
+__all__ = ["step"]
+
 
 class State(NamedTuple):
     """What the next step needs. `order` is that of the running epoch, drawn at its first step."""

@@ -25,6 +25,8 @@ from lr_nn.penalties import Penalty
 from lr_nn.training import train
 from lr_nn.types import Batch, Params
 
+__all__ = ["MLPClassifier", "MLPRegressor"]
+
 
 class MLP(Estimator):
     """A network trained by Adam on J = Σ s_i ℓ_i / Σ s_i + l1 Σ|w| + l2/2 Σ w²."""
