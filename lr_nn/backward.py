@@ -67,9 +67,12 @@ def backprop(net: Network, params: Params, batch: Batch) -> Backprop:
     return _sweep(net, params, admit(net, params, batch, allow_no_weight=True))
 
 
-def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False) -> Backprop:
-    """`backprop` on an admitted batch; with `weigh` the weights multiply the deltas, from the residual down."""
-    found = propagate(net, params, batch)
+def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: jax.Array | None = None) -> Backprop:
+    """`backprop` on an admitted batch; with `weigh` the weights multiply the deltas, from the residual down.
+
+    z: z_1 (n, d_1), where it has been computed already.
+    """
+    found = propagate(net, params, batch, z)
     y = net.loss.encode(batch.y, found.eta)
     seed = net.loss.residual(found.eta, y)
     deltas = recursion(net, params, found, weighted(seed, batch.weight) if weigh else seed)

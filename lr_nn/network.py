@@ -142,13 +142,17 @@ def _init(net: Network, key: jax.Array, dtype: np.dtype) -> Params:
     )
 
 
-def propagate(net: Network, params: Params, batch: Batch) -> Forward:
-    """The forward pass of an admitted batch, its offset added to η; η is of float32 at least."""
+def propagate(net: Network, params: Params, batch: Batch, z: jax.Array | None = None) -> Forward:
+    """The forward pass of an admitted batch, its offset added to η; η is of float32 at least.
+
+    z: z_1 (n, d_1), where it has been computed already.
+    """
     outputs = [batch.x]
     for layer, activation in zip(params, net.hidden):
-        outputs.append(activation.value(affine(layer, outputs[-1])))
+        outputs.append(activation.value(affine(layer, outputs[-1]) if z is None else z))
+        z = None
     last = outputs[-1]
-    eta = affine(params[-1], last, accumulator(common_dtype(last.dtype, params[-1].w.dtype)))
+    eta = affine(params[-1], last, accumulator(common_dtype(last.dtype, params[-1].w.dtype))) if z is None else z
     if batch.offset is not None:
         eta = eta + batch.offset.reshape(eta.shape).astype(eta.dtype)
     return Forward(tuple(outputs), (None,) * len(outputs), eta)

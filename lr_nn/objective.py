@@ -16,7 +16,7 @@ from lr_nn.backward import contract, sweep
 from lr_nn.network import Network, propagate
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.row_sums import counted, rows_per_product, wants_blocks
-from lr_nn.trees import add, cast, divide, dtypes_of, widened
+from lr_nn.trees import add, cast, divide, dtypes_of, row_shards, widened
 from lr_nn.types import Batch, Params
 
 __all__ = ["Totals", "cost", "totals", "value_and_gradient"]
@@ -125,20 +125,30 @@ def evaluate(
 
 
 def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None) -> Any:
-    """Σ function(block) over consecutive blocks of rows, the last one ragged."""
-    n = batch.x.shape[0]
-    if block_size is None or block_size >= n:
+    """Σ function(block) over blocks of rows, the last one ragged.
+
+    Rows over an explicit mesh: a block is as many consecutive rows from every device.
+    """
+    shards = row_shards(batch.x)
+    n = batch.x.shape[0] // shards
+    size = n if block_size is None else -(-block_size // shards)
+    if size >= n:
         return function(batch)
 
-    def block(i):
-        start = i * block_size
-        return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block_size), batch)
+    def block(start, size):
+        def take(a):
+            if shards == 1:
+                return lax.dynamic_slice_in_dim(a, start, size)
+            each = lax.dynamic_slice_in_dim(a.reshape(shards, n, *a.shape[1:]), start, size, axis=1)
+            return each.reshape(-1, *a.shape[1:])
 
-    whole = n // block_size
-    total = lax.fori_loop(1, whole, lambda i, total: add(total, function(block(i))), function(block(0)))
-    if n % block_size:
-        total = add(total, function(jax.tree.map(lambda a: a[whole * block_size :], batch)))
-    return total
+        return jax.tree.map(take, batch)
+
+    whole = n // size
+    total = lax.fori_loop(
+        1, whole, lambda i, total: add(total, function(block(i * size, size))), function(block(0, size))
+    )
+    return add(total, function(block(whole * size, n % size))) if n % size else total
 
 
 def _totals(net: Network, params: Params, batch: Batch) -> Totals:

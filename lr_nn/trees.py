@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import jax
@@ -69,6 +70,26 @@ def all_finite(tree: Any) -> jax.Array:
 def squared_norm(tree: Any) -> jax.Array:
     """Σ of squares over all leaves: a scalar."""
     return jnp.stack([(a * a).sum() for a in jax.tree.leaves(tree)]).sum()
+
+
+def row_shards(array: jax.Array) -> int:
+    """The number of parts that the rows of `array` are in on an *explicit* mesh (JAX's term); 1 for every other one."""
+    sharding = jax.typeof(array).sharding
+    axes = sharding.spec[0]
+    return prod(
+        sharding.mesh.shape[axis] for axis in (axes if isinstance(axes, tuple) else (axes,)) if axis is not None
+    )
+
+
+def rows_sharding(array: jax.Array, n: int) -> NamedSharding | None:
+    """The sharding of `n` rows gathered from `array`, which JAX requires where its rows lie over an explicit mesh.
+
+    They lie over it as the rows of `array` do if n can be divided evenly, else every device has all of them.
+    """
+    shards, sharding = row_shards(array), jax.typeof(array).sharding
+    if shards == 1:
+        return None
+    return NamedSharding(sharding.mesh, sharding.spec if n % shards == 0 else P(None, *sharding.spec[1:]))
 
 
 def product_sharding(left: jax.Array, right: jax.Array, rows: int, columns: int) -> NamedSharding | None:

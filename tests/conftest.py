@@ -25,7 +25,7 @@ UNOPTIMISED = tuple(
     f"test_{name}"
     for name in (
         *("cli", "conventions", "distributed", "experiments", "fit"),
-        *("inference", "many", "sharded", "sklearn", "solvers", "stream_fit"),
+        *("inference", "many", "meshes", "sharded", "sklearn", "solvers", "stream_fit"),
     )
 )
 

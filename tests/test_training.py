@@ -32,7 +32,7 @@ def start(seed=0, net=NET):
 def test_a_step_is_gradient_descent_on_the_cost():
     params, data, penalty = start(), rows(weighted=True), penalties.l2(0.1)
     value, gradient = lr_nn.value_and_gradient(NET, params, data, penalty)
-    stepped, _, cost = training.step(NET, SGD, params, SGD.init(params), data, penalty)
+    stepped, _, cost = training.step(NET, params, SGD.init(params), data, optimizer=SGD, penalty=penalty)
     assert_trees_close(stepped, jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient), N)
     assert_close(cost, value, N)
 
@@ -42,7 +42,7 @@ def test_full_batch_training_is_steps_in_a_loop():
     result = lr_nn.train(NET, params, data, optimizer=optimizer, epochs=20)
     state, costs = optimizer.init(params), []
     for _ in range(20):
-        params, state, cost = training.step(NET, optimizer, params, state, data)
+        params, state, cost = training.step(NET, params, state, data, optimizer=optimizer)
         costs.append(cost)
     assert_trees_close(result.params, params, 20 * N)
     assert_close(result.history["cost"], np.array(costs), 20 * N, np.float32)
@@ -86,7 +86,7 @@ def test_one_training_takes_the_steps_of_its_mini_batches():
         order = np.asarray(steps.order(key, epoch, N, 4))[:N]
         for i in range(0, N, 4):
             batch = Batch(data.x[order[i : i + 4]], data.y[order[i : i + 4]])
-            params, _, _ = training.step(NET, SGD, params, SGD.init(params), batch)
+            params, _, _ = training.step(NET, params, SGD.init(params), batch, optimizer=SGD)
     assert_trees_close(result.params, params, 12 * N)
 
 
@@ -152,7 +152,7 @@ def test_a_step_is_vmapped_by_its_user_over_learning_rates():
     params, data = start(), rows()
 
     def one(rate):
-        return training.step(NET, optax.sgd(rate), params, optax.sgd(rate).init(params), data)[0]
+        return training.step(NET, params, optax.sgd(rate).init(params), data, optimizer=optax.sgd(rate))[0]
 
     stepped = jax.vmap(one)(jnp.array([0.1, 0.5]))
     assert_trees_close(jax.tree.map(lambda a: a[1], stepped), one(0.5), N)

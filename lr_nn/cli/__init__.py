@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from lr_nn.cli.launch import guarded, launch
 from lr_nn.cli.terminal import Terminal
 
+__all__ = ["main"]
+
 # Name on the command line -> what it does, in a line.
 COMMANDS = {
     "fit": "fit a regression to its optimum: table of coefficients, model, report",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 from lr_nn import data
 from lr_nn.admission import admit
 from lr_nn.data import Rows
-from lr_nn.network import Network, linear_predictor
+from lr_nn.network import Network, propagate
 from lr_nn.types import Batch, Params
 
 # Numbers of x at a time.
@@ -96,15 +95,15 @@ def _judged(net: Network, params: Params, rows: Rows) -> Iterator[tuple[np.ndarr
     for batch in data.blocks(rows, max(1, BLOCK // len(rows.features))):
         with jax.enable_x64(True) if wide else nullcontext():
             weight = np.ones(len(batch.x)) if batch.weight is None else np.asarray(batch.weight, np.float64)
-            # Weights may all be zero in one block: they are not the model's business.
+            # The weights of a block may all be zero; the model does not use them.
             admitted = admit(net, params, Batch(batch.x, batch.y, None, batch.offset))
             found = [np.asarray(each, np.float64) for each in _measured(net, params, admitted)]
         yield (*found, weight)
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _measured(net: Network, params: Params, batch: Batch) -> tuple[jax.Array, ...]:
-    _, eta = linear_predictor(net, params, batch)
+    eta = propagate(net, params, batch).eta
     y, mean = net.loss.encode(batch.y, eta), net.loss.mean(eta)
     if net.loss.task == "classes":
         y, mean = y.argmax(axis=1), mean.argmax(axis=1)

@@ -15,6 +15,8 @@ import numpy as np
 from lr_nn.data.in_place import File, InPlace, opened, row_after_row, whole
 from lr_nn.data.rows import Arrays, Rows
 
+__all__ = ["npy", "npz"]
+
 Path = str | os.PathLike
 
 # NumPy itself takes no header above 10,000 bytes.

@@ -10,6 +10,8 @@ import numpy as np
 from lr_nn.data.rows import Rows
 from lr_nn.data.stream import blocks
 
+__all__ = ["problems"]
+
 # Numbers of a block, names in a sentence, and distinct targets that are remembered.
 BLOCK, SHOWN, DISTINCT = 2**22, 5, 1000
 # Ratios beyond which float32 and first-order steps suffer.

@@ -22,6 +22,8 @@ from lr_nn.data.delimited import DELIMITERS, MISSING, PIECE, Delimited, Dialect,
 from lr_nn.data.in_place import opened
 from lr_nn.data.tables import Table, arrow, check_names, wider
 
+__all__ = ["csv"]
+
 # A longer row is taken for a quote that is never closed. Rows between two places of the index.
 LONGEST, EVERY = 2**26, 1024
 # Rows that tell the delimiter.

@@ -14,6 +14,8 @@ from lr_nn.data.arrays import DEFLATE, chosen, joined
 from lr_nn.data.in_place import NUMERIC_KINDS, File, InPlace, opened, whole
 from lr_nn.data.rows import Rows
 
+__all__ = ["hdf5"]
+
 # A row of chunks is read whole for any of its rows, and kept for the next read.
 LARGEST_CHUNKS = 2**28
 

@@ -13,6 +13,8 @@ from lr_nn.data.arrays import DEFLATE, joined
 from lr_nn.data.in_place import File, InPlace, opened, whole
 from lr_nn.data.rows import Rows
 
+__all__ = ["idx"]
+
 KINDS = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP = b"\x1f\x8b"
 

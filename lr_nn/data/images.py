@@ -18,6 +18,8 @@ from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
+__all__ = ["image_folder"]
+
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")

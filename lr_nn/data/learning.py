@@ -20,6 +20,8 @@ from lr_nn.data.totals import Levels, Numbers, Totals
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Learner", "learn"]
+
 # Numbers in a block of the pass, and rows in it at most.
 BLOCK, ROWS = 2**22, 2**16
 WRITTEN = "if they are numbers, write them as 1234.5, or read the text with decimal=','"

@@ -15,6 +15,8 @@ from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
+__all__ = ["libsvm"]
+
 # Rows between two places that are remembered: a read begins at most so many rows early.
 EVERY = 64
 # Text that is turned into numbers at once, and the longest line.

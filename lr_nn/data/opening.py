@@ -15,6 +15,8 @@ from lr_nn.data.images import image_folder
 from lr_nn.data.libsvm import libsvm
 from lr_nn.data.rows import Rows
 
+__all__ = ["open_rows"]
+
 READERS: dict[str, Callable[..., Rows]] = {
     ".npy": npy,
     ".npz": npz,

@@ -13,6 +13,8 @@ from lr_nn.data.in_place import in_its_file
 from lr_nn.data.ranges import share, within
 from lr_nn.types import Batch
 
+__all__ = ["Arrays", "Rows"]
+
 # Rows at the beginning, in the middle and at the end that a fingerprint reads.
 LOOKED_AT = 64
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lr_nn.data.rows import Rows
     from lr_nn.types import Batch
 
+__all__ = ["Categorical", "Numeric", "Schema", "Target"]
+
 FORMAT = 1
 KINDS = ("values", "binary", "classes")
 Level = str | int | bool

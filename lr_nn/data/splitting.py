@@ -16,6 +16,8 @@ from lr_nn.types import Batch
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["split"]
+
 # More rows than these are held out in runs of consecutive ones, so that what is remembered stays small.
 MOST = 2**20
 

@@ -13,6 +13,8 @@ import numpy as np
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
+__all__ = ["blocks", "mini_batches"]
+
 S = TypeVar("S")
 T = TypeVar("T")
 

@@ -11,6 +11,8 @@ from lr_nn.data.columnar import arrow_file, parquet_file
 from lr_nn.data.csv_files import csv
 from lr_nn.data.tables import Table, joined
 
+__all__ = ["arrow", "open_table", "parquet"]
+
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
 CSV, TSV = (".csv", ".csv.gz"), (".tsv", ".tsv.gz")
 

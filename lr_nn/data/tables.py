@@ -18,6 +18,8 @@ from lr_nn.data.ranges import share, within
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Table", "frame"]
+
 
 class Table(ABC):
     """n rows of named and typed columns, wherever they are; a reader states `schema`, `len` and `read`.

@@ -9,6 +9,8 @@ import numpy as np
 from lr_nn.graph.node import Operation, Tape
 from lr_nn.graph.rules.base import is_float
 
+__all__ = ["Savings"]
+
 
 @dataclass(frozen=True)
 class Savings:

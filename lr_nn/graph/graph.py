@@ -15,6 +15,8 @@ from lr_nn.graph.rules.base import is_float, is_real
 from lr_nn.graph.summary import finite
 from lr_nn.graph.sweep import sweep
 
+__all__ = ["Graph"]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Graph:

@@ -10,6 +10,8 @@ import numpy as np
 
 from lr_nn.graph.rules.base import Rule
 
+__all__ = ["Node"]
+
 
 @dataclass(eq=False, repr=False)
 class Node:

@@ -16,6 +16,8 @@ from lr_nn.graph.record import Recorder
 from lr_nn.graph.rules import Rule
 from lr_nn.graph.rules.base import is_float
 
+__all__ = ["trace"]
+
 
 def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), rules: Iterable[Rule] = ()) -> Graph:
     """The computation graph of `fn(*args)`: every operation with its value, ready for `backward`.

@@ -12,6 +12,16 @@ from __future__ import annotations
 from lr_nn import check
 from lr_nn.penalties import Penalty
 
+__all__ = [
+    "glmnet",
+    "scikit_learn_elastic_net",
+    "scikit_learn_logistic",
+    "scikit_learn_mlp",
+    "scikit_learn_ridge",
+    "statsmodels_discrete",
+    "statsmodels_elastic_net",
+]
+
 
 def scikit_learn_logistic(C: float, n: float, l1_ratio: float = 0.0) -> Penalty:
     """`LogisticRegression(C, l1_ratio)` minimises C Σ s_i ℓ_i + l1_ratio Σ|w| + (1 - l1_ratio)/2 Σ w².

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lr_nn import check
-from lr_nn.admission import admit_inputs, admit_offset
+from lr_nn import backward, check
 from lr_nn.model_files import arrays, record
 from lr_nn.model_files.architecture import build, describe
 from lr_nn.model_files.replacing import new_folder, replacing
-from lr_nn.network import Network, check_params, linear_predictor
-from lr_nn.types import Batch, Params
+from lr_nn.network import Network, check_params
+from lr_nn.types import Params
+
+__all__ = ["Model", "load_model", "save_model"]
 
 JSON = "model.json"
 FILES = ("safetensors", "npz")
@@ -41,21 +41,13 @@ class Model:
     facts: Mapping[str, Any]
 
     def predict(self, x: ArrayLike, offset: ArrayLike | None = None) -> np.ndarray:
-        """The mean of the response for inputs x (n, d), (n, k), computed in the dtype of the parameters.
+        """The mean of the response for inputs x (n, d): (n, k), computed in the dtype of the parameters.
 
         offset (n,) or (n, k) is added to η. Raises as `lr_nn.predict` does.
         """
         wide = arrays.DTYPES["float64"] in {leaf.dtype for leaf in jax.tree.leaves(self.params)}
         with jax.enable_x64(True) if wide else nullcontext():
-            x = admit_inputs(self.net, self.params, x)
-            if offset is not None:
-                offset = admit_offset(offset, x.shape[0], self.net.sizes[-1], x)
-            return np.asarray(_mean(self.net, self.params, x, offset))
-
-
-@partial(jax.jit, static_argnums=0)
-def _mean(net: Network, params: Params, x: jax.Array, offset: jax.Array | None) -> jax.Array:
-    return net.loss.mean(linear_predictor(net, params, Batch(x, None, offset=offset))[1])
+            return np.asarray(backward.predict(self.net, self.params, x, offset))
 
 
 def save_model(

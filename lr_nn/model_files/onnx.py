@@ -22,6 +22,8 @@ from lr_nn.model_files.served import single, size
 from lr_nn.network import Network
 from lr_nn.types import Params
 
+__all__ = ["export_onnx"]
+
 # Old enough for every engine of these years, new enough for all that is said here.
 OPSET, IR_VERSION = 17, 8
 LARGEST = 2**31 - 2**20

@@ -17,6 +17,8 @@ from lr_nn.model_files.served import single
 from lr_nn.network import Network
 from lr_nn.types import Params
 
+__all__ = ["export_stablehlo"]
+
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
@@ -21,15 +20,16 @@ from jax.sharding import PartitionSpec as P
 
 from lr_nn import check
 from lr_nn.admission import admit as admit_batch
-from lr_nn.backward import contract, pullback
-from lr_nn.network import Network, check_params, propagate
+from lr_nn.admission import columns
+from lr_nn.backward import mean_gradient, sweep
+from lr_nn.network import Network, affine, check_params
 from lr_nn.objective import weighted_mean
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.row_sums import weighted
 from lr_nn.sharded import mesh as meshes
-from lr_nn.sharded.place import columns_of
-from lr_nn.trees import accumulator, add, divide
-from lr_nn.types import Backprop, Batch, Layer, Params
+from lr_nn.trees import accumulator, add, cast, widened
+from lr_nn.types import Batch, Layer, Params
+
+__all__ = ["ColumnParallel", "feature_parallel"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class ColumnParallel:
         """The network with the columns of padding."""
         return replace(net, sizes=(self._whole(net.sizes[0]), *net.sizes[1:]))
 
+    @meshes.without_context_mesh
     def place_params(self, net: Network, params: Params) -> Params:
         """The parameters of `widened(net)`: w_1 over the devices, the rest on all of them."""
         if self._has(params):
@@ -66,22 +67,25 @@ class ColumnParallel:
         w = self._laid(P(self.axes), np.pad(np.asarray(first.w), ((0, missing), (0, 0))))
         return (Layer(w, meshes.replicated(self.mesh, first.b)), *meshes.replicated(self.mesh, tuple(rest)))
 
+    @meshes.without_context_mesh
     def whole(self, net: Network, params: Params) -> Params:
         """Parameters, or anything of their shape, without padding and on all devices."""
         (first, *rest) = params
         w = jax.jit(lambda w: w[: net.sizes[0]], out_shardings=NamedSharding(self.mesh, P()))(first.w)
         return (Layer(w, first.b), *rest)
 
+    @meshes.without_context_mesh
     def place(self, batch: Batch) -> Batch:
         """A batch with the columns of x over the devices, and the rest on all of them."""
-        columns = NamedSharding(self.mesh, P(None, self.axes))
-        if isinstance(batch, Batch) and isinstance(batch.x, jax.Array) and batch.x.sharding == columns:
+        over = NamedSharding(self.mesh, P(None, self.axes))
+        if isinstance(batch, Batch) and isinstance(batch.x, jax.Array) and batch.x.sharding == over:
             return batch
-        batch = columns_of(batch)
+        batch = columns(batch)
         d = batch.x.shape[1]
-        x = self._laid(columns.spec, np.pad(batch.x, ((0, 0), (0, self._whole(d) - d))))
+        x = self._laid(over.spec, np.pad(batch.x, ((0, 0), (0, self._whole(d) - d))))
         return Batch(x, *meshes.replicated(self.mesh, tuple(batch[1:])))
 
+    @meshes.without_context_mesh
     def value_and_gradient(
         self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None
     ) -> tuple[jax.Array, Params]:
@@ -89,20 +93,22 @@ class ColumnParallel:
         value, gradient = _value_and_gradient(self, net, *self._admit(net, params, batch), self._penalty(penalty))
         return value, gradient if self._has(params) else self.whole(net, gradient)
 
+    @meshes.without_context_mesh
     def step(
         self,
         net: Network,
-        optimizer: optax.GradientTransformation,
         params: Params,
         opt_state: Any,
         batch: Batch,
+        *,
+        optimizer: optax.GradientTransformation,
         penalty: Penalty | None = None,
     ) -> tuple[Params, Any, jax.Array]:
         """`lr_nn.training.step` on placed parameters, with `opt_state = optimizer.init(params)` of them."""
         if not self._has(params):
             raise ValueError("a step is taken with parameters that lie over the devices: call place_params first")
         params, batch = self._admit(net, params, batch)
-        return _step(self, net, optimizer, params, opt_state, batch, self._penalty(penalty))
+        return _step(self, net, params, opt_state, batch, optimizer, self._penalty(penalty))
 
     def _admit(self, net: Network, params: Params, batch: Batch) -> tuple[Params, Batch]:
         if isinstance(batch, Batch) and not isinstance(batch.x, jax.Array):
@@ -136,34 +142,27 @@ def feature_parallel(mesh: Mesh | None = None) -> ColumnParallel:
     return ColumnParallel(meshes.admit(mesh))
 
 
-@partial(jax.jit, static_argnames=("parallel", "net"))
+@partial(jax.jit, static_argnames="parallel")
 def _value_and_gradient(parallel, net, params, batch, penalty):
     def local(params, batch, penalty):
         (first, *rest), own = params, replace(net, sizes=(batch.x.shape[1], *net.sizes[1:]))
-        wide, z = lax.psum((penalty.value((first,)), batch.x @ first.w), parallel.axes)
-        z = z if first.b is None else z + first.b[None]
-        activations, eta = (batch.x,), z
-        if rest:
-            after = replace(net, sizes=net.sizes[1:], hidden=net.hidden[1:])
-            outputs, eta = propagate(after, tuple(rest), net.hidden[0].value(z))
-            activations = (batch.x, *outputs)
-        eta = eta if batch.offset is None else eta + batch.offset
-        y = net.loss.encode(batch.y, eta)
-        deltas = pullback(own, params, activations, weighted(net.loss.residual(eta, y), batch.weight))
-        sums = contract(Backprop(activations, deltas, eta, y, net.loss, net.bias, net.hidden))
-        total = jnp.asarray(len(eta), accumulator(eta.dtype)) if batch.weight is None else batch.weight.sum()
-        value = weighted_mean(net.loss.value(eta, y), batch.weight) + wide.astype(total.dtype)
+        own_part = affine(first._replace(b=None), batch.x, accumulator(first.w.dtype))
+        penalty_value, z = lax.psum((penalty.value((first,)), own_part), parallel.axes)
+        z = z if first.b is None else z + first.b.astype(z.dtype)[None]
+        bp = sweep(own, params, batch, z=z.astype(first.w.dtype) if rest else z)
+        value = weighted_mean(net.loss.value(bp.eta, bp.y), batch.weight)
+        value = value + penalty_value.astype(value.dtype)
         value = value + penalty.value(tuple(rest)).astype(value.dtype) if rest else value
-        return value, add(divide(sums, total, eta.dtype), penalty.gradient(params))
+        return value, cast(add(mean_gradient(bp), penalty.gradient(widened(params))), bp.dtypes)
 
-    layer, columns = parallel.specs
+    layer, data = parallel.specs
     layers = (layer, *(P() for _ in params[1:]))
-    run = jax.shard_map(local, mesh=parallel.mesh, in_specs=(layers, columns, P()), out_specs=(P(), layers))
+    run = jax.shard_map(local, mesh=parallel.mesh, in_specs=(layers, data, P()), out_specs=(P(), layers))
     return run(params, batch, penalty)
 
 
-@partial(jax.jit, static_argnames=("parallel", "net", "optimizer"))
-def _step(parallel, net, optimizer, params, opt_state, batch, penalty):
+@partial(jax.jit, static_argnames=("parallel", "optimizer"))
+def _step(parallel, net, params, opt_state, batch, optimizer, penalty):
     def value(params):
         return _value_and_gradient(parallel, net, params, batch, penalty)[0]
 

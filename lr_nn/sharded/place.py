@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lr_nn import check
+from lr_nn.admission import columns
 from lr_nn.data.rows import Rows
 from lr_nn.network import Network
 from lr_nn.sharded.world import agree
@@ -29,7 +30,7 @@ def placed(mesh: Mesh, axes: tuple[str, ...], shards: int, data: Batch | Rows) -
             f"under jit, and of arrays over many processes, a batch must have been placed: its rows a multiple of the "
             f"{shards} shards; got {np.shape(data.x)[0]} rows"
         )
-    arrays = columns_of(data)
+    arrays = columns(data)
     rows, real, weighted = _dealt(arrays, shards)
     if weighted or not real.all():
         dtype = np.float64 if arrays.x.dtype == np.float64 else np.float32
@@ -76,26 +77,6 @@ def look(net: Network, batch: Batch) -> None:
 
 def _part_length(rows: Rows) -> int:
     return len(rows.part(jax.process_index(), jax.process_count()))
-
-
-def columns_of(batch: Batch) -> Batch:
-    """The leaves as NumPy arrays of as many rows, their values checked."""
-    x = check.numeric("x", batch.x)
-    if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"x must have shape (n, d) with n > 0; got {x.shape}")
-    check.finite("x", x)
-    weight = None if batch.weight is None else np.asarray(check.numeric("weight", batch.weight))
-    if weight is not None:
-        check.require("weight", weight, check.is_not_negative, "finite and not negative")
-        weight = weight if weight.dtype.kind == "f" else weight.astype(np.float32)
-    offset = None if batch.offset is None else np.asarray(check.numeric("offset", batch.offset))
-    if offset is not None:
-        check.finite("offset", offset)
-    y = np.asarray(check.numeric("targets", batch.y))
-    for name, array in (("targets", y), ("weight", weight), ("offset", offset)):
-        if array is not None and (array.ndim == 0 or len(array) != len(x)):
-            raise ValueError(f"{name} must have {len(x)} rows, as x has; got shape {array.shape}")
-    return Batch(np.asarray(x), y, weight, offset)
 
 
 def _dealt(arrays: Batch, shards: int) -> tuple[np.ndarray, np.ndarray, bool]:

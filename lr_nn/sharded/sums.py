@@ -14,8 +14,10 @@ from lr_nn import per_example
 from lr_nn.backward import contract, squared, sweep
 from lr_nn.objective import evaluate, evaluate_cost
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.trees import accumulator, divide
+from lr_nn.trees import accumulator, cast, divide
 from lr_nn.types import Batch
+
+__all__ = ["NewtonSystem"]
 
 
 class NewtonSystem(NamedTuple):
@@ -26,7 +28,7 @@ class NewtonSystem(NamedTuple):
     hessian: jax.Array
 
 
-_jit = partial(jax.jit, static_argnames=("parallel", "net"))
+_jit = partial(jax.jit, static_argnames="parallel")
 
 
 @_jit
@@ -39,7 +41,7 @@ def cost(parallel, net, params, batch, penalty):
     return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)
 
 
-@partial(jax.jit, static_argnames=("parallel", "net", "block_size"))
+@partial(jax.jit, static_argnames=("parallel", "block_size"))
 def value_and_gradient(parallel, net, params, batch, penalty, block_size):
     """`RowParallel.value_and_gradient`."""
 
@@ -66,7 +68,7 @@ def clipped_gradient(parallel, net, params, batch, max_norm):
     def local(params, batch, max_norm):
         bp = sweep(net, params, batch)
         sums = parallel.add_up((_weight(batch), per_example.clipped_sum(bp, max_norm, batch.weight)))
-        return divide(sums[1], sums[0], bp.eta.dtype)
+        return cast(divide(sums[1], sums[0]), bp.dtypes)
 
     return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, max_norm)
 

@@ -142,7 +142,7 @@ def shards_of(parallel: RowParallel, batch: Batch) -> str:
     return world.digest([np.array(told[number]) for number in sorted(told, key=int)])
 
 
-@partial(jax.jit, static_argnames=("parallel", "net", "optimizer", "batch_size", "room"))
+@partial(jax.jit, static_argnames=("parallel", "optimizer", "batch_size", "room"))
 def _advance(parallel, net, optimizer, state, task, count, *, batch_size, room):
     n, each = len(task.data.x) // parallel.shards, batch_size // parallel.shards
     own = parallel.shards // parallel.mesh.size
@@ -157,7 +157,8 @@ def _advance(parallel, net, optimizer, state, task, count, *, batch_size, room):
             batch, total = jax.vmap(take, (0, 0, None, None), (0, None))(shards, orders, task, position)
             batch = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batch)
             total = parallel.shards * total
-        return steps.step(net, optimizer, params, opt_state, batch, task.penalty, total, parallel.add_up)
+        options = {"penalty": task.penalty, "total": total, "add_up": parallel.add_up}
+        return steps.step(net, params, opt_state, batch, optimizer=optimizer, **options)
 
     def local(state, task, count, numbers):
         def shuffle(key: jax.Array, epoch: jax.Array) -> jax.Array:

@@ -22,6 +22,8 @@ from jax._src import distributed  # the key-value store has no other door
 from lr_nn import check
 from lr_nn.sharded.watch import LOST, Watch, ended, on_abort, watch
 
+__all__ = ["agree", "initialize"]
+
 T = TypeVar("T")
 
 # A connection is given up after so many seconds without the other processes.

@@ -21,6 +21,8 @@ import numpy as np
 
 from lr_nn import check
 
+__all__ = ["Checkpoints", "DamagedError", "ForeignError"]
+
 FORMAT = 1
 RECORD, ARRAYS = "record.json", "arrays"
 

@@ -114,9 +114,8 @@ class Streamed:
         costs: list[jax.Array] = []
         while len(costs) < count and (len(costs) < 2 or np.isfinite(costs[-2])):
             batch = self._batch(step + len(costs))
-            params, opt_state, value = _step(
-                self.net, self.optimizer, params, opt_state, batch, self.penalty, self._total(batch)
-            )
+            options = {"optimizer": self.optimizer, "penalty": self.penalty, "total": self._total(batch)}
+            params, opt_state, value = _step(self.net, params, opt_state, batch, **options)
             costs.append(value)
         told = np.array(costs, self.dtype)
         finite = np.isfinite(told)
@@ -172,26 +171,20 @@ class Streamed:
         return None if self.mean_weight is None else np.asarray(len(batch.x) * self.mean_weight, self.dtype)
 
 
-@partial(jax.jit, static_argnames=("net", "optimizer"))
-def _step(net, optimizer, params, opt_state, batch, penalty, total):
-    return steps.step(net, optimizer, params, opt_state, batch, penalty, total)
+_step = jax.jit(steps.step, static_argnames="optimizer")
 
 
 def admission(net: Network, params: Params) -> Callable[[int, Batch], Batch]:
     """A function (first row, block) -> the block checked against the network and copied to the device.
 
-    It may run in another thread, of which JAX would not know that float64 is on here. A block of weight zero is
-    none the worse for it.
+    It may run in another thread, where JAX would not know that float64 is on here. The weights of a block may all be
+    zero.
     """
     x64 = bool(jnp.result_type(float) == jnp.float64)
-    dtype = accumulator(jnp.result_type(params[0].w))
 
     def admitted(start: int, batch: Batch) -> Batch:
         with check.numbered(range(start, start + len(batch.x))), jax.enable_x64(x64):
-            whole = admit(net, params, batch._replace(weight=None))
-            if batch.weight is None:
-                return whole
-            return whole._replace(weight=check.multipliers(batch.weight, len(whole.x), dtype))
+            return admit(net, params, batch, allow_no_weight=True)
 
     return admitted
 
@@ -232,7 +225,7 @@ def judge(net: Network, params: Params, validation: Batch | Rows, size: int) -> 
 ROOTS = ("validation_rmse",)
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _scores(net: Network, params: Params, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Each score of a batch, and the sum of the weights that it is a mean over."""
     scores = metrics(net, params, batch)

@@ -28,6 +28,8 @@ from lr_nn.types import Batch
 if TYPE_CHECKING:
     from lr_nn.training.loop import Training
 
+__all__ = ["NotSavedError"]
+
 Best = tuple[float, int, State]
 
 

@@ -20,6 +20,8 @@ from lr_nn.training.steps import State
 from lr_nn.trees import accumulator, all_finite
 from lr_nn.types import Batch, Params
 
+__all__ = ["Training"]
+
 Ending = Literal["completed", "early_stopped", "interrupted", "non_finite"]
 
 

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from lr_nn.admission import admit
-from lr_nn.network import Network, linear_predictor
+from lr_nn.network import Network, propagate
 from lr_nn.objective import weighted_mean
 from lr_nn.types import Batch, Params
+
+__all__ = ["metrics"]
 
 
 def metrics(net: Network, params: Params, batch: Batch) -> dict[str, jax.Array]:
@@ -17,8 +19,12 @@ def metrics(net: Network, params: Params, batch: Batch) -> dict[str, jax.Array]:
     Labels and classes: `accuracy`, the share of labels (of classes) whose likelier side is the target, and
     `log_loss`, the cost without penalty. Values: `rmse`, the root mean squared error over examples and outputs.
     """
-    batch = admit(net, params, batch)
-    _, eta = linear_predictor(net, params, batch)
+    return _metrics(net, params, admit(net, params, batch))
+
+
+@jax.jit
+def _metrics(net: Network, params: Params, batch: Batch) -> dict[str, jax.Array]:
+    eta = propagate(net, params, batch).eta
     y, mean = net.loss.encode(batch.y, eta), net.loss.mean(eta)
     if net.loss.task == "values":
         return {"rmse": jnp.sqrt(weighted_mean(((mean - y) ** 2).mean(axis=1), batch.weight))}

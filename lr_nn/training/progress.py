@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+__all__ = ["Progress", "bar"]
+
 
 class Progress(NamedTuple):
     """Steps done of `steps`, epochs done of `epochs`, and the cost of the last mini-batch (per lane)."""

@@ -24,6 +24,8 @@ from lr_nn.training.progress import Progress
 from lr_nn.training.steps import State, Task, steps_per_epoch
 from lr_nn.types import Batch, Params
 
+__all__ = ["train", "train_many"]
+
 
 def train(
     net: Network,

@@ -19,8 +19,10 @@ from lr_nn.admission import admit
 from lr_nn.network import Network
 from lr_nn.objective import AddUp, automatic_block_size, evaluate, evaluate_cost
 from lr_nn.penalties import Penalty
-from lr_nn.trees import accumulator, all_finite
+from lr_nn.trees import accumulator, all_finite, rows_sharding
 from lr_nn.types import Batch, Params
+
+__all__ = ["step"]
 
 
 class State(NamedTuple):
@@ -43,20 +45,22 @@ class Task(NamedTuple):
 
 def step(
     net: Network,
-    optimizer: optax.GradientTransformation,
     params: Params,
     opt_state: Any,
     batch: Batch,
+    *,
+    optimizer: optax.GradientTransformation,
     penalty: Penalty | None = None,
     total: jax.Array | None = None,
     add_up: AddUp | None = None,
 ) -> tuple[Params, Any, jax.Array]:
     """One optimiser step on one batch: (params, opt_state, J), J the cost before the step.
 
-    A pure function to `jit` (net and optimizer static) and to `vmap`, over initial values, learning rates
-    (`optax.inject_hyperparams`), strengths or data. J is a mean over the batch: sums are divided by Σ s_i, or by
-    `total` if given. (For a batch of m rows out of a weighted set of n, m · Σ s / n makes the gradient unbiased.)
-    add_up: for a batch that is spread over devices, inside `shard_map`: `lambda sums: jax.lax.psum(sums, axes)`.
+    A pure function to `jit`, with the optimizer bound first, `jax.jit(partial(step, optimizer=optimizer))`, and to
+    `vmap` over initial values, learning rates (`optax.inject_hyperparams`), strengths or data. J is a mean over the
+    batch: sums are divided by Σ s_i, or by `total` if given. (For a batch of m rows out of a weighted set of n,
+    m · Σ s / n makes the gradient unbiased.) add_up: for a batch that is spread over devices, inside `shard_map`:
+    `lambda sums: jax.lax.psum(sums, axes)`. Raises ValueError or TypeError as `lr_nn.value_and_gradient` does.
     """
     batch = admit(net, params, batch)
     value, gradient = evaluate(net, params, batch, penalty, automatic_block_size(net, batch.x), total, add_up)
@@ -91,7 +95,9 @@ def take(task: Task, order: jax.Array, position: jax.Array, n: int, batch_size: 
     """Mini-batch number `position` of an epoch and the total to divide by; padding rows get weight zero."""
     start = position * batch_size
     rows = lax.dynamic_slice_in_dim(order, start, batch_size)
-    batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), task.data)
+    batch = jax.tree.map(
+        lambda a: a.at[rows].get(mode="promise_in_bounds", out_sharding=rows_sharding(a, batch_size)), task.data
+    )
     dtype = accumulator(batch.x.dtype)
     real = jnp.minimum(batch_size, n - start)
     if n % batch_size:
@@ -117,7 +123,7 @@ def _frozen_on_failure(step: Callable) -> Callable:
     return guarded
 
 
-@partial(jax.jit, static_argnames=("net", "optimizer", "batch_size", "axes", "room"))
+@partial(jax.jit, static_argnames=("optimizer", "batch_size", "axes", "room"))
 def advance(
     net: Network,
     optimizer: optax.GradientTransformation,
@@ -140,7 +146,7 @@ def advance(
 
     def one(params, opt_state, rows, task, position):
         batch, total = (task.data, None) if rows is None else take(task, rows, position, n, batch_size)
-        return step(net, optimizer, params, opt_state, batch, task.penalty, total)
+        return step(net, params, opt_state, batch, optimizer=optimizer, penalty=task.penalty, total=total)
 
     def shuffle(key, epoch):
         return order(key, epoch, n, batch_size)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = ["Rule", "rule"]
+
 
 class Kind(NamedTuple):
     """The shape and dtype that an operation gives by JAX's account."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache, partial
+from functools import cache
 from numbers import Integral
 from typing import Any, Self
 
@@ -24,6 +24,8 @@ from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
 from lr_nn.training import train
 from lr_nn.types import Batch, Params
+
+__all__ = ["MLPClassifier", "MLPRegressor"]
 
 
 class MLP(Estimator):
@@ -76,7 +78,7 @@ class MLP(Estimator):
         dtype = rows.x.dtype
         with jax.enable_x64(dtype == np.float64):
             first, orders = jax.random.split(jax.random.key(random.randint(2**31 - 1)))
-            params = _init(self.net_, first, dtype)
+            params = init(self.net_, first, dtype)
             training = train(
                 self.net_,
                 params,
@@ -115,7 +117,7 @@ class MLP(Estimator):
         x = self._inputs(X)
         dtype = self.params_[0].w.dtype
         with jax.enable_x64(dtype == np.float64):
-            return np.asarray(_linear_predictor(self.net_, self.params_, x.astype(dtype, copy=False)))
+            return np.asarray(forward(self.net_, self.params_, x.astype(dtype, copy=False)).eta)
 
 
 class MLPClassifier(MLP, Classifier):
@@ -163,11 +165,3 @@ def _begin(params: Params, learning_rate: ArrayLike) -> Any:
     state = _adam().init(params)
     rate = check.positive("learning_rate", learning_rate).astype(params[0].w.dtype)
     return state._replace(hyperparams=state.hyperparams | {"learning_rate": rate})
-
-
-_init = jax.jit(init, static_argnums=(0, 2))
-
-
-@partial(jax.jit, static_argnums=0)
-def _linear_predictor(net: Network, params: Params, x: jax.Array) -> jax.Array:
-    return forward(net, params, x)[1]
