@@ -9,6 +9,7 @@ NAMES = {
     "gradient": "hand-written against automatic gradients, formulations, batched training, epochs against peers",
     "per_example": "norms, clipping and moments of per-example gradients against vmap(grad)",
     "curvature": "Hessian and Gauss-Newton products, diagonals and factors against autodiff",
+    "cold": "first calls in a fresh process: their time, and the programs that are compiled for them",
     "fit": "one model to a certified gap, against scikit-learn, glum, skglm and optax",
     "many": "thousands of models in one call, against joblib, LogisticRegressionCV and paths of skglm, glum, celer",
     "scale": "files larger than memory, devices and processes, kills, damage, fuzz; how time and memory grow",

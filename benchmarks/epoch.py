@@ -38,7 +38,7 @@ def by_train(net, params, data, key) -> Callable:
 def by_python_loop(net, params, data, key) -> Callable:
     """The same step, jitted alone and called from a Python loop over shuffled rows."""
     optimizer = optax.sgd(RATE)
-    step = jax.jit(partial(lr_nn.training.step, net, optimizer))
+    step = jax.jit(partial(lr_nn.training.step, net, optimizer=optimizer))
     rng = np.random.default_rng(0)
     x, y = np.asarray(data.x), np.asarray(data.y)
 

@@ -27,7 +27,7 @@ from benchmarks import fit_peers, harness
 from benchmarks.figure import gaps
 from benchmarks.fit_data import Problem, adult, correlated, dense, digits, sparse, wide
 from benchmarks.harness import interleave, relative
-from lr_nn import penalties
+from lr_nn import Batch, penalties
 
 GAP = 1e-10
 TOLERANCES = tuple(10.0**-k for k in range(3, 14))
@@ -54,7 +54,7 @@ def ours(problem: Problem, x: Any, gap: float = GAP) -> Callable[[], Any]:
     y = problem.y.astype(int) if problem.classes else problem.y
 
     def run() -> np.ndarray:
-        found = lr_nn.fit(net, x, y, penalty=penalty, tol=gap / constant)
+        found = lr_nn.fit(net, Batch(x, y), penalty=penalty, tol=gap / constant)
         if found.certificate > gap:
             raise SystemExit(f"not certified on {problem.name}: {found.message}")
         return found.coefficients
@@ -181,7 +181,7 @@ x = np.random.default_rng(0).standard_normal((569, 30))
 y = (x[:, 0] + np.random.default_rng(1).standard_normal(569) > 0).astype(float)
 began = time.perf_counter()
 import lr_nn
-assert lr_nn.fit(lr_nn.logistic_regression(30), x, y).status == 0
+assert lr_nn.fit(lr_nn.logistic_regression(30), lr_nn.Batch(x, y)).status == 0
 print(time.perf_counter() - began)
 """
 

@@ -202,6 +202,10 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     floor = any("times_floor" in row for row in rows)
     if floor:
         table.add_column("× floor", justify="right")
+    programs = any("programs" in row for row in rows)
+    if programs:
+        table.add_column("programs", justify="right")
+        table.add_column("CPU seconds", justify="right")
     if memory:
         table.add_column("compile", justify="right")
         table.add_column("temporaries", justify="right")
@@ -214,6 +218,8 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
         ]
         if floor:
             cells.append(f"{row['times_floor']:.2f}")
+        if programs:
+            cells += [str(row["programs"]), f"{row['cpu_seconds']:.2f}"]
         if memory:
             cells.append(f"{row['relative_compile_time']:.2f}" if "relative_compile_time" in row else "")
             cells.append(f"{row['temporary_bytes'] / 1e6:.2f} MB" if "temporary_bytes" in row else "")

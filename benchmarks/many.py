@@ -19,8 +19,7 @@ from benchmarks import harness, many_paths, many_peers
 from benchmarks.fit_data import census
 from benchmarks.harness import relative
 from benchmarks.many_measure import Rows, Runs, costs, loosest, measured
-from lr_nn import penalties
-from lr_nn.many import Settings
+from lr_nn import Batch, penalties
 
 GAP, GRADIENT = 1e-10, 1e-6
 SOLVERS = ("newton-cholesky", "lbfgs")
@@ -60,7 +59,7 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
 
     def ours(x: Any, gap: float = GAP, **settings: Any) -> np.ndarray:
         penalty, tol = penalties.l2(strengths), gap / constants.max()
-        found = lr_nn.fit_many(net, x, y, weight=weights, penalty=penalty, tol=tol, **settings)
+        found = lr_nn.fit_many(net, Batch(x, y, weights), penalty=penalty, tol=tol, **settings)
         if not np.all(found.certificate <= gap):
             raise SystemExit(f"not certified: {found}")
         return found.coefficients[:, :, 0]
@@ -102,13 +101,12 @@ def folds(rounds: int, small: bool) -> Rows:
     n = 2000 if small else len(y) // 5 * 5  # folds of one size, for a peer's strengths depend on it
     x, y = x[:n], y[:n]
     strengths = np.geomspace(1e-1, 1e-6, 10 if small else 100)
-    net, penalty = lr_nn.logistic_regression(x.shape[1]), penalties.l2(strengths)
-    rows = lr_nn.cross_validate(net, x, y, penalty=penalties.l2(strengths[:1]), settings=Settings(tol=1e-3)).rows
+    net, data, penalty = lr_nn.logistic_regression(x.shape[1]), Batch(x, y), penalties.l2(strengths)
+    rows = lr_nn.cross_validate(net, data, penalty=penalties.l2(strengths[:1]), tol=1e-3).rows
     inside = rows[None] != np.arange(5)[:, None]
 
     def ours(tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-        settings = Settings(tol=tolerance)
-        found = lr_nn.cross_validate(net, x, y, penalty=penalty, folds=rows, settings=settings)
+        found = lr_nn.cross_validate(net, data, penalty=penalty, folds=rows, tol=tolerance)
         return found.solutions.coefficients[:, :, 0].reshape(5, len(strengths), -1), found.scores
 
     def enough(found: tuple[np.ndarray, np.ndarray]) -> bool:
@@ -142,13 +140,13 @@ def errors(rounds: int, small: bool) -> Rows:
     y = (rng.random((m, n)) < 1 / (1 + np.exp(-x.sum(axis=2) / d**0.5))).astype(float)
     net, penalty = lr_nn.logistic_regression(d), penalties.l2(1e-3)
     with jax.enable_x64(True):
-        batch = lr_nn.Batch(jax.device_put(x), y)
+        batch = Batch(jax.device_put(x), y)
 
     def fits() -> Any:
-        return lr_nn.fit_many(net, batch.x, y, penalty=penalty, tol=GAP)
+        return lr_nn.fit_many(net, batch, penalty=penalty, tol=GAP)
 
     def both() -> np.ndarray:
-        return lr_nn.inference.summary(fits(), net, batch).standard_errors
+        return lr_nn.inference.summary(net, fits(), batch).standard_errors
 
     runs = {"fits alone": fits, "fits and standard errors": both}
     return measured(f"{m:,} fits of {n} x {d}", runs, "fits alone", max(5, rounds // 2))
@@ -166,7 +164,7 @@ for i in range(m):
     y[i] = rng.random(n, dtype=np.float32) < 1 / (1 + np.exp(-eta))
 import lr_nn
 began = time.perf_counter()
-found = lr_nn.fit_many(lr_nn.logistic_regression(d), x, y, penalty=lr_nn.penalties.l2(1e-4), tol=1e-10)
+found = lr_nn.fit_many(lr_nn.logistic_regression(d), lr_nn.Batch(x, y), penalty=lr_nn.penalties.l2(1e-4), tol=1e-10)
 taken = time.perf_counter() - began
 assert (found.status == 0).all(), found
 print(taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, found.steps.mean())

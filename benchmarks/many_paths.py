@@ -11,8 +11,7 @@ import lr_nn
 from benchmarks import many_peers
 from benchmarks.fit_data import census, drawn, largest_l1
 from benchmarks.many_measure import Rows, Runs, costs, fastest, loosest, measured
-from lr_nn import penalties
-from lr_nn.many import Settings
+from lr_nn import Batch, penalties
 
 PATH_GAP = 1e-8
 
@@ -41,8 +40,7 @@ def _path(case: str, x: np.ndarray, y: np.ndarray, bias: bool, rounds: int, firs
         return costs(x, y, share, 0 * strengths, found) + strengths * np.abs(found[:, :-1]).sum(axis=1)
 
     def ours(tolerance: float) -> np.ndarray:
-        settings = Settings(tol=tolerance)
-        path = lr_nn.regularization_path(net, x, y, penalty=penalties.l1(strengths), settings=settings)
+        path = lr_nn.regularization_path(net, Batch(x, y), penalty=penalties.l1(strengths), tol=tolerance)
         found = path.coefficients[:, :, 0]
         return found if bias else np.concatenate([found, np.zeros((len(found), 1))], axis=1)
 

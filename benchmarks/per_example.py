@@ -13,7 +13,7 @@ import lr_nn
 from benchmarks import harness, torch_peers
 from benchmarks.harness import compare, compiled
 from benchmarks.mlp import peer_cost
-from lr_nn import losses, per_example
+from lr_nn import Batch, losses, per_example
 
 SHAPES = (((784, 100, 10), 512), ((784, 512, 512, 10), 512), ((5120, 2560, 1280), 32), ((5120, 2560, 1280), 512))
 MAX_NORM = 0.5
@@ -25,7 +25,7 @@ def quantities(net: lr_nn.Network) -> dict[str, Callable]:
     """The gradient, and with it each quantity, from one backward pass."""
 
     def with_pass(function: Callable) -> Callable:
-        return lambda params, x, y: function(lr_nn.backprop(net, params, x, y))
+        return lambda params, x, y: function(lr_nn.backprop(net, params, Batch(x, y)))
 
     return {
         "gradient": with_pass(lr_nn.gradient),

@@ -134,7 +134,7 @@ def _beside_memory(folder: Path, memory: int) -> dict[str, Any]:
     x, y = (np.load(folder / name, mmap_mode="r") for name in ("x.npy", "y.npy"))
     net, n = lr_nn.logistic_regression(COLUMNS), len(x) // 4
     streamed = lr_nn.fit(net, lr_nn.data.Arrays(x[:n], y[:n]), memory=memory // 4)
-    held = lr_nn.fit(net, np.array(x[:n]), np.array(y[:n]))
+    held = lr_nn.fit(net, lr_nn.Batch(np.array(x[:n]), np.array(y[:n])))
     return {
         "case": f"{n:,} × {COLUMNS}, from the file and in memory",
         "competitor": "largest difference",

@@ -41,7 +41,7 @@ def gradient(n: int, d: int, k: int) -> Work:
     net = lr_nn.softmax_regression(d, k)
     keys = jax.random.split(jax.random.key(0))
     data = lr_nn.Batch(jax.random.normal(keys[0], (n, d)), jax.random.randint(keys[1], (n,), 0, k))
-    program = jax.jit(lr_nn.value_and_gradient, static_argnums=0)
+    program = jax.jit(lr_nn.value_and_gradient)
     params = jax.tree.map(lambda a: a + jnp.float32(0.01), lr_nn.init(net, jax.random.key(1)))
     return lambda: jax.block_until_ready(program(net, params, data))
 
@@ -50,19 +50,18 @@ def newton(n: int, d: int) -> Work:
     """A logistic fit by Newton with the whole Hessian."""
     import lr_nn
 
-    x, y = logistic(n, d)
+    data = lr_nn.Batch(*logistic(n, d))
     net, penalty = lr_nn.logistic_regression(d), lr_nn.penalties.l2(1e-3)
-    return lambda: lr_nn.fit(net, x, y, penalty=penalty, solver="newton")
+    return lambda: lr_nn.fit(net, data, penalty=penalty, solver="newton")
 
 
 def lanes(m: int) -> Work:
     """m logistic fits of 200 rows and 8 features, each on weights of its own."""
     import lr_nn
 
-    x, y = logistic(200, 8)
-    weight = np.random.default_rng(1).exponential(size=(m, 200))
+    data = lr_nn.Batch(*logistic(200, 8), weight=np.random.default_rng(1).exponential(size=(m, 200)))
     net, penalty = lr_nn.logistic_regression(8), lr_nn.penalties.l2(1e-2)
-    return lambda: lr_nn.fit_many(net, x, y, weight=weight, penalty=penalty)
+    return lambda: lr_nn.fit_many(net, data, penalty=penalty)
 
 
 def spread(devices: int) -> Work:
@@ -154,7 +153,7 @@ def point(name: str, value: int) -> dict[str, Any]:
     """Seconds of the work, warmed, and the most memory resident above what the process had taken before, data too."""
     import lr_nn
 
-    lr_nn.fit(lr_nn.logistic_regression(1), *logistic(8, 1), max_steps=1)
+    lr_nn.fit(lr_nn.logistic_regression(1), lr_nn.Batch(*logistic(8, 1)), max_steps=1)
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc_pid_clear_refs(5)
     work = AXES[name].work(value)

@@ -137,7 +137,7 @@ def _one(what: str, of: int, port: int, n: int, process: int) -> None:
     found = {
         "train": train(3).params,
         "fit": parallel.fit(one, data, penalty=penalties.l2(1e-3)).params,
-        "fit_many": parallel.fit_many(one, x[:2000], y[:2000], penalty=strengths).params,
+        "fit_many": parallel.fit_many(one, lr_nn.Batch(x[:2000], y[:2000]), penalty=strengths).params,
         "per-example norms, summed": norms.sum(),
     }
     placed = parallel.admit(net, params, data)

@@ -88,9 +88,9 @@ def reach(activation: Activation, scaled: Params, options: Options) -> list[dict
 
     depth = len(scaled)
     net = lr_nn.mlp((*[options.width] * depth, OUTPUTS), activation, lr_nn.losses.categorical)
-    x, y = jax.random.normal(jax.random.key(options.seed), (ROWS, options.width)), np.arange(ROWS) % OUTPUTS
-    # Not under jit: layer after layer is the same few operations, compiled once for all networks.
-    deltas = jax.vmap(jax.vmap(lambda params: lr_nn.backprop(net, params, x, y).deltas))(scaled)
+    x = jax.random.normal(jax.random.key(options.seed), (ROWS, options.width))
+    batch = lr_nn.Batch(x, np.arange(ROWS) % OUTPUTS)
+    deltas = jax.vmap(jax.vmap(lambda params: lr_nn.backprop(net, params, batch).deltas))(scaled)
     # In float64: the square of an error that has vanished is none of float32.
     squares = np.array([np.square(np.asarray(delta, float)).sum(axis=-1).mean(axis=(1, 2)) for delta in deltas]).T
     found = []

@@ -110,7 +110,7 @@ def errors(
         batch_size=64,
         key=order,
     )
-    predict = jax.jit(jax.vmap(lr_nn.predict, (None, 0, None)), static_argnums=0)
+    predict = jax.jit(jax.vmap(lr_nn.predict, (None, 0, None)))
     return np.asarray(predict(net, trained.params, x)).argmax(axis=2) != y[None]
 
 

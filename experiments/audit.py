@@ -15,8 +15,8 @@ from experiments import runner
 from experiments.report import Section, Table
 
 if TYPE_CHECKING:
-    from lr_nn.audit import Report
     from lr_nn.network import Network
+    from lr_nn.referee import Report
     from lr_nn.types import Backprop, Batch, Params
 
 RIGHT = "right"
@@ -73,7 +73,7 @@ def gradients(net: Network) -> dict[str, tuple[str, Callable[[Params, Batch], Pa
     import lr_nn
 
     def of(change: Callable[[Backprop, Params], Params]) -> Callable[[Params, Batch], Params]:
-        return lambda params, batch: change(lr_nn.backprop(net, params, batch.x, batch.y), params)
+        return lambda params, batch: change(lr_nn.backprop(net, params, batch), params)
 
     def first_errors(bp: Backprop, delta: jax.Array) -> Params:
         return lr_nn.gradient(replace(bp, deltas=(delta, *bp.deltas[1:])))
@@ -89,7 +89,7 @@ def gradients(net: Network) -> dict[str, tuple[str, Callable[[Params, Batch], Pa
         return first_errors(bp, bp.deltas[0].astype(jnp.float16).astype(bp.eta.dtype))
 
     def last_example_left_out(bp: Backprop, params: Params) -> Params:
-        return lr_nn.gradient(bp, jnp.ones_like(bp.eta[:, 0]).at[-1].set(0))
+        return lr_nn.gradient(replace(bp, weight=jnp.ones_like(bp.eta[:, 0]).at[-1].set(0)))
 
     def last_bias_scaled(bp: Backprop, params: Params) -> Params:
         *below, last = lr_nn.gradient(bp)

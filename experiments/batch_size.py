@@ -190,7 +190,7 @@ def noise(net: Network, params: Params, rows: Batch, sizes: Sequence[int], seed:
 
     import lr_nn
 
-    each = lr_nn.per_example.gradients(lr_nn.backprop(net, params, rows.x, rows.y))
+    each = lr_nn.per_example.gradients(lr_nn.backprop(net, params, rows))
     g = np.concatenate([np.asarray(leaf, float).reshape(len(rows.x), -1) for leaf in jax.tree.leaves(each)], axis=1)
     n, full, rng = len(g), g.mean(axis=0), np.random.default_rng(seed)
     length, trace = float(np.linalg.norm(full)), float(g.var(axis=0).sum())

@@ -48,7 +48,7 @@ def main(options: Options, run: runner.Run) -> None:
     from experiments import data
 
     source = drawn(data.census(data.directory(options.data_dir, "census")), options.rows, options.seed)
-    free = lr_nn.fit(lr_nn.logistic_regression(len(source.features)), *source.train)
+    free = lr_nn.fit(lr_nn.logistic_regression(len(source.features)), lr_nn.Batch(*source.train))
     along = np.array(source.features)[free.direction[0].w[:, 0] != 0].tolist() if free.direction else []
     run.record(kind="unpenalised", status=str(free.status), along=along, steps=free.steps)
     summary = fitted(source, options.prior)
@@ -79,9 +79,9 @@ def fitted(source: Dataset, prior: float) -> Summary:
     import lr_nn
     from lr_nn import inference
 
-    net = lr_nn.logistic_regression(len(source.features))
-    solution = lr_nn.fit(net, *source.train, penalty=penalty(source, prior))
-    return inference.summary(solution, net, lr_nn.Batch(*source.train), names=source.features)
+    net, train = lr_nn.logistic_regression(len(source.features)), lr_nn.Batch(*source.train)
+    solution = lr_nn.fit(net, train, penalty=penalty(source, prior))
+    return inference.summary(net, solution, train, names=source.features)
 
 
 def penalty(source: Dataset, prior: float) -> Penalty:
@@ -93,16 +93,21 @@ def penalty(source: Dataset, prior: float) -> Penalty:
 
 def resampled(source: Dataset, options: Options) -> dict[str, Any]:
     """Standard errors of Wald and of the bootstrap, and how many people each level has of its rarer income."""
+    import jax
     import numpy as np
 
     import lr_nn
-    from lr_nn import many
 
     (x, y), net = source.train, lr_nn.logistic_regression(len(source.features))
     # The columns are badly conditioned: whole Hessians for every lane are faster than a factor that lanes share.
-    settings = many.Settings(schedule="one_by_one")
-    prior = penalty(source, options.prior)
-    found = lr_nn.bootstrap(net, x, y, samples=options.resamples, seed=options.seed, penalty=prior, settings=settings)
+    found = lr_nn.bootstrap(
+        net,
+        lr_nn.Batch(x, y),
+        samples=options.resamples,
+        key=jax.random.key(options.seed),
+        penalty=penalty(source, options.prior),
+        schedule="one_by_one",
+    )
     people = np.where(np.isin(x, (0, 1)).all(axis=0), np.minimum(y @ x, (1 - y) @ x), len(x))
     return {
         "rows": len(x),

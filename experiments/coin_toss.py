@@ -105,7 +105,8 @@ def maximum(y: np.ndarray, steps: int) -> dict[str, Any]:
     away = np.abs(path - float(formula)) > NEAR
     # One input that is always 1 and no bias: the only coefficient is the logit of the coin. A face is a row.
     coin = lr_nn.Network((1, 1), (), losses.bernoulli, bias=False)
-    fitted = lr_nn.fit(coin, np.ones((2, 1)), np.array([1, 0]), weight=np.array([heads, tosses - heads]))
+    faces = lr_nn.Batch(np.ones((2, 1)), np.array([1, 0]), weight=np.array([heads, tosses - heads]))
+    fitted = lr_nn.fit(coin, faces)
     odds = float(probability.odds(formula))
     points = [p for p in (float(formula), odds) if p < 1]
     return {

@@ -13,8 +13,8 @@ import lr_nn
 from lr_nn import Batch, Layer, Network
 from lr_nn.types import Params
 
-by_hand = jax.jit(lr_nn.value_and_gradient, static_argnums=0)
-by_autodiff = jax.jit(jax.value_and_grad(lr_nn.cost, argnums=1), static_argnums=0)
+by_hand = jax.jit(lr_nn.value_and_gradient)
+by_autodiff = jax.jit(jax.value_and_grad(lr_nn.cost, argnums=1))
 
 SAMPLE_SECONDS = 2e-3
 

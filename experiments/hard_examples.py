@@ -85,13 +85,12 @@ def main(options: Options, run: runner.Run) -> None:
 
 def judge(net: Any, params: Any, x: np.ndarray, y: np.ndarray) -> Judged:
     """Gradient norms and answers from one pass."""
-    import jax
     import numpy as np
 
     import lr_nn
     from lr_nn import per_example
 
-    bp = jax.jit(lr_nn.backprop, static_argnums=0)(net, params, x, y)
+    bp = lr_nn.backprop(net, params, lr_nn.Batch(x, y))
     norms = np.sqrt(np.asarray(per_example.squared_norms(bp), np.float64))
     shares = np.asarray(net.loss.mean(bp.eta))
     rows = np.argsort(-norms, kind="stable")

@@ -65,7 +65,7 @@ def main(options: Options, run: runner.Run) -> None:
     import lr_nn
 
     x, y = points(options)
-    neuron = lr_nn.fit(lr_nn.logistic_regression(2), x, y)
+    neuron = lr_nn.fit(lr_nn.logistic_regression(2), lr_nn.Batch(x, y))
     one = {"accuracy": accuracy(neuron.coefficients[:, 0], x, y), "best_line": best_line(x, y)}
     run.record(kind="neuron", status=str(neuron.status), cost=neuron.cost, certificate=neuron.certificate, **one)
     found = {}
@@ -73,8 +73,8 @@ def main(options: Options, run: runner.Run) -> None:
         found[width] = descend(width, lr_nn.Batch(x, y), options)
         run.record(kind="width", width=width, solved=found[width].solved, accuracy=found[width].scores.tolist())
     best = found[4]
-    outputs = np.asarray(lr_nn.forward(best.net, best.params, x)[0][1])
-    inside = lr_nn.fit(lr_nn.logistic_regression(4), outputs, y)
+    outputs = np.asarray(lr_nn.forward(best.net, best.params, x).activations[1])
+    inside = lr_nn.fit(lr_nn.logistic_regression(4), lr_nn.Batch(outputs, y))
     run.record(kind="hidden", status=str(inside.status), message=inside.message)
     tell(options, run, (x, y), neuron, one, found, str(inside.status))
 

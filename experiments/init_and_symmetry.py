@@ -77,11 +77,11 @@ def train(net: Any, params: Params, source: Dataset, options: Options) -> dict[s
 
     rows, optimizer = lr_nn.Batch(*source.train), optax.adam(1e-2)
     first, now, state = [], params, optimizer.init(params)
-    step = jax.jit(lr_nn.training.step, static_argnums=(0, 1))
+    step = jax.jit(lr_nn.training.step, static_argnames="optimizer")
     for _ in range(FIRST_STEPS):
         gradient = compare.by_hand(net, now, rows)[1]
         first.append([float(abs(w).max()) for w, _ in gradient])
-        now, state, _ = step(net, optimizer, now, state, rows)
+        now, state, _ = step(net, now, state, rows, optimizer=optimizer)
     order = jax.random.key(options.seed + 1)
     settings = {"optimizer": optimizer, "epochs": options.epochs, "batch_size": 64, "key": order}
     trained = lr_nn.train(net, params, rows, **settings)
@@ -111,9 +111,9 @@ def one_neuron(source: Dataset, options: Options) -> dict[str, np.ndarray]:
 
     import lr_nn
 
-    x, y = source.train.x, source.train.y % 2
+    x, data = source.train.x, lr_nn.Batch(source.train.x, source.train.y % 2)
     net, penalty = lr_nn.logistic_regression(x.shape[1]), lr_nn.penalties.l2(options.strength)
-    best = lr_nn.fit(net, x, y, penalty=penalty)
+    best = lr_nn.fit(net, data, penalty=penalty)
     # The steepest curvature of the logistic loss is a quarter of that of x xᵀ, with the constant 1.
     inputs = np.hstack([x, np.ones((len(x), 1))])
     rate = 1 / (np.linalg.eigvalsh(inputs.T @ inputs / len(x))[-1] / 4 + options.strength)
@@ -123,7 +123,7 @@ def one_neuron(source: Dataset, options: Options) -> dict[str, np.ndarray]:
     settings = {"optimizer": optax.sgd(rate, momentum=0.9, nesterov=True), "epochs": options.steps, "penalty": penalty}
     found = {}
     for start, params in {"zeros": zeros, "random weights": random}.items():
-        costs = lr_nn.train(net, params, lr_nn.Batch(x, y), **settings).history["cost"]
+        costs = lr_nn.train(net, params, data, **settings).history["cost"]
         found[start] = costs.astype(float) - best.cost
     return found
 

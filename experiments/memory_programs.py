@@ -35,14 +35,14 @@ KEEP, IN_A_ROW, IN_A_LOOP = "keep all", "checkpoint, layers in a row", "checkpoi
 def step_bytes(name: str, n: int) -> dict[str, Any]:
     """What one training step at n rows keeps: predicted part by part, and in the compiled program.
 
-    The new parameters and the new state are written over the old ones (`donate_argnums`).
+    The new parameters and the new state are written over the old ones (`donate_argnames`).
     """
     optimizer, copies = OPTIMIZERS[name]
     net = lr_nn.mlp((64, 256, 256, 256, 256, 10), activations.tanh, losses.categorical)
     params, batch = lr_nn.init(net, jax.random.key(0)), data(net, n)
     state = optimizer.init(params)
-    step = jax.jit(lr_nn.training.step, static_argnums=(0, 1), donate_argnums=(2, 3))
-    stats: Any = step.lower(net, optimizer, params, state, batch).compile().memory_analysis()
+    step = jax.jit(lr_nn.training.step, static_argnames="optimizer", donate_argnames=("params", "opt_state"))
+    stats: Any = step.lower(net, params, state, batch, optimizer=optimizer).compile().memory_analysis()
     parameters, hidden = FLOAT * lr_nn.n_parameters(net), net.sizes[1:-1]
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return {

@@ -10,7 +10,7 @@ That takes the curvature H to be alike in all directions; where it is not, B = t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from experiments import runner
@@ -59,7 +59,7 @@ def main(options: Options, run: runner.Run) -> None:
     net = lr_nn.mlp((batch.x.shape[1], 32, 10), hidden=lr_nn.activations.tanh, loss=lr_nn.losses.categorical)
     key = jax.random.key(options.seed)
     params, epoch, points = lr_nn.init(net, key), 0, []
-    compiled, room = jax.jit(measure, static_argnums=(0, 5, 6)), max(options.estimate_from, *options.batch_sizes)
+    compiled, room = jax.jit(measure, static_argnums=(5, 6)), max(options.estimate_from, *options.batch_sizes)
     for later in options.epochs:
         here = jax.random.fold_in(key, 1 + later)
         if later > epoch:
@@ -88,19 +88,19 @@ def measure(
     import lr_nn
     from lr_nn import curvature, per_example
 
-    bp = lr_nn.backprop(net, params, batch.x, batch.y)
+    bp = lr_nn.backprop(net, params, batch)
     full, unravel = ravel_pytree(lr_nn.gradient(bp))
     flat, _ = ravel_pytree(params)
-    n = len(batch.x)
+    n, hessian = len(batch.x), curvature.hessian(net, params, batch)
 
     def drawn(key: jax.Array) -> tuple[jax.Array, per_example.NoiseScale]:
         rows = jax.random.randint(key, (room,), 0, n)
         weight = jnp.zeros(n).at[rows].add((jnp.arange(room) < m).astype(jnp.float32))
-        return ravel_pytree(lr_nn.gradient(bp, weight))[0], per_example.noise_scale(bp, weight)
+        weighted = replace(bp, weight=weight)
+        return ravel_pytree(lr_nn.gradient(weighted))[0], per_example.noise_scale(weighted)
 
     def bend(direction: jax.Array) -> jax.Array:
-        along = unravel(direction)
-        return ravel_pytree(curvature.hessian.multiply(net, params, bp, along))[0] @ direction
+        return (hessian @ direction) @ direction
 
     def gain(direction: jax.Array, length: jax.Array) -> jax.Array:
         return lr_nn.cost(net, params, batch) - lr_nn.cost(net, unravel(flat - length * direction), batch)

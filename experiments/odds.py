@@ -118,9 +118,9 @@ def straight(people: People) -> tuple[Levels, dict[str, dict[str, Any]]]:
     finite, line = shares < 1, lr_nn.linear_regression(1)
     odds = np.asarray(probability.odds(shares[finite]))
     fits = {
-        "probability": lr_nn.fit(line, x, y),
-        "odds": lr_nn.fit(line, values[finite, None], odds, weight=counts[finite].astype(float)),
-        "log-odds": lr_nn.fit(lr_nn.logistic_regression(1), x, y),
+        "probability": lr_nn.fit(line, lr_nn.Batch(x, y)),
+        "odds": lr_nn.fit(line, lr_nn.Batch(values[finite, None], odds, weight=counts[finite].astype(float))),
+        "log-odds": lr_nn.fit(lr_nn.logistic_regression(1), lr_nn.Batch(x, y)),
     }
     found = {}
     for scale, fit in fits.items():
@@ -144,8 +144,8 @@ def multiplied(people: People) -> list[dict[str, Any]]:
     import lr_nn
     from lr_nn import inference
 
-    y, net = people.y.astype(float), lr_nn.logistic_regression(people.x.shape[1])
-    found = inference.summary(lr_nn.fit(net, people.x, y), net, lr_nn.Batch(people.x, y), names=people.features)
+    data, net = lr_nn.Batch(people.x, people.y.astype(float)), lr_nn.logistic_regression(people.x.shape[1])
+    found = inference.summary(net, lr_nn.fit(net, data), data, names=people.features)
     return [
         {
             "feature": name,

@@ -41,7 +41,7 @@ def main(options: Options, run: runner.Run) -> None:
         at, labels = np.append(x, far)[:, None], np.append(y, np.ones(len(far)))
         row: dict[str, Any] = {"distance": distance}
         for name, net in nets.items():
-            w, b = lr_nn.fit(net, at, labels, penalty=penalty).coefficients[:, 0]
+            w, b = lr_nn.fit(net, lr_nn.Batch(at, labels), penalty=penalty).coefficients[:, 0]
             row[name] = float(((0.5 if name == "line" else 0.0) - b) / w)
             row[f"{name}_coefficients"] = [float(w), float(b)]
             row[f"{name}_errors"] = int(((x > row[name]) != y).sum())

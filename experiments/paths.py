@@ -39,20 +39,21 @@ def main(options: Options, run: runner.Run) -> None:
     if options.strengths < 3 or not 2 <= options.folds <= 100:
         raise runner.UserError("--strengths must be at least 3, and --folds between 2 and 100")
 
+    import jax
     import numpy as np
 
     import lr_nn
     from experiments import data
 
     source: Dataset = getattr(data, options.data)(options.seed)
-    x, y = source.train
-    net = (lr_nn.linear_regression if source.unit else lr_nn.logistic_regression)(x.shape[1])
+    train = lr_nn.Batch(*source.train)
+    net = (lr_nn.linear_regression if source.unit else lr_nn.logistic_regression)(train.x.shape[1])
     found: dict[str, tuple[Path, CrossValidation]] = {}
-    top = lr_nn.many.largest_strength(net, x, y)
+    top = lr_nn.many.largest_strength(net, train)
     for name, penalty, ends in (("L1", lr_nn.penalties.l1, (1, 1e-3)), ("L2", lr_nn.penalties.l2, (10, 1e-4))):
         along = penalty(top * np.geomspace(*ends, options.strengths))
-        path = lr_nn.regularization_path(net, x, y, penalty=along)
-        folds = lr_nn.cross_validate(net, x, y, penalty=along, folds=options.folds, seed=options.seed)
+        path = lr_nn.regularization_path(net, train, penalty=along)
+        folds = lr_nn.cross_validate(net, train, penalty=along, folds=options.folds, key=jax.random.key(options.seed))
         run.record(kind="path", penalty=name, strengths=path.strengths, coefficients=path.coefficients[:, :, 0])
         run.record(kind="folds", penalty=name, mean=folds.mean, standard_error=folds.standard_error)
         found[name] = path, folds

@@ -71,7 +71,7 @@ def main(options: Options, run: runner.Run) -> None:
     keys = jax.random.split(jax.random.key(options.seed), options.repeats)
     reference = np.asarray(plain(net, train, test, keys, options))
     run.record(kind="reference", accuracy=reference.mean(), accuracies=reference)
-    train_all = jax.jit(private_accuracies, static_argnums=(0, 5, 6))
+    train_all = jax.jit(private_accuracies, static_argnums=(5, 6))
     accuracies, most = train_all(net, train, test, keys, jnp.asarray(multipliers, jnp.float32), options, capacity)
     run.record(kind="sampling", rate=rate, capacity=capacity, most_drawn=most)
     levels = []
@@ -117,8 +117,8 @@ def private_accuracies(
             params, opt_state = state
             sampling, noise = jax.random.split(key)
             rows, weight, drawn = private.poisson_batch(sampling, n, options.batch_size / n, capacity)
-            bp = lr_nn.backprop(net, params, train.x[rows], train.y[rows])
-            gradient = private.private_gradient(bp, noise, noise_multiplier=multiplier, weight=weight, **settings)
+            bp = lr_nn.backprop(net, params, lr_nn.Batch(train.x[rows], train.y[rows], weight))
+            gradient = private.private_gradient(bp, noise, noise_multiplier=multiplier, **settings)
             updates, opt_state = optimizer.update(gradient, opt_state)
             return (optax.apply_updates(params, updates), opt_state), drawn
 

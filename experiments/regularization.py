@@ -39,15 +39,15 @@ def main(options: Options, run: runner.Run) -> None:
     from experiments import data
 
     source = data.breast_cancer(options.seed)
-    net = lr_nn.logistic_regression(source.train.x.shape[1])
+    net, train = lr_nn.logistic_regression(source.train.x.shape[1]), lr_nn.Batch(*source.train)
     paths: dict[str, list[dict[str, Any]]] = {}
     for name, penalty in (("L2", lr_nn.penalties.l2), ("L1", lr_nn.penalties.l1)):
         paths[name] = []
         for strength in options.strengths:
-            found = lr_nn.fit(net, *source.train, penalty=penalty(strength))
+            found = lr_nn.fit(net, train, penalty=penalty(strength))
             paths[name].append(numbers(found, strength, *source.test))
             run.record(kind="fit", penalty=name, **paths[name][-1])
-    free = lr_nn.fit(net, *source.train)
+    free = lr_nn.fit(net, train)
     run.record(kind="unpenalised", status=str(free.status), steps=free.steps, message=free.message)
     tell(options, run, paths, free, np.array(source.features))
 

@@ -100,7 +100,7 @@ def of_many_outputs(options: Options, k: int, run: runner.Run) -> dict[str, Any]
     params = lr_nn.init(net, jax.random.key(options.seed))
 
     def eta(x: jax.Array) -> jax.Array:
-        return lr_nn.forward(net, params, x[None])[1][0]
+        return lr_nn.forward(net, params, x[None]).eta[0]
 
     x = jax.random.normal(jax.random.key(options.seed + 1), (options.inputs,))
     methods = {FORWARD: partial(forward, eta), REVERSE: partial(reverse, eta)}

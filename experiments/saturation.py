@@ -77,7 +77,7 @@ def learn(loss: Any, options: Options) -> dict[str, Any]:
     eta = np.linspace(-10, max(10, options.starts[-1]), 2001)[:, None]
     largest = float(np.abs(loss.hessian_multiply(eta, np.zeros_like(eta), np.ones_like(eta))).max())
     starts = np.array(options.starts)[:, None, None]
-    delta = [lr_nn.backprop(net, (Layer(w, None),), one.x, one.y).deltas[-1][0, 0] for w in starts]
+    delta = [lr_nn.backprop(net, (Layer(w, None),), one).deltas[-1][0, 0] for w in starts]
     descent = optax.sgd(options.rate / largest)
     lanes = (Layer(jax.numpy.asarray(starts), None),)
     trained = lr_nn.train_many(net, lanes, one, optimizer=descent, epochs=options.steps)
@@ -101,7 +101,7 @@ def errors(hidden: Any, loss: Any, options: Options) -> np.ndarray:
     *below, last = lr_nn.init(net, jax.random.key(options.seed), "float64")
     sure = last._replace(b=jax.numpy.full(1, options.starts[-1]))
     x = np.random.default_rng(options.seed).standard_normal((256, 16))
-    deltas = lr_nn.backprop(net, (*below, sure), x, np.zeros(256)).deltas
+    deltas = lr_nn.backprop(net, (*below, sure), lr_nn.Batch(x, np.zeros(256))).deltas
     return np.array([float(np.sqrt(np.mean(np.square(delta)))) for delta in deltas])
 
 

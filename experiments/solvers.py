@@ -48,7 +48,7 @@ def main(options: Options, run: runner.Run) -> None:
     x = 3 * rng.standard_normal((options.rows, options.columns)) @ (turn * spread) @ turn.T
     y = (rng.random(options.rows) < 1 / (1 + np.exp(-x @ rng.standard_normal(options.columns)))).astype(float)
     net, penalty = lr_nn.logistic_regression(options.columns), lr_nn.penalties.l2(1e-4)
-    best = lr_nn.fit(net, x, y, penalty=penalty).cost
+    best = lr_nn.fit(net, lr_nn.Batch(x, y), penalty=penalty).cost
     steepest = 1 / (np.linalg.eigvalsh(x.T @ x / len(x))[-1] / 4 + 1e-4)
     methods = {
         "gradient descent": (optax.sgd(steepest), None),
@@ -59,7 +59,7 @@ def main(options: Options, run: runner.Run) -> None:
     data = lr_nn.Batch(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
     found = {name: descend(net, data, penalty, *method, options, best) for name, method in methods.items()}
     for name in ("lbfgs", "newton"):
-        found[{"lbfgs": "L-BFGS", "newton": "Newton"}[name]] = certified(net, x, y, penalty, name, best)
+        found[{"lbfgs": "L-BFGS", "newton": "Newton"}[name]] = certified(net, lr_nn.Batch(x, y), penalty, name, best)
     for name, curve in found.items():
         run.record(kind="method", name=name, **{key: np.asarray(value).tolist() for key, value in curve.items()})
     tell(options, run, found, best)
@@ -84,18 +84,18 @@ def descend(net, data, penalty, optimizer, batch_size, options: Options, best: f
     return {"passes": passes, "excess": np.maximum(costs - best, 1e-16), "seconds": seconds * passes / passes[-1]}
 
 
-def certified(net, x, y, penalty, solver: str, best: float) -> dict[str, np.ndarray]:
+def certified(net, data, penalty, solver: str, best: float) -> dict[str, np.ndarray]:
     """Excess cost after each step of `fit`: a step reads the data twice, as a pass forward and back does."""
     import numpy as np
 
     import lr_nn
 
-    steps = lr_nn.fit(net, x, y, penalty=penalty, solver=solver).steps
+    steps = lr_nn.fit(net, data, penalty=penalty, solver=solver).steps
     excess, seconds = [], []
     for most in range(1, steps + 1):
-        lr_nn.fit(net, x, y, penalty=penalty, solver=solver, max_steps=most)
+        lr_nn.fit(net, data, penalty=penalty, solver=solver, max_steps=most)
         began = time.perf_counter()
-        excess.append(max(lr_nn.fit(net, x, y, penalty=penalty, solver=solver, max_steps=most).cost - best, 1e-16))
+        excess.append(max(lr_nn.fit(net, data, penalty=penalty, solver=solver, max_steps=most).cost - best, 1e-16))
         seconds.append(time.perf_counter() - began)
     return {"passes": np.arange(1, steps + 1), "excess": np.array(excess), "seconds": np.array(seconds)}
 

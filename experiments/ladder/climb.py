@@ -19,7 +19,7 @@ from lr_nn.types import Params
 
 POINTS = 100
 
-init, cost, judge = (jax.jit(function, static_argnums=0) for function in (lr_nn.init, lr_nn.cost, metrics))
+judge = jax.jit(metrics)
 
 
 class Curve(NamedTuple):
@@ -101,7 +101,7 @@ def climb(
     train, test = (jax.tree.map(jnp.asarray, part) for part in (task.train, task.test))
     net = rung.build(train.x.shape[1], len(task.names))
     initial, order = jax.random.split(jax.random.fold_in(jax.random.key(seed), rung.number))
-    start = init(net, initial)
+    start = lr_nn.init(net, initial)
     training = lr_nn.train(
         net,
         start,
@@ -139,7 +139,7 @@ def _curves(
     costs, test_costs = training.history["cost"], training.history["validation_cost"]
     epoch = protocol.steps_per_epoch(len(train.x))
     first, last, first_test = (
-        np.asarray(cost(net, params, part))[None]
+        np.asarray(lr_nn.cost(net, params, part))[None]
         for params, part in ((start, train), (training.params, train), (start, test))
     )
     if protocol.batch_size is None:

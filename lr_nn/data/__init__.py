@@ -3,6 +3,7 @@
 from lr_nn.data.arrays import npy, npz
 from lr_nn.data.checks import problems
 from lr_nn.data.csv_files import csv
+from lr_nn.data.encodings import Categorical, Numeric, Target
 from lr_nn.data.hdf5 import hdf5
 from lr_nn.data.idx import idx
 from lr_nn.data.images import image_folder
@@ -10,7 +11,7 @@ from lr_nn.data.learning import Learner, learn
 from lr_nn.data.libsvm import libsvm
 from lr_nn.data.opening import open_rows
 from lr_nn.data.rows import Arrays, Rows
-from lr_nn.data.schema import Categorical, Numeric, Schema, Target
+from lr_nn.data.schema import Schema
 from lr_nn.data.splitting import split
 from lr_nn.data.stream import blocks, mini_batches
 from lr_nn.data.table_files import arrow, open_table, parquet

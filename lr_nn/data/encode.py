@@ -10,14 +10,16 @@ import numpy as np
 
 from lr_nn.check import numbered
 from lr_nn.data.columns import check_type, dictionary, finite, is_text, missing_value, values
+from lr_nn.data.encodings import Categorical, Numeric, shown
 from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
-from lr_nn.data.schema import Categorical, Numeric, Schema, shown
 from lr_nn.data.tables import Table, arrow
 from lr_nn.types import Batch
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from lr_nn.data.schema import Schema
 
 # Bytes of x that are written at once: columns come one by one and rows lie side by side, within the cache.
 TILE = 2**19

@@ -12,7 +12,8 @@ import numpy as np
 
 from lr_nn import check
 from lr_nn.data.columns import check_type, dictionary, finite, is_float32, is_text, like_number, missing_value, values
-from lr_nn.data.schema import Categorical, Numeric, Schema, Target, shown
+from lr_nn.data.encodings import Categorical, Numeric, Target, shown
+from lr_nn.data.schema import Schema
 from lr_nn.data.stream import read_ahead
 from lr_nn.data.tables import Table, arrow
 from lr_nn.data.totals import Levels, Numbers, Totals

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lr_nn.data.schema import Level
+from lr_nn.data.encodings import Level
 
 
 @dataclass(frozen=True)
