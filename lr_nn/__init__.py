@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         tangent,
         training,
     )
-    from lr_nn.audit import audit
     from lr_nn.backprop import backprop, gradient, input_gradient, pullback
     from lr_nn.fit import fit
     from lr_nn.many import Solutions, bootstrap, cross_validate, fit_groups, fit_many, regularization_path
@@ -45,12 +44,13 @@ if TYPE_CHECKING:
     )
     from lr_nn.objective import cost, value_and_gradient
     from lr_nn.penalties import Penalty
+    from lr_nn.referee import audit
     from lr_nn.training import train, train_many
     from lr_nn.types import Backprop, Batch, Layer, Solution, Status
 
 # Where each public name lives; importing lr_nn imports none of it.
 _HOMES = {
-    "audit": ("audit",),
+    "referee": ("audit",),
     "backprop": ("backprop", "gradient", "input_gradient", "pullback"),
     "fit": ("fit",),
     "many": ("Solutions", "bootstrap", "cross_validate", "fit_groups", "fit_many", "regularization_path"),

@@ -10,7 +10,7 @@ import pytest
 
 import lr_nn
 from lr_nn import Batch, activations, audit, curvature, losses, penalties, tangent
-from lr_nn.audit import Verdict
+from lr_nn.referee import Verdict
 
 W = np.array([0.5, -1.25, 2.0])
 
@@ -80,14 +80,14 @@ def test_at_zero_parameters_too():
 
 def test_taylor_remainders_of_a_right_gradient_fall_like_h_h2_h3_and_of_a_wrong_one_like_h():
     def slopes(gradient):
-        return audit(cube, gradient, W).leaves[-1].findings[0].testimony.by_hand.slopes
+        return audit(cube, gradient, W).leaves[-1].findings[0].evidence.by_hand.slopes
 
     np.testing.assert_allclose(slopes(cube_slope), [1, 2, 3], atol=0.1)
     np.testing.assert_allclose(slopes(lambda w: 3.01 * w**2)[:2], [1, 1], atol=0.1)
 
 
 def test_complex_step_and_central_difference_are_exact_to_their_own_errors():
-    found = audit(cube, cube_slope, W).leaves[-1].findings[0].testimony
+    found = audit(cube, cube_slope, W).leaves[-1].findings[0].evidence
     assert found.complex_step < 1e-15 and 1e-15 < found.central_difference < 1e-8
 
 
@@ -103,7 +103,7 @@ def test_complex_step_and_central_difference_are_exact_to_their_own_errors():
 @pytest.mark.filterwarnings("ignore:Casting complex values")
 def test_the_report_says_why_there_is_no_complex_step(value, says):
     report = audit(value, jax.grad(value), W)
-    assert says in report.leaves[-1].findings[0].testimony.complex_step
+    assert says in report.leaves[-1].findings[0].evidence.complex_step
     assert "complex step: " in str(report)
 
 
@@ -324,7 +324,7 @@ def test_second_order_products_of_a_network_obey_their_laws():
     right = {"hessian": product(curvature.hessian), "ggn": product(curvature.ggn), "pullback": pullback}
     report = audit(value, gradient, params, pushforward=_eta(pushforward), **right)
     assert report.ok and len(report.second_order) == 5, report
-    slopes = report.leaves[-1].findings[0].testimony.by_hand.slopes
+    slopes = report.leaves[-1].findings[0].evidence.by_hand.slopes
     assert abs(slopes[2] - 3) < 0.2, "the Hessian's product is the second-order term"
     wrong = {
         "hessian": lambda params, v: jax.tree.map(lambda leaf: 1.01 * leaf, right["hessian"](params, v)),
@@ -376,7 +376,7 @@ def test_json_holds_every_finding_and_the_figure_a_panel_for_each_leaf():
     report = audit(cube, cube_slope, W)
     held = json.loads(report.to_json())
     assert held["ok"] and held["leaves"][-1]["points"][0]["verdict"] == "right"
-    assert len(held["leaves"][-1]["points"][0]["testimony"]["by_hand"]["steps"]) == 45
+    assert len(held["leaves"][-1]["points"][0]["evidence"]["by_hand"]["steps"]) == 45
     [axis] = report.figure().axes
     assert axis.get_title() == "params: right" and len(axis.patches) == 3, "a window for each order"
     lines = str(report).splitlines()

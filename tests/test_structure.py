@@ -22,7 +22,7 @@ LEVELS = {
     **dict.fromkeys(["training", "fit"], 7),
     "many": 8,
     **dict.fromkeys(["inference", "sharded"], 9),
-    **dict.fromkeys(["audit", "interop", "model_files"], 10),
+    **dict.fromkeys(["referee", "interop", "model_files"], 10),
     "__init__": 11,
     "cli": 12,
     "__main__": 13,
@@ -31,7 +31,7 @@ AUTODIFF = {
     *("grad", "value_and_grad", "vjp", "jvp", "jacfwd", "jacrev", "jacobian", "hessian", "linearize"),
     *("linear_transpose", "custom_jvp", "custom_vjp", "custom_gradient", "jet"),
 }
-MAY_DIFFERENTIATE = {"audit"}
+MAY_DIFFERENTIATE = {"referee"}
 
 
 def room(path):

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.programs import eps
-from lr_nn.audit.referee import Referee
-from lr_nn.audit.report import Leaf, Report
-from lr_nn.audit.second_order import laws
-from lr_nn.audit.subject import FAR_OUT, Point, Subject, held
+from lr_nn.referee.findings import Referee
+from lr_nn.referee.jaxprs import eps
+from lr_nn.referee.report import Leaf, Report
+from lr_nn.referee.second_order import laws
+from lr_nn.referee.subject import FAR_OUT, Point, Subject, held
 
 
 def audit(

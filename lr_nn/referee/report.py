@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lr_nn.audit.taylor import Taylor
+from lr_nn.referee.taylor import Taylor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class Errors(NamedTuple):
     median_ulps: float
 
 
-class Testimony(NamedTuple):
+class Evidence(NamedTuple):
     """What the values of the function say about one leaf at one point.
 
     Along a random direction within the leaf, in float64: Taylor remainders with the slope by hand and with that of
@@ -72,7 +72,7 @@ class Finding:
 
     `hand` and `autodiff` are the errors of the gradient and of `jax.grad` in the same type. `bound_ratio` is the
     largest error of an entry over its rounding bound, 4 (1 + √length) times what the same computation must expect of
-    its roundings; right is at most 1. `testimony` is that of the values, in findings of float64.
+    its roundings; right is at most 1. `evidence` is that of the values, in findings of float64.
     """
 
     point: str
@@ -82,7 +82,7 @@ class Finding:
     autodiff: Errors
     bound_ratio: float
     length: int
-    testimony: Testimony | None
+    evidence: Evidence | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,13 +166,13 @@ class Report:
 
     def figure(self) -> Figure:
         """Taylor remainders of every leaf at the given point in float64, with their slopes and the noise floor."""
-        from lr_nn.audit.figure import slopes
+        from lr_nn.referee.figure import slopes
 
         return slopes(self)
 
     def __str__(self) -> str:
         """The table, and the verdict below it."""
-        from lr_nn.audit.table import table
+        from lr_nn.referee.table import table
 
         return table(self)
 

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit import evidence
-from lr_nn.audit.judge import errors, judge, ratio
-from lr_nn.audit.noise import expected_error
-from lr_nn.audit.programs import compiled, eps, longest_sum, narrowest, on_copies, on_its_own, program_of
-from lr_nn.audit.report import Finding, Testimony, Verdict
-from lr_nn.audit.subject import FAR_OUT, Point, Subject
-from lr_nn.audit.taylor import taylor
+from lr_nn.referee import finite_differences
+from lr_nn.referee.jaxprs import compiled, eps, longest_sum, narrowest, on_copies, on_its_own, program_of
+from lr_nn.referee.monte_carlo_arithmetic import expected_error
+from lr_nn.referee.report import Evidence, Finding, Verdict
+from lr_nn.referee.subject import FAR_OUT, Point, Subject
+from lr_nn.referee.taylor import taylor
+from lr_nn.referee.verdicts import errors, judge, ratio
 
 RAYS = 8
 
@@ -74,9 +74,9 @@ class Referee:
             hand = program_of(subject.gradient, place.params, place.arrays)
             if hessian is not None:
                 hessian = compiled(subject.product(hessian), place.params, place.arrays, place.params)
-            self.complex_slope = evidence.complex_steps(subject, place)
+            self.complex_slope = finite_differences.complex_steps(subject, place)
         self.hessian = hessian
-        self.autodiff, self.line = jax.jit(autodiff), evidence.lines(subject)
+        self.autodiff, self.line = jax.jit(autodiff), finite_differences.lines(subject)
         self.hand = on_copies(subject.gradient) if hand is None else jax.jit(subject.gradient)
         self.length = max(longest_sum(program) for program in (twin, hand) if program is not None)
         self.coarsest = narrowest(value)
@@ -88,10 +88,10 @@ class Referee:
     def findings(self, types: Sequence[Any]) -> dict[Any, list[list[Finding]]]:
         """For each type and point, a finding for each leaf."""
         with np.errstate(all="ignore"):  # at extreme points numbers overflow, and a finding says so
-            heard = [self.testimonies(point.cast(np.float64)) for point in self.points]
-            suspects = [any(testimony.autodiff_wrong for testimony in leaf) for leaf in zip(*heard)]
+            found = [self.evidence_at(point.cast(np.float64)) for point in self.points]
+            suspects = [any(evidence.autodiff_wrong for evidence in leaf) for leaf in zip(*found)]
             return {
-                dtype: [self.examine(point, dtype, heard[row], suspects) for row, point in enumerate(self.points)]
+                dtype: [self.examine(point, dtype, found[row], suspects) for row, point in enumerate(self.points)]
                 for dtype in types
             }
 
@@ -99,34 +99,36 @@ class Referee:
         """The leaves of a gradient at a point, as NumPy arrays."""
         return [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(point.params, point.arrays))]
 
-    def testimonies(self, place: Point) -> list[Testimony]:
+    def evidence_at(self, place: Point) -> list[Evidence]:
         """What the values say at a point, leaf by leaf."""
         with jax.enable_x64(True):
             by_hand, by_autodiff = self.leaves(self.hand, place), self.leaves(self.autodiff, place)
-            return [self.heard(place, index, *slopes) for index, slopes in enumerate(zip(by_hand, by_autodiff))]
+            return [
+                self.evidence_of_leaf(place, index, *slopes) for index, slopes in enumerate(zip(by_hand, by_autodiff))
+            ]
 
-    def heard(self, place: Point, index: int, hand: np.ndarray, autodiff: np.ndarray) -> Testimony:
+    def evidence_of_leaf(self, place: Point, index: int, hand: np.ndarray, autodiff: np.ndarray) -> Evidence:
         """What the values say of one leaf at a point."""
-        rays = [evidence.directions(place.params, self.seed + turn)[index] for turn in range(RAYS)]
+        rays = [finite_differences.directions(place.params, self.seed + turn)[index] for turn in range(RAYS)]
         noise = 0.0 if self.coarsest == np.float64 else self.noise(place)
-        testimony = self.testimony(place, index, noise, rays[0], hand, autodiff)
-        if testimony.by_autodiff.refuted and not noise:
+        evidence = self.along(place, index, noise, rays[0], hand, autodiff)
+        if evidence.by_autodiff.refuted and not noise:
             # Saturated values move in steps, coarser than the last place of the value: to refute takes more than those.
             noise = self.noise(place)
-            testimony = self.testimony(place, index, noise, rays[0], hand, autodiff)
+            evidence = self.along(place, index, noise, rays[0], hand, autodiff)
         for ray in rays[1:]:  # at a kink one ray may pass between the sides by chance
-            if not (testimony.by_hand.kink and testimony.by_hand.between):
+            if not (evidence.by_hand.kink and evidence.by_hand.between):
                 break
-            testimony = self.testimony(place, index, noise, ray, hand, autodiff)
-        return testimony
+            evidence = self.along(place, index, noise, ray, hand, autodiff)
+        return evidence
 
     def noise(self, place: Point) -> float:
         """The rounding error that the value must expect, in the coarsest type that it rounds to."""
         return float(self.roundings_of_value(eps(self.coarsest), place.params, place.arrays)[0])
 
-    def testimony(
+    def along(
         self, place: Point, index: int, noise: float, ray: np.ndarray, hand: np.ndarray, autodiff: np.ndarray
-    ) -> Testimony:
+    ) -> Evidence:
         """What the values say along a ray within one leaf of the slopes by hand and by `jax.grad`."""
         line, bend = self.line(place, index, ray), self.curvature(place, index, ray)
         slopes = [float(np.sum(leaf.astype(np.float64) * ray)) for leaf in (hand, autodiff)]
@@ -137,7 +139,7 @@ class Referee:
 
         step = self.complex_slope
         by_hand, by_autodiff = (taylor(line.ahead, line.here, line.behind, slope, bend, noise) for slope in slopes)
-        return Testimony(
+        return Evidence(
             line.here,
             by_hand,
             by_autodiff,
@@ -148,14 +150,14 @@ class Referee:
     def curvature(self, place: Point, index: int, ray: np.ndarray) -> float:
         """vᵀ H v, of the Hessian product under audit if there is one, else of the gradient's own differences."""
         if self.hessian is None:
-            return evidence.curvature(self.hand, place, index, ray)
+            return finite_differences.curvature(self.hand, place, index, ray)
         still = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), place.params)
-        product = self.hessian(place.params, place.arrays, evidence.moved(still, index, ray, 1.0))
+        product = self.hessian(place.params, place.arrays, finite_differences.moved(still, index, ray, 1.0))
         leaves = jax.tree.leaves(self.subject.like_params(product, "hessian"))
         return float(np.sum(np.asarray(leaves[index], np.float64) * ray))
 
     def examine(
-        self, point: Point, dtype: Any, testimonies: Sequence[Testimony], suspects: Sequence[bool]
+        self, point: Point, dtype: Any, at_point: Sequence[Evidence], suspects: Sequence[bool]
     ) -> list[Finding]:
         """A finding for each leaf at a point, in one type."""
         place = point.cast(dtype)
@@ -176,13 +178,13 @@ class Referee:
         bearable = math.inf if point.name in FAR_OUT else unit**0.5
 
         def finding(index: int) -> Finding:
-            leaf, testimony = hand[index], testimonies[index]
-            truth = (vindicated if testimony.autodiff_wrong else reference)[index]
+            leaf, evidence = hand[index], at_point[index]
+            truth = (vindicated if evidence.autodiff_wrong else reference)[index]
 
             def over(whose: str, goal: np.ndarray) -> float:
                 return ratio(leaf, goal, expected(whose)[index], dtype, unit, self.length)
 
-            verdict, reason, here = judge(leaf, twin[index], truth, over, testimony, suspects[index], bearable)
+            verdict, reason, here = judge(leaf, twin[index], truth, over, evidence, suspects[index], bearable)
             if verdict == Verdict.wrong and eps(self.coarsest_by_hand) > unit:
                 reason = "; ".join(filter(None, [f"computed in {self.coarsest_by_hand}", reason]))
             return Finding(
@@ -193,7 +195,7 @@ class Referee:
                 autodiff=errors(twin[index], truth, dtype),
                 bound_ratio=here,
                 length=self.length,
-                testimony=testimony if dtype == np.float64 else None,
+                evidence=evidence if dtype == np.float64 else None,
             )
 
         return [finding(index) for index in range(len(hand))]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.programs import is_float, is_known
+from lr_nn.referee.jaxprs import is_float, is_known
 
 # What the parameters are multiplied by: nearly linear, saturated, and beyond what a naive exponential bears.
 EXTREMES = {"parameters x 1e-3": 1e-3, "parameters x 30": 30.0, "parameters x 1e4": 1e4}

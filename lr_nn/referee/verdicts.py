@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.report import Errors, Testimony, Verdict
+from lr_nn.referee.report import Errors, Evidence, Verdict
 
 MULTIPLE = 4
 SAME = 1e-3
@@ -49,7 +49,7 @@ def judge(
     twin: np.ndarray,
     reference: np.ndarray,
     over: Callable[[str, np.ndarray], float],
-    testimony: Testimony,
+    evidence: Evidence,
     suspect: bool,
     bearable: float,
 ) -> tuple[Verdict, str, float]:
@@ -59,7 +59,7 @@ def judge(
     "autodiff" must expect, or the gradient "by hand"; `suspect` says that the values refuted `jax.grad` of this leaf at
     some point. `bearable` is the error, relative to the leaf, that lost digits may make.
     """
-    if not math.isfinite(testimony.value):
+    if not math.isfinite(evidence.value):
         return Verdict.undefined, "the value is not finite here", math.nan
     if not np.isfinite(reference).all():
         return Verdict.undefined, "jax.grad is not finite here, in float64", math.nan
@@ -71,16 +71,16 @@ def judge(
     here = over("scale", reference)
     here = here if here <= 1 else over("autodiff", reference)
     if here <= 1:
-        return *_agrees(testimony), here
-    return *_differs(leaf, twin, reference, over, testimony, suspect, bearable), here
+        return *_agrees(evidence), here
+    return *_differs(leaf, twin, reference, over, evidence, suspect, bearable), here
 
 
-def _agrees(testimony: Testimony) -> tuple[Verdict, str]:
+def _agrees(evidence: Evidence) -> tuple[Verdict, str]:
     """The verdict where gradient and reference agree: the values have the last word."""
-    values = testimony.by_autodiff
-    if values.refuted and testimony.by_hand.refuted and not values.kink:
+    values = evidence.by_autodiff
+    if values.refuted and evidence.by_hand.refuted and not values.kink:
         return Verdict.wrong, "agrees with jax.grad, but not with the values: the value hides its derivative"
-    if testimony.autodiff_wrong:
+    if evidence.autodiff_wrong:
         return Verdict.autodiff_wrong, "agrees with the values, and jax.grad does not"
     return Verdict.right, ""
 
@@ -90,12 +90,12 @@ def _differs(
     twin: np.ndarray,
     reference: np.ndarray,
     over: Callable[[str, np.ndarray], float],
-    testimony: Testimony,
+    evidence: Evidence,
     suspect: bool,
     bearable: float,
 ) -> tuple[Verdict, str]:
     """The verdict where gradient and reference differ by more than the roundings of `jax.grad`."""
-    values = testimony.by_hand
+    values = evidence.by_hand
     if values.kink and values.between:
         return Verdict.at_a_kink, "between the two one-sided slopes"
     if over("by hand", reference) <= 1:

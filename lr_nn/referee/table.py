@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lr_nn.audit.report import Leaf, Report
+    from lr_nn.referee.report import Leaf, Report
 
 HEADER = ("leaf", "type", "error", "jax.grad", "ulps", "jax.grad", "/ bound", "slopes", "complex", "central", "verdict")
 
@@ -22,7 +22,7 @@ def row(leaf: Leaf) -> tuple[str, ...]:
     """A leaf in one type: errors at the point of its worst finding, slopes at the given point."""
     finding = leaf.worst
     slopes = "-"
-    values = leaf.findings[0].testimony
+    values = leaf.findings[0].evidence
     if values is not None:
         slopes = " ".join("  - " if math.isnan(slope) else f"{slope:.2f}" for slope in values.by_hand.slopes)
     at = "" if leaf.verdict == 0 else f" ({finding.point})"
@@ -75,8 +75,8 @@ def table(report: Report) -> str:
     notes: dict[str, Any] = {}
     for leaf in report.leaves:
         for finding in leaf.findings:
-            if finding.testimony is not None and isinstance(finding.testimony.complex_step, str):
-                notes[f"complex step: {finding.testimony.complex_step}"] = None
+            if finding.evidence is not None and isinstance(finding.evidence.complex_step, str):
+                notes[f"complex step: {finding.evidence.complex_step}"] = None
             if str(finding.verdict) == "undefined":
                 notes[f"{finding.point}, {leaf.dtype}: {finding.reason}"] = None
     checks = [
