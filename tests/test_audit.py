@@ -149,7 +149,7 @@ def test_values_decide_between_a_gradient_and_autodiff():
 
 def test_where_the_values_are_too_coarse_a_refuted_autodiff_is_no_judge():
     report = audit(lambda w: 1e18 + hidden(w), lambda w: 2 * w, W)
-    assert report.ok and report.leaves[-1].findings[0].verdict == Verdict.undefined
+    assert report.ok and report.leaves[-1].findings[0].verdict == Verdict.undecided
     assert not audit(lambda w: 1e18 + hidden(w), lambda w: 5 * w, W).ok
 
 
@@ -268,7 +268,7 @@ def test_where_the_value_is_not_finite_nothing_is_asked_and_a_leaf_that_no_point
     report = audit(lambda w: jnp.sum(jnp.exp(100 * w)), lambda w: 100 * jnp.exp(100 * w), W)
     by_point = {finding.point: finding.verdict for finding in report.leaves[-1].findings}
     assert report.ok and by_point["as given"] == Verdict.right
-    assert by_point["parameters x 30"] == Verdict.undefined and "is not finite here" in str(report)
+    assert by_point["parameters x 30"] == Verdict.undecided and "is not finite here" in str(report)
     assert not audit(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, -(W**2)).ok
 
 
@@ -405,7 +405,7 @@ def weighted(w):
         (TypeError, "JAX can trace", (lambda w: np.sum(np.asarray(w)), jnp.ones_like, W)),
         (TypeError, "masks by values", (lambda w: jnp.sum(w[w > 0]), jnp.ones_like, W)),
         (TypeError, "value_fn must be a function", (1.0, cube_slope, W)),
-        (TypeError, r"holds the float64 array 'FACTORS' of NumPy.*params, FACTORS\)", (weighted, cube_slope, W)),
+        (TypeError, r"holds the 64-bit array 'FACTORS' of NumPy.*params, FACTORS\)", (weighted, cube_slope, W)),
         (ValueError, r"one number, of shape \(\); got None", (lambda w: None, cube_slope, W)),
         (ValueError, r"one number, of shape \(\); got str", (lambda w: "text", cube_slope, W)),
         (ValueError, "floating-point number; got bool", (lambda w: jnp.sum(w) > 0, cube_slope, W)),
@@ -515,7 +515,7 @@ def test_a_gradient_of_numpy_may_write_on_its_arguments_and_use_one_array_for_ev
 
 def test_a_point_where_the_type_overflows_is_undefined_without_a_warning():
     report = audit(jnp.sum, jnp.ones_like, np.array([10.0, 20.0], np.float16))
-    assert report.ok and report.leaves[0].findings[3].verdict == Verdict.undefined
+    assert report.ok and report.leaves[0].findings[3].verdict == Verdict.undecided
 
 
 def test_a_gradient_without_numbers_obeys_every_law():

@@ -11,8 +11,9 @@ import numpy as np
 
 from lr_nn.referee.finite_differences import CURVATURE_STEP, directions
 from lr_nn.referee.jaxprs import compiled
+from lr_nn.referee.points import Point
 from lr_nn.referee.report import Check
-from lr_nn.referee.subject import Point, Subject
+from lr_nn.referee.subject import Subject
 
 VECTORS = 4
 KRYLOV = 30
