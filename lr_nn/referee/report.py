@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(IntEnum):
-    """From best to worst; a report is not ok where a leaf is `wrong`, or `undecided` at the given point.
+    """From best to worst; a report is not ok where a leaf is `wrong`, or `undecided` at the given point in every type.
 
     `loses_digits`: the formula is right and its own roundings cost digits that `jax.grad` keeps. Where more than half
     of them are gone at a point that was given, it is `wrong`.
@@ -175,17 +175,27 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that is decided is wrong, the given point is decided, and second-order laws hold."""
-        return all(leaf.ok for leaf in self.leaves) and all(check.ok for check in self.second_order)
+        """Whether nothing that is decided is wrong, the given point is decided, and second-order laws hold.
+
+        The given point is decided if each leaf has a verdict there in at least one type.
+        """
+        wrong = any(leaf.verdict == Verdict.wrong for leaf in self.leaves)
+        return not wrong and not self._without_verdict() and all(check.ok for check in self.second_order)
+
+    def _without_verdict(self) -> set[str]:
+        """Names of the leaves that are undecided at the given point in every type."""
+        decided = {leaf.name for leaf in self.leaves if leaf.findings[0].verdict != Verdict.undecided}
+        return {leaf.name for leaf in self.leaves} - decided
 
     @property
     def worst(self) -> Leaf:
         """The leaf of the worst finding."""
-        return max(self.leaves, key=lambda leaf: leaf.severity)
+        without = self._without_verdict()
+        return max(self.leaves, key=lambda leaf: (leaf.verdict == Verdict.wrong, leaf.name in without, *leaf.severity))
 
     @property
     def undecided(self) -> tuple[Undecided, ...]:
-        """Each point, leaf and type without a verdict, with the reason; at the given point it makes `ok` false."""
+        """Each point, leaf and type without a verdict, with the reason."""
         return tuple(record for leaf in self.leaves for record in leaf.undecided)
 
     def to_json(self) -> str:
