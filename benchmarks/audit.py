@@ -1,18 +1,19 @@
 """The mutation score: of wrong backward passes, how many does a referee of gradients kill, and does it spare the right?
 
-Mutants are passes with one step changed, in several networks; the right gradients are of random ones. Every referee
-sees the same value, gradient and point. Those that only look at that point miss what shows on extreme inputs alone.
+Mutants are passes with one step changed, in several networks; the right gradients are of random networks, and of
+functions that normalise, attend, gate, look up, sort and accumulate. Every referee sees the same value, gradient and
+point. Those that only look at that point miss what shows on extreme inputs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from benchmarks import correct, harness, mutants
+from benchmarks import correct, harness, mutants, right_cases
 from benchmarks.referees import REFEREES, Suspect, trial
 
 RIGHT = 200
@@ -54,9 +55,26 @@ def verdicts(suspects: Iterable[Suspect], referees: Sequence[str]) -> Rows:
     return rows
 
 
-def scores(wrong: Rows, right: Rows, referees: Sequence[str]) -> Rows:
-    """A row for each referee: mutants killed, false alarms, and its mean time."""
-    seconds = {name: sum(row["seconds"][name] for row in wrong + right) for name in referees}
+def measure_mutants(referees: Sequence[str], small: bool) -> Rows:
+    """A row for each mutant, with what it is."""
+    asked = [kind[:: len(kind) // 2 + 1] if small else kind for kind in mutants.KINDS.values()]
+    names = [mutant.name for kind in asked for mutant in kind]
+    facts = {mutant.name: facts_of(kind, mutant) for kind, of in mutants.KINDS.items() for mutant in of}
+    return [facts[row["suspect"]] | row for row in verdicts(map(planted().__getitem__, names), referees)]
+
+
+# (referees, small) -> the rows of a section of the record; "right" is of networks, "further" of other functions.
+SECTIONS: Mapping[str, Callable[[Sequence[str], bool], Rows]] = {
+    "mutants": measure_mutants,
+    "right": lambda referees, small: verdicts(correct.suspects(FEW if small else RIGHT), referees),
+    "further": lambda referees, small: verdicts(right_cases.suspects(FEW if small else RIGHT), referees),
+}
+
+
+def scores(wrong: Rows, right: Rows) -> Rows:
+    """A row for each referee that saw them all: mutants killed, false alarms, and its mean time."""
+    every = wrong + right
+    referees = [name for name in REFEREES if all(name in row["seconds"] for row in every)]
     return [
         {
             "referee": name,
@@ -64,36 +82,43 @@ def scores(wrong: Rows, right: Rows, referees: Sequence[str]) -> Rows:
             "mutants": len(wrong),
             "false_alarms": sum(name in row["objections"] for row in right),
             "right": len(right),
-            "seconds": round(seconds[name] / len(wrong + right), 2),
+            "seconds": round(sum(row["seconds"][name] for row in every) / len(every), 2),
         }
         for name in referees
     ]
 
 
-def main(small: bool = False, referees: tuple[str, ...] = tuple(REFEREES), out: Path = harness.RESULTS) -> None:
+def main(
+    names: tuple[str, ...] = tuple(SECTIONS),
+    small: bool = False,
+    referees: tuple[str, ...] = tuple(REFEREES),
+    out: Path = harness.RESULTS,
+) -> None:
     """Try every mutant and every right gradient before every referee; write the record as JSON and as a picture.
 
     Args:
+        names: sections to measure; those left out are kept from a record that is there.
         small: a few mutants of each kind and a few right gradients, to see that it runs.
         referees: whom to ask.
         out: folder of the record.
     """
-    if unknown := set(referees) - set(REFEREES):
-        raise SystemExit(f"unknown referee {sorted(unknown)[0]!r}; known: {', '.join(REFEREES)}")
+    for what, asked, known in (("referee", referees, REFEREES), ("section", names, SECTIONS)):
+        if unknown := set(asked) - set(known):
+            raise SystemExit(f"unknown {what} {sorted(unknown)[0]!r}; known: {', '.join(known)}")
     if small and out.resolve() == harness.RESULTS.resolve():
         raise SystemExit("--small is no measurement: give it an --out of its own")
     from benchmarks.audit_figure import dots
 
-    asked = [kind[:: len(kind) // 2 + 1] if small else kind for kind in mutants.KINDS.values()]
-    names = [mutant.name for kind in asked for mutant in kind]
-    facts = {mutant.name: facts_of(kind, mutant) for kind, of in mutants.KINDS.items() for mutant in of}
-    wrong = [facts[row["suspect"]] | row for row in verdicts(map(planted().__getitem__, names), referees)]
-    right = verdicts(correct.suspects(FEW if small else RIGHT), referees)
-    summary = scores(wrong, right, referees)
-    for section, rows in (("scores", summary), ("mutants", wrong), ("right", right)):
-        harness.write("audit", section, rows, out)
-    show(summary, wrong, right)
-    dots(harness.read("audit", out), out / "audit.png")
+    for name in names:
+        harness.write("audit", name, SECTIONS[name](referees, small), out)
+    record = harness.read("audit", out)
+    wrong, networks, further = (record[name]["rows"] if name in record else [] for name in SECTIONS)
+    if wrong:
+        right = networks + further
+        summary = scores(wrong, right)
+        harness.write("audit", "scores", summary, out)
+        show(summary, wrong, right)
+        dots(harness.read("audit", out), out / "audit.png")
     print(f"written to {out}")
 
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.mutants.backward import Setting
-
 Function = Callable[..., Any]
+
+
+class Problem(Protocol):
+    """A value as a function of parameters and data, and NumPy arrays at which its gradient is judged."""
+
+    @property
+    def value(self) -> Function: ...
+    @property
+    def params(self) -> Any: ...
+    @property
+    def batch(self) -> Any: ...
 
 
 class Suspect(NamedTuple):
     """A gradient, of the value of its setting, and the dtype in which it is judged."""
 
     name: str
-    setting: Setting
+    setting: Problem
     gradient: Function
     dtype: str
 

@@ -110,9 +110,9 @@ def numbers(name: str, leaf: str, report: Report) -> dict[str, Any]:
     """What a report says of its worst leaf, with the Taylor remainder there at the given point."""
     worst = report.worst
     finding = worst.worst
-    given = next(each.findings[0] for each in report.leaves if each.name == worst.name and each.findings[0].testimony)
-    assert given.testimony is not None
-    taylor = given.testimony.by_hand
+    given = next(each.findings[0] for each in report.leaves if each.name == worst.name and each.findings[0].evidence)
+    assert given.evidence is not None
+    taylor = given.evidence.by_hand
     return {
         "gradient": name,
         "ok": report.ok,

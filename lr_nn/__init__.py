@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         tangents,
         training,
     )
-    from lr_nn.audit import audit
     from lr_nn.backward import backprop, forward, gradient, input_gradient, predict, pullback
     from lr_nn.data import Rows
     from lr_nn.fitting import fit
@@ -43,13 +42,13 @@ if TYPE_CHECKING:
     )
     from lr_nn.objective import cost, value_and_gradient
     from lr_nn.penalties import Penalty
+    from lr_nn.referee import audit
     from lr_nn.training import train, train_many
     from lr_nn.types import Backprop, Batch, Forward, Layer, Solution, Status
 
 # The module of each public name. Importing lr_nn imports none of them: a module is imported at the first use of one
 # of its names.
 _NAMES = {
-    "audit": ("audit",),
     "backward": ("backprop", "forward", "gradient", "input_gradient", "predict", "pullback"),
     "data": ("Rows",),
     "fitting": ("fit",),
@@ -67,6 +66,7 @@ _NAMES = {
     ),
     "objective": ("cost", "value_and_gradient"),
     "penalties": ("Penalty",),
+    "referee": ("audit",),
     "training": ("train", "train_many"),
     "types": ("Backprop", "Batch", "Forward", "Layer", "Solution", "Status"),
 }

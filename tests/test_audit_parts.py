@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lr_nn.audit.judge import errors
-from lr_nn.audit.noise import expected_error
-from lr_nn.audit.programs import longest_sum, narrowest
-from lr_nn.audit.taylor import STEPS, taylor
+from lr_nn.referee.jaxprs import longest_sum, narrowest
+from lr_nn.referee.monte_carlo_arithmetic import expected_error
+from lr_nn.referee.taylor import STEPS, taylor
+from lr_nn.referee.verdicts import errors
 
 EPS = np.finfo(np.float32).eps
 

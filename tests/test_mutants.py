@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import audit, correct, referees
+from benchmarks import audit, correct, referees, right_cases
 from benchmarks.mutants import KINDS, MUTANTS, SETTINGS
 from benchmarks.mutants.backward import Pass, gradient
 from benchmarks.referees import Suspect, placed
@@ -132,6 +132,30 @@ def test_the_wrapped_value_has_the_gradient_that_it_was_given():
     assert all((a == b).all() for a, b in zip(slopes, jax.tree.leaves(wrong(params, batch))))
 
 
+@pytest.mark.parametrize("family", right_cases.FAMILIES)
+def test_the_two_forms_of_a_further_right_case_are_one_function(family):
+    def both(case, *at):
+        return case.value(*at), case.rewritten(*at)
+
+    with jax.enable_x64(True):
+        for draw in right_cases.FAMILIES[family].values():
+            case = draw(np.random.default_rng(0))
+            values = jax.jit(functools.partial(both, case))(*placed((case.params, case.batch), "float64"))
+            assert np.isfinite(values).all() and values[0] != 0
+            assert abs(values[0] - values[1]) < tolerance("float64", 100) * abs(values[0])
+
+
+def test_further_right_cases_are_of_every_family_member_formulation_and_dtype():
+    drawn = list(right_cases.suspects(audit.RIGHT))
+    members = {f"{family}: {member}" for family, of in right_cases.FAMILIES.items() for member in of}
+    assert len(members) >= 30 and {suspect.dtype for suspect in drawn} == {"float32", "float64"}
+    for member in members:
+        assert any(suspect.name.startswith(member) for suspect in drawn), member
+    for formulation in right_cases.FORMULATIONS:
+        assert sum(suspect.name.endswith(formulation) for suspect in drawn) > audit.RIGHT / 5
+    assert len({suspect.name for suspect in drawn}) == audit.RIGHT
+
+
 def test_the_audit_kills_and_spares():
     names = ("one entry of 10,000", "float32 in float64", "probabilities clipped")
     assert all(referees.trial(audit.planted()[name], "lr_nn.audit")[0] for name in names)
@@ -141,8 +165,9 @@ def test_the_audit_kills_and_spares():
 def test_a_small_run_leaves_a_record_and_a_picture(tmp_path, capsys):
     audit.main(small=True, referees=("chex.assert_numerical_grads",), out=tmp_path)
     record = json.loads((tmp_path / "audit.json").read_text())
-    ((score,), wrong, right) = (record[section]["rows"] for section in ("scores", "mutants", "right"))
-    assert score["mutants"] == len(wrong) and score["right"] == len(right) == audit.FEW
+    ((score,), wrong, *right) = (record[section]["rows"] for section in ("scores", *audit.SECTIONS))
+    assert score["mutants"] == len(wrong) and [len(rows) for rows in right] == [audit.FEW, audit.FEW]
+    assert score["right"] == 2 * audit.FEW
     assert score["killed"] == sum("chex.assert_numerical_grads" in row["objections"] for row in wrong)
     assert {row["kind"] for row in wrong} == set(KINDS) and all(row["wrong"] for row in wrong)
     assert (tmp_path / "audit.png").stat().st_size > 10_000

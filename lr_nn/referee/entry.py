@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.programs import eps
-from lr_nn.audit.referee import Referee
-from lr_nn.audit.report import Leaf, Report
-from lr_nn.audit.second_order import laws
-from lr_nn.audit.subject import FAR_OUT, Point, Subject, held
+from lr_nn.referee.findings import findings
+from lr_nn.referee.jaxprs import eps
+from lr_nn.referee.points import Point, closer
+from lr_nn.referee.programs import Programs
+from lr_nn.referee.report import Leaf, Report
+from lr_nn.referee.second_order import laws
+from lr_nn.referee.subject import Subject, is_of_two_types
 
 
 def audit(
@@ -38,8 +40,12 @@ def audit(
     and the gradient (Taylor remainders), so that a wrong `custom_vjp` or a `stop_gradient` inside the value is found.
     All of this happens at the given point, where the parameters are multiplied by 1e-3, 30 and 1e4 (a leaf of zeros
     is made random first), where the arrays among `args` are multiplied by 100 (but for those within [0, 1], which may
-    be labels), and at `points`. Where the value is not finite, nothing is asked. What is below the roundings of a
-    leaf's largest entry is not seen.
+    be labels), and at `points`. What is below the roundings of a leaf's largest entry is not seen.
+
+    A leaf is *undecided* at a point where a number is not finite, or where the values do not resolve the derivative:
+    they are constant, steps or rounding noise at the scale of its Taylor series, as those of a saturated softmax. Then
+    points closer to the given one are audited, and the farthest that is decided counts. The report is ok if nothing
+    that is decided is wrong and the given point is decided.
 
     `value_fn` must be traceable by JAX; `gradient_fn` may be any function, of NumPy too. Python's numbers in `args`
     are settings; arrays are data, and those of floating point are cast to the type of the audit.
@@ -58,7 +64,8 @@ def audit(
         seed: of the random directions.
 
     Returns:
-        Report: `.ok`, `.leaves`, `.worst`, `.second_order`; `print(report)` is a table, `.to_json()`, `.figure()`.
+        Report: `.ok`, `.leaves`, `.worst`, `.undecided` (point, leaf, dtype, reason, decided_at), `.second_order`;
+        `print(report)` is a table, `.to_json()`, `.figure()`.
 
     Raises:
         TypeError: a value that JAX cannot trace, parameters that are not floating point, tracers.
@@ -81,25 +88,29 @@ def audit(
     subject = Subject.of(value_fn, gradient_fn, params, args)
     given = narrowest_of(params)
     types = types_of([given, np.float64] if dtypes is None else dtypes)
-    places = [within(subject, point, given) for point in subject.points(params, points or {}, seed)]
+    asked = subject.points(params, points or {}, seed)
+    places = [within(subject, point, given) for point in asked]
+
+    def between(far: Point) -> list[Point]:
+        return [point.cast(given) for point in closer(asked[0], far, seed)]
+
     try:
-        referee = Referee(subject, places, hessian, seed)
-        table = referee.findings(types)
+        programs = Programs(subject, places[0], hessian)
+        table = findings(programs, places, between, types, seed)
     except (TypeError, ValueError) as error:
-        # JAX keeps an array that a program holds in the type in which it was first traced, float64 on or off.
-        names = [] if jnp.result_type(float) == np.float64 else [*held(value_fn), *held(gradient_fn)]
-        if not names or not any(word in str(error) for word in ("same dtypes", "verifier errors")):
+        names = [] if jnp.result_type(float) == np.float64 else subject.held("fiu")
+        if not names or not is_of_two_types(error):
             raise
         raise TypeError(
-            f"value_fn or gradient_fn holds the float64 array {names[0]!r} of NumPy, which JAX cannot trace in two "
+            f"value_fn or gradient_fn holds the 64-bit array {names[0]!r} of NumPy, which JAX cannot trace in two "
             f"types at once: pass it as an argument, audit(value_fn, gradient_fn, params, {names[0]})"
         ) from error
     leaves = tuple(
-        Leaf(name, str(dtype), shape, tuple(findings[index] for findings in rows))
-        for dtype, rows in table.items()
-        for index, (name, shape) in enumerate(zip(subject.names, subject.shapes))
+        Leaf(name, str(dtype), shape, tuple(found))
+        for dtype, of_leaves in table.items()
+        for name, shape, found in zip(subject.names, subject.shapes, of_leaves)
     )
-    return Report(leaves, laws(subject, referee.hand, places[0], hessian, ggn, pushforward, pullback, seed))
+    return Report(leaves, laws(subject, programs.hand, places[0], hessian, ggn, pushforward, pullback, seed))
 
 
 def types_of(dtypes: Any) -> list[Any]:
@@ -120,7 +131,7 @@ def within(subject: Subject, point: Point, dtype: Any) -> Point:
     """A point in the type of the audit, which must be able to hold it unless the audit has multiplied it itself."""
     place = point.cast(dtype)
     for name, leaf in zip(subject.names, jax.tree.leaves(place.params)):
-        if point.name not in FAR_OUT and not np.isfinite(leaf.astype(np.float64)).all():
+        if not point.is_far and not np.isfinite(leaf.astype(np.float64)).all():
             raise ValueError(f"{name} holds a number that {dtype} cannot hold: audit under jax.enable_x64(True)")
     return place
 

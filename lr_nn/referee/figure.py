@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lr_nn.audit.report import Report
+    from lr_nn.referee.report import Report
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
@@ -18,8 +18,8 @@ def slopes(report: Report) -> Figure:
     """A panel for each leaf: remainders of orders 0, 1, 2 at the given point, in float64, and their noise floor."""
     from matplotlib.figure import Figure
 
-    given = [(leaf, leaf.findings[0].testimony) for leaf in report.leaves]
-    drawn = [(leaf, testimony.by_hand) for leaf, testimony in given if testimony is not None]
+    given = [(leaf, leaf.findings[0].evidence) for leaf in report.leaves]
+    drawn = [(leaf, evidence.by_hand) for leaf, evidence in given if evidence is not None]
     columns = max(1, min(3, len(drawn)))
     rows = max(1, -(-len(drawn) // columns))
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")

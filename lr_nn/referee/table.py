@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lr_nn.audit.report import Leaf, Report
+    from lr_nn.referee.report import Leaf, Report
 
 HEADER = ("leaf", "type", "error", "jax.grad", "ulps", "jax.grad", "/ bound", "slopes", "complex", "central", "verdict")
+
+# Leaves that a line names; of more it gives the number.
+NAMED = 4
 
 
 def number(value: float | str | None) -> str:
@@ -22,7 +25,7 @@ def row(leaf: Leaf) -> tuple[str, ...]:
     """A leaf in one type: errors at the point of its worst finding, slopes at the given point."""
     finding = leaf.worst
     slopes = "-"
-    values = leaf.findings[0].testimony
+    values = leaf.findings[0].evidence
     if values is not None:
         slopes = " ".join("  - " if math.isnan(slope) else f"{slope:.2f}" for slope in values.by_hand.slopes)
     at = "" if leaf.verdict == 0 else f" ({finding.point})"
@@ -66,23 +69,38 @@ def verdict(report: Report) -> str:
     if worst.ok:
         return f"not ok: {'; '.join(broken)}"
     reason = f": {worst.worst.reason}" if worst.worst.reason else ""
+    if worst.verdict == worst.verdict.undecided:
+        reason = f", undecided{reason}"
     return "; ".join([f"not ok: the worst is {where}{reason}", *broken])
+
+
+def undecided(report: Report) -> list[str]:
+    """A line for each undecided point and reason, with the leaves, their types, and the point decided instead."""
+    leaves: dict[tuple[str, str, str, str], list[str]] = {}
+    for record in report.undecided:
+        leaves.setdefault((record.point, record.reason, record.decided_at, record.dtype), []).append(record.leaf)
+    types: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
+    for (point, reason, decided_at, dtype), names in leaves.items():
+        types.setdefault((point, reason, decided_at, tuple(names)), []).append(dtype)
+
+    def line(point: str, reason: str, decided_at: str, names: tuple[str, ...], dtypes: list[str]) -> str:
+        named = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        instead = f"; decided at {decided_at}" if decided_at else ""
+        return f"undecided at {point}: {named} in {' and '.join(dtypes)}: {reason}{instead}"
+
+    return [line(*group, dtypes) for group, dtypes in types.items()]
 
 
 def table(report: Report) -> str:
     """Every leaf in every type, where it is worst, with the verdict below."""
     lines = aligned([HEADER, *map(row, report.leaves)])
-    notes: dict[str, Any] = {}
-    for leaf in report.leaves:
-        for finding in leaf.findings:
-            if finding.testimony is not None and isinstance(finding.testimony.complex_step, str):
-                notes[f"complex step: {finding.testimony.complex_step}"] = None
-            if str(finding.verdict) == "undefined":
-                notes[f"{finding.point}, {leaf.dtype}: {finding.reason}"] = None
+    found = [finding.evidence for leaf in report.leaves for finding in leaf.findings if finding.evidence is not None]
+    notes = dict.fromkeys(f"complex step: {each.complex_step}" for each in found if isinstance(each.complex_step, str))
     checks = [
         f"{check.name}: {number(check.error)} of {number(check.allowed)} allowed"
         if math.isfinite(check.error)
         else f"{check.name}: not finite"
         for check in report.second_order
     ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes, *checks, verdict(report)])
+    above = [lines[0], "-" * max(map(len, lines)), *lines[1:], *notes]
+    return "\n".join([*above, *undecided(report), *checks, verdict(report)])

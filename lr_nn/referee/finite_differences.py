@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.programs import not_holomorphic
-from lr_nn.audit.subject import Point, Subject, size
-from lr_nn.audit.taylor import STEPS
+from lr_nn.referee.jaxprs import not_holomorphic
+from lr_nn.referee.points import Point, size
+from lr_nn.referee.subject import Subject
+from lr_nn.referee.taylor import STEPS
 
 TINY = 1e-30
 CURVATURE_STEP = 1e-5

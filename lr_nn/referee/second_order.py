@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.evidence import CURVATURE_STEP, directions
-from lr_nn.audit.programs import compiled
-from lr_nn.audit.report import Check
-from lr_nn.audit.subject import Point, Subject
+from lr_nn.referee.finite_differences import CURVATURE_STEP, directions
+from lr_nn.referee.jaxprs import compiled
+from lr_nn.referee.points import Point
+from lr_nn.referee.report import Check
+from lr_nn.referee.subject import Subject
 
 VECTORS = 4
 KRYLOV = 30

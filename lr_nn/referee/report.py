@@ -1,4 +1,4 @@
-"""What the referee found: a verdict, a finding for each leaf, type and point; as a table, JSON and a figure."""
+"""The report of an audit: a finding for each leaf, type and point, and the verdict; as a table, JSON and a figure."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lr_nn.audit.taylor import Taylor
+from lr_nn.referee.taylor import Taylor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class Verdict(IntEnum):
-    """From best to worst; a report is not ok where a leaf is `wrong`, or `undefined` at every point.
+    """From best to worst; a report is not ok where a leaf is `wrong`, or `undecided` at the given point in every type.
 
     `loses_digits`: the formula is right and its own roundings cost digits that `jax.grad` keeps. Where more than half
     of them are gone at a point that was given, it is `wrong`.
+
+    `undecided`: nothing is known to be wrong or right, because a number is not finite, or because the values do not
+    resolve the derivative (they are constant, or steps, or rounding noise at the scale of its Taylor series).
     """
 
     right = 0
     at_a_kink = 1
     loses_digits = 2
     autodiff_wrong = 3
-    undefined = 4
+    undecided = 4
     wrong = 5
 
     def __str__(self) -> str:
@@ -46,12 +49,13 @@ class Errors(NamedTuple):
     median_ulps: float
 
 
-class Testimony(NamedTuple):
+class Evidence(NamedTuple):
     """What the values of the function say about one leaf at one point.
 
     Along a random direction within the leaf, in float64: Taylor remainders with the slope by hand and with that of
     `jax.grad`, and the errors of the slope by hand, relative to it, against the complex step (a sentence where the
-    function does not allow complex numbers) and a central difference at the step (3 u)^(1/3).
+    function does not allow complex numbers) and a central difference at the step (3 u)^(1/3). `unresolved`: why values
+    that seem to refute `jax.grad` prove nothing here; empty where they do not seem to, or do prove it.
     """
 
     value: float
@@ -59,11 +63,13 @@ class Testimony(NamedTuple):
     by_autodiff: Taylor
     complex_step: float | str
     central_difference: float
+    unresolved: str = ""
 
     @property
     def autodiff_wrong(self) -> bool:
         """Whether the values refute `jax.grad` and not the gradient by hand."""
-        return self.by_autodiff.refuted and not self.by_autodiff.kink and not self.by_hand.refuted
+        refuted = self.by_autodiff.refuted and not self.by_autodiff.kink and not self.unresolved
+        return refuted and not self.by_hand.refuted
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +78,8 @@ class Finding:
 
     `hand` and `autodiff` are the errors of the gradient and of `jax.grad` in the same type. `bound_ratio` is the
     largest error of an entry over its rounding bound, 4 (1 + √length) times what the same computation must expect of
-    its roundings; right is at most 1. `testimony` is that of the values, in findings of float64.
+    its roundings; right is at most 1. `evidence` is that of the values, in findings of float64. `instead_of` names
+    the undecided point that this one, closer to the given point, stands in for; empty at every other point.
     """
 
     point: str
@@ -82,12 +89,26 @@ class Finding:
     autodiff: Errors
     bound_ratio: float
     length: int
-    testimony: Testimony | None
+    evidence: Evidence | None
+    instead_of: str = ""
+
+
+class Undecided(NamedTuple):
+    """A point at which there is no verdict on a leaf in one type, and why.
+
+    `decided_at` is the farthest point closer to the given one that has a verdict, empty if none has.
+    """
+
+    point: str
+    leaf: str
+    dtype: str
+    reason: str
+    decided_at: str
 
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """One leaf of the parameters in one type, at every point."""
+    """One leaf of the parameters in one type, at every point, the given one first."""
 
     name: str
     dtype: str
@@ -97,18 +118,38 @@ class Leaf:
     @property
     def worst(self) -> Finding:
         """The first finding of the worst verdict; if all are right, that of the largest ratio to the bound."""
-        return max(self.findings, key=severity)
+        return max(self.findings, key=self._severity)
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict over the points that decide; `undefined` where none does."""
-        decided = [finding.verdict for finding in self.findings if finding.verdict != Verdict.undefined]
-        return max(decided) if decided else Verdict.undefined
+        """The worst verdict over the given point and the points that are decided."""
+        return self.worst.verdict
 
     @property
     def ok(self) -> bool:
-        """Whether every point that decides speaks for the gradient, and at least one does."""
-        return self.verdict < Verdict.undefined
+        """Whether the given point is decided, and no point that is decided is wrong."""
+        return self.verdict < Verdict.undecided
+
+    @property
+    def undecided(self) -> tuple[Undecided, ...]:
+        """The points at which there is no verdict."""
+        closer = {finding.instead_of: finding.point for finding in self.findings if finding.instead_of}
+        return tuple(
+            Undecided(finding.point, self.name, self.dtype, finding.reason, closer.get(finding.point, ""))
+            for finding in self.findings
+            if finding.verdict == Verdict.undecided
+        )
+
+    def _severity(self, finding: Finding) -> tuple[int, float]:
+        """What orders findings: the verdict, and for right ones their error; undecided counts at the given point."""
+        if finding.verdict == Verdict.undecided and finding is not self.findings[0]:
+            return -1, 0.0
+        return int(finding.verdict), finding.bound_ratio if finding.verdict == Verdict.right else 0.0
+
+    @property
+    def severity(self) -> tuple[int, float]:
+        """What orders leaves: that of the worst finding."""
+        return self._severity(self.worst)
 
 
 @dataclass(frozen=True)
@@ -125,13 +166,6 @@ class Check:
         return self.error <= self.allowed
 
 
-def severity(finding: Finding) -> tuple[int, float]:
-    """What orders findings: by verdict, the right ones by their error; undefined ones say nothing."""
-    if finding.verdict == Verdict.undefined:
-        return -1, 0.0
-    return int(finding.verdict), finding.bound_ratio if finding.verdict == Verdict.right else 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class Report:
     """The audit of a gradient; `print` shows it as a table."""
@@ -141,13 +175,28 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the gradient is that of the value, at every leaf, and every law of second order holds."""
-        return all(leaf.ok for leaf in self.leaves) and all(check.ok for check in self.second_order)
+        """Whether nothing that is decided is wrong, the given point is decided, and second-order laws hold.
+
+        The given point is decided if each leaf has a verdict there in at least one type.
+        """
+        wrong = any(leaf.verdict == Verdict.wrong for leaf in self.leaves)
+        return not wrong and not self._without_verdict() and all(check.ok for check in self.second_order)
+
+    def _without_verdict(self) -> set[str]:
+        """Names of the leaves that are undecided at the given point in every type."""
+        decided = {leaf.name for leaf in self.leaves if leaf.findings[0].verdict != Verdict.undecided}
+        return {leaf.name for leaf in self.leaves} - decided
 
     @property
     def worst(self) -> Leaf:
         """The leaf of the worst finding."""
-        return max(self.leaves, key=lambda leaf: (not leaf.ok, *severity(leaf.worst)))
+        without = self._without_verdict()
+        return max(self.leaves, key=lambda leaf: (leaf.verdict == Verdict.wrong, leaf.name in without, *leaf.severity))
+
+    @property
+    def undecided(self) -> tuple[Undecided, ...]:
+        """Each point, leaf and type without a verdict, with the reason."""
+        return tuple(record for leaf in self.leaves for record in leaf.undecided)
 
     def to_json(self) -> str:
         """Everything, as JSON; numbers that are not finite are null."""
@@ -162,17 +211,19 @@ class Report:
             for leaf in self.leaves
         ]
         laws = [_plain(asdict(check) | {"ok": check.ok}) for check in self.second_order]
-        return json.dumps({"ok": self.ok, "worst": self.worst.name, "leaves": leaves, "second_order": laws}, indent=1)
+        undecided = [_plain(record) for record in self.undecided]
+        held = {"ok": self.ok, "worst": self.worst.name, "undecided": undecided, "leaves": leaves, "second_order": laws}
+        return json.dumps(held, indent=1)
 
     def figure(self) -> Figure:
         """Taylor remainders of every leaf at the given point in float64, with their slopes and the noise floor."""
-        from lr_nn.audit.figure import slopes
+        from lr_nn.referee.figure import slopes
 
         return slopes(self)
 
     def __str__(self) -> str:
         """The table, and the verdict below it."""
-        from lr_nn.audit.table import table
+        from lr_nn.referee.table import table
 
         return table(self)
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.report import Errors, Testimony, Verdict
+from lr_nn.referee.report import Errors, Evidence, Verdict
 
 MULTIPLE = 4
 SAME = 1e-3
@@ -29,6 +29,11 @@ def errors(leaf: np.ndarray, reference: np.ndarray, dtype: Any) -> Errors:
     return Errors(float(whole), float(np.median(each)), float(ulps.max()), float(np.median(ulps)))
 
 
+def rounding_bound(expected: Any, length: int) -> Any:
+    """4 (1 + √length) times the expected rounding error, in sums of `length` terms."""
+    return MULTIPLE * (1 + length**0.5) * expected
+
+
 def ratio(
     leaf: np.ndarray, reference: np.ndarray, expected: np.ndarray | float, dtype: Any, unit: float, length: int
 ) -> float:
@@ -40,7 +45,7 @@ def ratio(
     if reference.size == 0:
         return 0.0
     scale = expected + unit * (np.abs(reference) + np.abs(reference).max())
-    bound = MULTIPLE * (1 + length**0.5) * (scale + float(jnp.finfo(dtype).tiny))
+    bound = rounding_bound(scale + float(jnp.finfo(dtype).tiny), length)
     return float((np.abs(leaf.astype(np.float64) - reference) / bound).max())
 
 
@@ -49,38 +54,50 @@ def judge(
     twin: np.ndarray,
     reference: np.ndarray,
     over: Callable[[str, np.ndarray], float],
-    testimony: Testimony,
+    evidence: Evidence,
     suspect: bool,
     bearable: float,
+    flat_is_zero: bool,
 ) -> tuple[Verdict, str, float]:
     """The verdict, its reason, and the ratio of the error to its bound.
 
-    `over(whose, goal)` is that ratio, to a goal, with the roundings of the leaf's "scale" alone, or with those that
-    "autodiff" must expect, or the gradient "by hand"; `suspect` says that the values refuted `jax.grad` of this leaf at
-    some point. `bearable` is the error, relative to the leaf, that lost digits may make.
+    Args:
+        leaf: of the gradient under audit, in the type of the audit.
+        twin: the same of `jax.grad`, in that type.
+        reference: the same in float64, of what the values do not refute.
+        over: (whose, goal) -> the ratio of the leaf's error, to a goal, with the roundings of the leaf's "scale"
+            alone, or with those expected of "autodiff", or of the gradient "by hand".
+        evidence: of the values.
+        suspect: whether the values refuted `jax.grad` of this leaf at some point.
+        bearable: the error, relative to the leaf, that lost digits may make.
+        flat_is_zero: whether a value that is constant along the leaf decides that its gradient is zero.
     """
-    if not math.isfinite(testimony.value):
-        return Verdict.undefined, "the value is not finite here", math.nan
+    if not math.isfinite(evidence.value):
+        return Verdict.undecided, "the value is not finite here", math.nan
     if not np.isfinite(reference).all():
-        return Verdict.undefined, "jax.grad is not finite here, in float64", math.nan
+        return Verdict.undecided, "jax.grad is not finite here, in float64", math.nan
     if not np.isfinite(leaf).all():
         if np.isfinite(twin).all():
             return Verdict.wrong, "NaN or infinity, where jax.grad is finite", math.inf
-        return Verdict.undefined, "not finite in this type, as jax.grad", math.nan
+        return Verdict.undecided, "not finite in this type, as jax.grad", math.nan
     # Monte-Carlo arithmetic is asked only where the scale of the leaf does not explain the error.
     here = over("scale", reference)
     here = here if here <= 1 else over("autodiff", reference)
     if here <= 1:
-        return *_agrees(testimony), here
-    return *_differs(leaf, twin, reference, over, testimony, suspect, bearable), here
+        return *_agrees(evidence, flat_is_zero), here
+    return *_differs(leaf, twin, reference, over, evidence, suspect, bearable), here
 
 
-def _agrees(testimony: Testimony) -> tuple[Verdict, str]:
-    """The verdict where gradient and reference agree: the values have the last word."""
-    values = testimony.by_autodiff
-    if values.refuted and testimony.by_hand.refuted and not values.kink:
+def _agrees(evidence: Evidence, flat_is_zero: bool) -> tuple[Verdict, str]:
+    """The verdict where gradient and reference agree: the values have the last word where they resolve it."""
+    values = evidence.by_autodiff
+    if values.refuted and evidence.by_hand.refuted and not values.kink:
+        if evidence.unresolved and values.flat and flat_is_zero:
+            return Verdict.right, "the value is constant along this leaf: the gradient is zero but for roundings"
+        if evidence.unresolved:
+            return Verdict.undecided, evidence.unresolved
         return Verdict.wrong, "agrees with jax.grad, but not with the values: the value hides its derivative"
-    if testimony.autodiff_wrong:
+    if evidence.autodiff_wrong:
         return Verdict.autodiff_wrong, "agrees with the values, and jax.grad does not"
     return Verdict.right, ""
 
@@ -90,12 +107,12 @@ def _differs(
     twin: np.ndarray,
     reference: np.ndarray,
     over: Callable[[str, np.ndarray], float],
-    testimony: Testimony,
+    evidence: Evidence,
     suspect: bool,
     bearable: float,
 ) -> tuple[Verdict, str]:
     """The verdict where gradient and reference differ by more than the roundings of `jax.grad`."""
-    values = testimony.by_hand
+    values = evidence.by_hand
     if values.kink and values.between:
         return Verdict.at_a_kink, "between the two one-sided slopes"
     if over("by hand", reference) <= 1:
@@ -105,7 +122,7 @@ def _differs(
     if over("scale", twin.astype(np.float64)) <= 1:
         return Verdict.right, "as jax.grad in this type; in float64 the value is another function"
     if suspect and not values.refuted:
-        return Verdict.undefined, "jax.grad is wrong nearby, and the values are too coarse to decide"
+        return Verdict.undecided, "jax.grad is wrong nearby, and the values are too coarse to decide"
     return Verdict.wrong, "outside the one-sided slopes of a kink" if values.kink else likeness(leaf, reference)
 
 

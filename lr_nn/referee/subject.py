@@ -6,40 +6,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.audit.programs import is_float, is_known
+from lr_nn.referee.jaxprs import is_float, is_known
+from lr_nn.referee.points import AS_GIVEN, FAR_OUT, Point, far_points
 
-# What the parameters are multiplied by: nearly linear, saturated, and beyond what a naive exponential bears.
-EXTREMES = {"parameters x 1e-3": 1e-3, "parameters x 30": 30.0, "parameters x 1e4": 1e4}
-FAR_INPUTS, FAR = "inputs x 100", 100.0
-AS_GIVEN = "as given"
-FAR_OUT = (*EXTREMES, FAR_INPUTS)
-MOVE = 0.1
-
+WIDE = np.dtype(np.float64).itemsize
 ARRAYS = (np.ndarray, np.generic, jax.Array)
 HOST = "audit runs on the host and takes concrete arrays; call it outside jit, grad and vmap"
-
-
-class Point(NamedTuple):
-    """Where a gradient is audited: parameters and the arrays among the further arguments."""
-
-    name: str
-    params: Any
-    arrays: tuple[Any, ...]
-
-    def cast(self, dtype: Any) -> Point:
-        """The same point with every floating-point array of type `dtype`."""
-
-        def to(leaf: Any) -> Any:
-            return np.asarray(leaf).astype(dtype) if is_float(leaf) else leaf
-
-        with np.errstate(over="ignore"):
-            return Point(self.name, *jax.tree.map(to, (self.params, self.arrays)))
 
 
 def is_array(leaf: Any) -> bool:
@@ -77,44 +55,32 @@ def admit(name: str, leaf: Any) -> None:
         raise ValueError(f"{name} holds NaN or infinity: audit at a finite point")
 
 
-def held(function: Callable) -> list[str]:
-    """The float64 arrays of NumPy that a function takes from around it, by name."""
-    try:
-        around = inspect.getclosurevars(function)
-    except TypeError:  # a builtin, a partial, an object that is called
-        return []
-    found = {**around.globals, **around.nonlocals}
-    return [name for name, item in found.items() if isinstance(item, np.ndarray) and item.dtype == np.float64]
+def is_of_two_types(error: Exception) -> bool:
+    """Whether an error of JAX is that of an array traced in two types."""
+    return any(words in str(error) for words in ("same dtypes", "verifier errors"))
 
 
-def size(leaf: Any) -> float:
-    """The root mean square of a leaf's entries; 1 where all are zero."""
-    return float(np.sqrt(np.mean(np.square(leaf, dtype=np.float64)))) or 1.0 if np.size(leaf) else 1.0
+def held(function: Callable, kinds: str) -> list[str]:
+    """Names of the 64-bit arrays of NumPy, of the `kinds` of dtype given, that a function takes from around it.
 
-
-def off_zero(params: Any, seed: int) -> Any:
-    """Parameters with small random numbers for every leaf that is all zero.
-
-    At zero a missing factor or penalty does not show, and no multiple of it saturates.
+    JAX keeps such an array in the type in which it was first traced, float64 on or off.
     """
-    rng = np.random.default_rng(seed)
-
-    def moved(leaf: Any) -> Any:
-        leaf = np.asarray(leaf)
-        return leaf if leaf.any() else np.asarray(MOVE * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
-
-    return jax.tree.map(moved, params)
+    return sorted(_held(function, kinds, set()))
 
 
-def is_input(array: Any) -> bool:
-    """Whether an array holds numbers that may be of any size; what lies in [0, 1] may be labels or probabilities."""
-    return is_float(array) and not bool(np.all((np.asarray(array) >= 0) & (np.asarray(array) <= 1)))
-
-
-def scale(params: Any, by: float) -> Any:
-    """Parameters times a number, in their own types."""
-    with np.errstate(over="ignore"):
-        return jax.tree.map(lambda leaf: np.asarray(leaf) * np.asarray(by, np.asarray(leaf).dtype), params)
+def _held(function: Callable, kinds: str, visited: set[int]) -> set[str]:
+    function = inspect.unwrap(function)
+    if not inspect.isfunction(function) or function.__module__.split(".")[0] == "jax" or id(function) in visited:
+        return set()
+    visited.add(id(function))
+    around = inspect.getclosurevars(function)
+    found = {**around.globals, **around.nonlocals}
+    names = {
+        name
+        for name, item in found.items()
+        if isinstance(item, np.ndarray) and item.dtype.itemsize == WIDE and item.dtype.kind in kinds
+    }
+    return names.union(*(_held(item, kinds, visited) for item in found.values() if callable(item)))
 
 
 @dataclass(frozen=True)
@@ -180,12 +146,7 @@ class Subject:
             if name in (AS_GIVEN, *FAR_OUT):
                 raise ValueError(f"point {name!r} is one of the audit's own: give yours another name")
         given = Point(AS_GIVEN, params, tuple(leaf for leaf in self.leaves if is_array(leaf)))
-        moved = off_zero(given.params, seed)
-        scaled = [Point(name, scale(moved, by), given.arrays) for name, by in EXTREMES.items()]
-        if any(map(is_input, given.arrays)):
-            inputs = tuple(scale(array, FAR) if is_input(array) else array for array in given.arrays)
-            scaled.append(Point(FAR_INPUTS, given.params, inputs))
-        return [given, *scaled, *(self.point(name, at[0], at[1:]) for name, at in further.items())]
+        return [given, *far_points(given, seed), *(self.point(name, at[0], at[1:]) for name, at in further.items())]
 
     def bind(self, function: Callable) -> Callable:
         """`function(params, *args)` as a function of (params, arrays)."""
@@ -196,6 +157,10 @@ class Subject:
             return function(params, *args)
 
         return bound
+
+    def held(self, kinds: str) -> list[str]:
+        """Names of the 64-bit arrays of NumPy that the two functions take from around them."""
+        return [*held(self.value_fn, kinds), *held(self.gradient_fn, kinds)]
 
     def product(self, function: Callable) -> Callable:
         """`function(params, v, *args)` as a function of (params, arrays, v)."""

@@ -39,6 +39,11 @@ class Taylor(NamedTuple):
     settled: bool
 
     @property
+    def flat(self) -> bool:
+        """Whether J(h) - J(0) is nowhere clear of the noise over a few halvings of h."""
+        return self.windows[0] is None
+
+    @property
     def refuted(self) -> bool:
         """Whether the values refute the slope: r₁ falls like h over many halvings, and the values' own stands still."""
         if self.windows[1] is None or not self.settled:

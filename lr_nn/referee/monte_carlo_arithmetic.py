@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from lr_nn.audit.programs import EXACT, is_float
+from lr_nn.referee.jaxprs import EXACT, is_float
 
 DRAWS = 6
 POOL = 1 << 14
