@@ -95,8 +95,10 @@ def init(net: Network, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params
 
     A one-layer model starts at zero (its cost is convex, or near enough). A deep one draws weights layer by
     layer by the rule of the activation that follows, Glorot or He, and starts biases at zero: from all zeros its
-    neurons would never differ. Raises ValueError for float64 while JAX has it off, TypeError for an integer dtype.
+    neurons would never differ. Raises ValueError for float64 while JAX has it off, TypeError for an integer dtype
+    or a key that is none.
     """
+    check.key(key)
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"parameters must be of a floating dtype; got {dtype}")

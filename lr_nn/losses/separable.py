@@ -35,6 +35,7 @@ class SquaredError(Separable):
         return jnp.ones_like(eta)
 
     def sample(self, eta, key):
+        check.key(key)
         return eta + jax.random.normal(key, eta.shape, eta.dtype)
 
 
@@ -60,6 +61,7 @@ class AbsoluteError(Separable):
         return jnp.ones_like(eta)
 
     def sample(self, eta, key):
+        check.key(key)
         return eta + jax.random.laplace(key, eta.shape, eta.dtype)
 
 
@@ -100,6 +102,7 @@ class Bernoulli(Separable):
         return e / (1 + e) ** 2
 
     def sample(self, eta, key):
+        check.key(key)
         return jax.random.bernoulli(key, self.mean(eta)).astype(eta.dtype)
 
 
@@ -139,6 +142,7 @@ class Poisson(Separable):
         return jnp.exp(eta)
 
     def sample(self, eta, key):
+        check.key(key)
         rate = jnp.exp(eta)
         counts = jax.random.poisson(key, jnp.minimum(rate, MANY)).astype(eta.dtype)
         normal = rate + jnp.sqrt(rate) * jax.random.normal(key, eta.shape, eta.dtype)
