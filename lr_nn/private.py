@@ -113,7 +113,7 @@ def _threshold(rate: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
         words = np.array([whole >> 32 & 0xFFFFFFFF, whole & 0xFFFFFFFF], np.uint32)
         return jnp.asarray(words[0]), jnp.asarray(words[1]), jnp.asarray(exact == 1)
     left = rate.astype(accumulator(rate.dtype) if jnp.issubdtype(rate.dtype, jnp.floating) else jnp.float32)
-    always = left >= 1
+    always = jnp.asarray(left >= 1)
     left = jnp.where((left > 0) & ~always, left, jnp.zeros_like(left))
     digits = []
     for _ in range(4):
