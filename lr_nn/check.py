@@ -202,15 +202,23 @@ def positive(name: str, value: Any) -> jax.Array:
     return value
 
 
-def key(value: Any, name: str = "key", lanes: bool = False) -> None:
-    """Refuse what is no single random key, typed or old-style (2,); with `lanes`, a vector of keys will do."""
-    typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-    raw = isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32 and value.ndim >= 1
-    if not (typed or raw):
-        raise TypeError(f"{name} must be a random key, such as jax.random.key(0); got {value!r:.100}")
-    axes = value.ndim - raw
-    if axes > lanes:
-        raise ValueError(f"{name} must be one random key; got keys of shape {value.shape}: use jax.vmap for many")
+def key(value: Any, lanes: bool = False) -> None:
+    """Refuse what is not one random key: typed, or the old style's uint32 of the default generator, such as (2,).
+
+    lanes: a leading axis of keys is admitted as well. Raises TypeError for what is no key, ValueError for its shape.
+    """
+    expected = "key must be a random key, such as jax.random.key(0)"
+    shape: tuple[int, ...] = ()
+    if not (isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)):
+        if not (isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32):
+            raise TypeError(f"{expected}; got {value!r:.100}")
+        shape = jax.eval_shape(jax.random.PRNGKey, 0).shape
+    if value.shape == shape or (lanes and value.ndim == len(shape) + 1 and value.shape[1:] == shape):
+        return
+    if value.ndim <= len(shape) or value.shape[value.ndim - len(shape) :] != shape:
+        raise ValueError(f"{expected}; got {value.dtype} of shape {value.shape}")
+    many = "one key, or one key a lane" if lanes else "one key"
+    raise ValueError(f"key must be {many}; got keys of shape {value.shape[: value.ndim - len(shape)]}")
 
 
 def positive_integer(name: str, value: Any) -> int:

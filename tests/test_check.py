@@ -168,7 +168,7 @@ REFUSALS = {
     "many keys": (
         lambda: lr_nn.init(BINARY, jax.random.split(jax.random.key(0))),
         ValueError,
-        r"key must be one random key; got keys of shape \(2,\)",
+        r"key must be one key; got keys of shape \(2,\)",
     ),
     "a masked array": (lambda: cost(x=np.ma.masked_array(X, X > 1)), TypeError, "x is a masked array"),
     "text in a frame": (

@@ -1,7 +1,9 @@
 """Private gradients: every scaling, the sensitivity, the sampling that the accountant assumes, and its ε."""
 
 import dataclasses
+from fractions import Fraction
 
+import dp_accounting
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,16 @@ from tolerances import assert_close, assert_mean_close, assert_trees_close, tole
 
 import lr_nn
 from lr_nn import Batch, per_example
-from lr_nn.private import epsilon, poisson_batch, poisson_capacity, private_gradient
+from lr_nn.private import (
+    LEAST_NOISE,
+    _below,
+    _threshold,
+    epsilon,
+    noise_multiplier,
+    poisson_batch,
+    poisson_capacity,
+    private_gradient,
+)
 
 LENGTH = 20
 KEY = jax.random.key(0)
@@ -130,6 +141,59 @@ def test_each_row_is_drawn_on_its_own_at_the_rate():
     assert_mean_close(np.einsum("ni,nj->nij", taken, taken), pairs)
 
 
+RATES = [2e-8, 1e-3, 0.1, 0.3, 0.5, 2 / 3, 1 - 2**-24, 1 - 2**-53, 2.0**-31, 2.0**-32, 2.0**-33, 2.0**-63, 2.0**-64]
+RATES += [3e-20, 1e-30, 256 / 60_000, *np.random.default_rng(0).random(50), *10.0 ** -np.arange(1.0, 25.0)]
+
+
+def exact(rate):
+    return int(Fraction(float(rate)) * 2**64)  # the floor
+
+
+def as_integer(threshold):
+    high, low, always = threshold
+    assert high.dtype == low.dtype == jnp.uint32
+    return 2**64 if always else int(high) * 2**32 + int(low)
+
+
+def test_a_rate_is_a_threshold_of_64_bits_that_is_exact():
+    for rate in RATES:
+        assert as_integer(_threshold(rate)) == exact(rate)
+        assert 0 <= Fraction(rate) - Fraction(as_integer(_threshold(rate)), 2**64) < Fraction(1, 2**64)
+    assert as_integer(_threshold(np.float32(0.1))) == exact(np.float32(0.1)) != exact(0.1)
+    assert as_integer(_threshold(1)) == as_integer(_threshold(1.0)) == 2**64
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16, jnp.float16])
+def test_a_traced_rate_has_the_threshold_of_its_own_dtype(dtype):
+    with jax.enable_x64(dtype == jnp.float64):
+        rates = jnp.asarray(np.array([rate for rate in RATES if rate > 1e-4] if dtype == jnp.float16 else RATES), dtype)
+        found = zip(*jax.jit(jax.vmap(_threshold))(rates))
+        for rate, threshold in zip(np.asarray(rates), found, strict=True):
+            assert as_integer(threshold) == exact(rate)
+        off = jnp.array([0, -0.5, jnp.nan], dtype)
+        assert [as_integer(each) for each in zip(*jax.jit(jax.vmap(_threshold))(off))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("rate", [2e-8, 2.0**-33, 0.3, 1 - 2**-24, 2.0**-64])
+def test_rows_are_taken_exactly_where_their_64_bits_are_below_the_threshold(rate):
+    edge = exact(rate)
+    integers = [0, edge - 2, edge - 1, edge, edge + 1, edge + 2**32, edge ^ 2**33, edge >> 1, edge << 1, 2**64 - 1]
+    integers = [min(max(value, 0), 2**64 - 1) for value in integers]
+    bits = jnp.asarray(np.array([[value >> 32, value & 0xFFFFFFFF] for value in integers], np.uint32))
+    assert np.asarray(_below(bits, *_threshold(rate))).tolist() == [value < edge for value in integers]
+    assert _below(bits, *_threshold(1.0)).all()
+
+
+def test_a_batch_compares_the_random_bits_of_its_key(monkeypatch):
+    words = jnp.asarray(np.array([[85, 0], [85, 3864361055], [85, 2**32 - 1], [86, 0], [2**32 - 1, 0]], np.uint32))
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: words[: shape[0]])
+    assert exact(2e-8) >> 32 == 85
+    for rate, expected in ((2e-8, 1), (85 / 2**32, 0), (86 / 2**32, 3), (1.0, 5), (1 - 2**-53, 5), (1 - 2**-31, 4)):
+        assert int(poisson_batch(KEY, 5, rate, 5).drawn) == expected
+        if rate == float(np.float32(rate)):
+            assert int(jax.jit(lambda rate: poisson_batch(KEY, 5, rate, 5).drawn)(jnp.float32(rate))) == expected
+
+
 def test_a_batch_is_padded_with_weight_zero_and_cut_at_its_capacity():
     drawn = poisson_batch(KEY, 50, 0.2, 30)
     count = int(drawn.drawn)
@@ -202,6 +266,46 @@ def test_epsilon_of_the_published_mnist_run_is_between_the_central_limit_and_ren
     assert limit < epsilon(noise_multiplier=noise, sampling_rate=rate, steps=steps, delta=delta) < 3.01
 
 
+def test_epsilon_is_that_of_its_arguments_in_float64():
+    for steps, given in (
+        (3, {"rate": 0.1, "noise": 1.7, "delta": 1e-3}),
+        (1, {"rate": 0.3, "noise": 2.1, "delta": 0.1}),
+    ):
+        event = dp_accounting.PoissonSampledDpEvent(given["rate"], dp_accounting.GaussianDpEvent(given["noise"]))
+        accountant = dp_accounting.pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+        expected = accountant.compose(event, steps).get_epsilon(given["delta"])
+        kinds = (float, np.float64, np.asarray)
+        for kind in kinds:
+            got = epsilon(
+                noise_multiplier=kind(given["noise"]),
+                sampling_rate=kind(given["rate"]),
+                steps=steps,
+                delta=kind(given["delta"]),
+            )
+            assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "settings"),
+    [
+        (1.0, {"delta": 1e-5, "sampling_rate": 1.0, "steps": 1}),
+        (0.5, {"delta": 1e-5, "sampling_rate": 0.01, "steps": 200}),
+    ],
+)
+def test_the_noise_multiplier_is_the_least_that_keeps_to_epsilon(target, settings):
+    multiplier = noise_multiplier(epsilon=target, **settings)
+    assert target * (1 - 1e-4) < epsilon(noise_multiplier=multiplier, **settings) <= target
+    assert epsilon(noise_multiplier=multiplier - 3e-6, **settings) > target - 1e-9
+    if settings["sampling_rate"] == 1:
+        assert gaussian_epsilon(multiplier, settings["delta"]) <= target
+
+
+def test_the_noise_multiplier_stays_in_what_can_be_accounted_for():
+    assert noise_multiplier(epsilon=1e6, delta=1e-5, sampling_rate=0.5, steps=2) == LEAST_NOISE
+    with pytest.raises(ValueError, match="epsilon=1e-09 is below what the accountant can resolve"):
+        noise_multiplier(epsilon=1e-9, delta=1e-20, sampling_rate=1.0, steps=1000)
+
+
 REFUSALS = {
     "max_norm zero": (lambda: private(swept(), max_norm=0), ValueError, "max_norm must be positive; got 0"),
     "max_norm negative": (lambda: private(swept(), max_norm=-1.0), ValueError, "max_norm must be positive; got -1"),
@@ -259,6 +363,52 @@ REFUSALS = {
         lambda: epsilon(noise_multiplier=-1, sampling_rate=1, steps=1, delta=0.1),
         ValueError,
         "noise_multiplier 0, or finite from 0.05 on",
+    ),
+    **{
+        f"{what} as {name}": (
+            lambda name=name, value=value: epsilon(
+                **({"noise_multiplier": 1.0, "sampling_rate": 0.5, "steps": 1, "delta": 0.1} | {name: value})
+            ),
+            error,
+            f"{name} must be {message}",
+        )
+        for name in ("noise_multiplier", "sampling_rate", "delta")
+        for what, value, error, message in (
+            ("text", "0.5", TypeError, "an array of real numbers"),
+            ("a complex number", 0.5j, TypeError, "an array of real numbers"),
+            ("an array", np.array([0.5, 0.5]), ValueError, r"a single number; got shape \(2,\)"),
+        )
+    },
+    "delta NaN": (
+        lambda: epsilon(noise_multiplier=1, sampling_rate=1, steps=1, delta=np.nan),
+        ValueError,
+        "delta < 1; got 1.0 and nan",
+    ),
+    "a traced delta": (
+        lambda: jax.jit(lambda d: epsilon(noise_multiplier=1, sampling_rate=1, steps=1, delta=d))(0.1),
+        TypeError,
+        "delta is traced",
+    ),
+    "many rates": (
+        lambda: poisson_batch(KEY, 5, np.full(5, 0.5), 5),
+        ValueError,
+        r"rate must be a single number.*\(5,\)",
+    ),
+    "rate as text": (lambda: poisson_batch(KEY, 5, "0.5", 5), TypeError, "rate must be an array of real numbers"),
+    "epsilon zero": (
+        lambda: noise_multiplier(epsilon=0.0, delta=0.1, sampling_rate=1, steps=1),
+        ValueError,
+        "epsilon must be positive and finite; got 0.0",
+    ),
+    "epsilon NaN": (
+        lambda: noise_multiplier(epsilon=np.nan, delta=0.1, sampling_rate=1, steps=1),
+        ValueError,
+        "epsilon must be positive and finite; got nan",
+    ),
+    "sampling rate above one for a multiplier": (
+        lambda: noise_multiplier(epsilon=1, delta=0.1, sampling_rate=1.1, steps=1),
+        ValueError,
+        "sampling_rate <= 1.*got 1.1",
     ),
     "no steps": (
         lambda: epsilon(noise_multiplier=1, sampling_rate=1, steps=0, delta=0.1),

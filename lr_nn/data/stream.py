@@ -10,6 +10,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from lr_nn import check
 from lr_nn.data.rows import Rows
 from lr_nn.types import Batch
 
@@ -26,6 +27,7 @@ def blocks(rows: Rows, size: int) -> Generator[Batch, None, None]:
 
 def mini_batches(rows: Rows, size: int, key: jax.Array, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
     """The mini-batches number start, start + 1, ... of an epoch: blocks of consecutive rows in the order of `order`."""
+    check.key(key)
     return read_ahead(_read(rows, int(block), size) for block in order(key, epoch, count(rows, size))[start:])
 
 

@@ -79,6 +79,7 @@ class Categorical(Loss):
         return sqrt(p).T[:, :, None] * (basis - p[None])
 
     def sample(self, eta, key):
+        check.key(key)
         return jax.nn.one_hot(jax.random.categorical(key, eta, axis=1), eta.shape[1], dtype=eta.dtype)
 
     def targets(self, y, n, k, dtype=jnp.float32):

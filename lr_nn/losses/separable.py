@@ -36,6 +36,7 @@ class SquaredError(Separable):
         return jnp.ones_like(eta)
 
     def sample(self, eta, key):
+        check.key(key)
         return eta + jax.random.normal(key, eta.shape, eta.dtype)
 
 
@@ -61,6 +62,7 @@ class AbsoluteError(Separable):
         return jnp.ones_like(eta)
 
     def sample(self, eta, key):
+        check.key(key)
         return eta + jax.random.laplace(key, eta.shape, eta.dtype)
 
 
@@ -102,6 +104,7 @@ class Bernoulli(Separable):
         return e / (1 + e) ** 2
 
     def sample(self, eta, key):
+        check.key(key)
         return jax.random.bernoulli(key, self.mean(eta)).astype(eta.dtype)
 
 
@@ -141,6 +144,7 @@ class Poisson(Separable):
         return jnp.exp(eta)
 
     def sample(self, eta, key):
+        check.key(key)
         rate = jnp.exp(eta)
         counts = _poisson(key, jnp.minimum(rate, MANY)).astype(eta.dtype)
         normal = rate + jnp.sqrt(rate) * jax.random.normal(key, eta.shape, eta.dtype)

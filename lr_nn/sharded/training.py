@@ -54,6 +54,8 @@ def train(
 ) -> Training:
     """`RowParallel.train`."""
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
+    if key is not None:
+        check.key(key)
     epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
     params, batch = parallel.admit(net, params, data)
     judged = None if validation is None else parallel.admit(net, params, validation)[1]

@@ -67,7 +67,8 @@ class InMemory:
 
     def advance(self, state: State, count: int) -> tuple[State, np.ndarray]:
         state, costs, taken = self._advance(state, self.task, jnp.asarray(min(count, self.room), jnp.int32))
-        return state, np.asarray(costs)[: int(taken)]
+        costs = np.asarray(costs)[: int(taken)]
+        return state, np.where(np.isfinite(costs), costs, np.nan)
 
     def rows(self, epoch: int) -> np.ndarray:
         rows = np.full(self.per_epoch, self.batch_size)

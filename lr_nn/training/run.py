@@ -81,6 +81,8 @@ def train(
     completed ['2.000', '1.000']
     """
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
+    if key is not None:
+        check.key(key)
     epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
     data, validation = (_admitted(net, params, each) for each in (data, validation))
     n = len(data) if isinstance(data, Rows) else len(data.x)
@@ -127,6 +129,8 @@ def train_many(
     Raises as `train` does, and ValueError where `params` have no lane axis.
     """
     check.on_host("train_many", (params, data, key, penalty, opt_state), "training.step")
+    if key is not None:
+        check.key(key, lanes=True)
     data, axes = lanes.admit(net, params, data, penalty, key)
     epochs = check.positive_integer("epochs", epochs)
     n = data.x.shape[-2]

@@ -108,7 +108,10 @@ def take(task: Task, order: jax.Array, position: jax.Array, n: int, batch_size: 
 
 
 def _frozen_on_failure(step: Callable) -> Callable:
-    """`step` that keeps parameters and optimiser state where the cost or the new parameters are not finite."""
+    """`step` that keeps parameters and optimiser state where the cost or the new parameters are not finite.
+
+    The cost is then divided by zero: it is not finite, and no constant NaN is made for those that are.
+    """
 
     def guarded(params, opt_state, *rest):
         new_params, new_state, value = step(params, opt_state, *rest)
@@ -118,7 +121,7 @@ def _frozen_on_failure(step: Callable) -> Callable:
             return jnp.where(ok, new, old)
 
         kept = jax.tree.map(keep, (new_params, new_state), (params, opt_state))
-        return *kept, jnp.where(ok, value, jnp.nan)
+        return *kept, value / ok.astype(value.dtype)
 
     return guarded
 
@@ -135,7 +138,7 @@ def advance(
     axes: Task | None,
     room: int,
 ) -> tuple[State, jax.Array, jax.Array]:
-    """Up to `count` ≤ `room` steps: (state, costs (room, ...), steps taken).
+    """Up to `count` ≤ `room` steps: (state, costs (room, ...), steps taken). Costs of steps not taken are zero.
 
     Ends with a step whose cost is not finite (with lanes: in no lane), that cost being the last one noted.
     `axes` says which leaves of `task` have a lane axis, and that state has one; None is a single training. A lane
@@ -185,6 +188,6 @@ def loop(
         _, _, taken, finite = carry
         return (taken < count) & finite
 
-    costs = jnp.full((room, *lanes), jnp.nan, accumulator(state.params[0].w.dtype))
+    costs = jnp.zeros((room, *lanes), accumulator(state.params[0].w.dtype))
     state, costs, taken, _ = lax.while_loop(go_on, body, (state, costs, jnp.zeros((), jnp.int32), jnp.array(True)))
     return state, costs, taken
