@@ -140,8 +140,7 @@ def _exponent(points: list[dict[str, Any]], what: str) -> float | None:
 def _in_a_process(name: str, value: int) -> dict[str, Any]:
     environment = dict(os.environ)
     if AXES[name].devices:
-        flags = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={value}"
-        environment |= {"XLA_FLAGS": flags.strip(), "NPROC": str(2 * value)}
+        environment |= {"JAX_NUM_CPU_DEVICES": str(value), "NPROC": str(2 * value)}
     command = [sys.executable, "-m", "benchmarks.scale_growth", name, str(value)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
     if done.returncode:

@@ -87,7 +87,7 @@ def _processes(processes: int, devices: int, what: str, n: int) -> Iterator[list
         port = bound.getsockname()[1]
     env = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "NPROC": "16",
         "PYTHONPATH": str(ROOT),
     }

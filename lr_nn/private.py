@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from lr_nn import check
 from lr_nn.backward import check_pass
 from lr_nn.per_example import clipped_sum
-from lr_nn.trees import cast, divide
+from lr_nn.trees import accumulator, cast, divide
 from lr_nn.types import Backprop, Params
 
 

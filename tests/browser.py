@@ -14,7 +14,7 @@ FLAGS = (
 )
 SERIOUS = ("serious", "critical")
 
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium on this machine")
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium on this machine; CI installs it")
 
 
 @contextmanager

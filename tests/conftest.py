@@ -1,17 +1,13 @@
 """What every test runs under: eight virtual devices, strict promotion, exact products, few and fixed examples."""
 
 import os
-from pathlib import Path
 
-# XLA:CPU compiles two to three times faster without its newest emitter of loops; LR_NN_COMPILE_FULLY=1 leaves it on.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "" if "LR_NN_COMPILE_FULLY" in os.environ else "--xla_cpu_use_fusion_emitters=false",
-        "" if "LR_NN_COMPILE_FULLY" in os.environ else "--xla_cpu_parallel_codegen_split_count=1",
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-    ]
-).strip()
+import xla_flags
+
+# LR_NN_COMPILE_FULLY=1 compiles as users do.
+if "LR_NN_COMPILE_FULLY" not in os.environ:
+    os.environ["XLA_FLAGS"] = " ".join([*xla_flags.known(), os.environ.get("XLA_FLAGS", "")]).strip()
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # XLA:CPU sizes its thread pool by NPROC; collectives over eight devices starve on fewer threads.
 os.environ["NPROC"] = str(max(16, int(os.environ.get("NPROC", "0"))))
 
@@ -29,12 +25,10 @@ UNOPTIMISED = tuple(
     )
 )
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_compilation_cache_dir", str(xla_flags.CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -221,7 +221,8 @@ assert_trees_close(gradient(net, params, rows), gradient(net, params, rows, None
 
 
 def test_on_a_cpu_with_one_device_large_batches_are_taken_in_blocks_with_the_same_result():
-    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    path = os.pathsep.join(filter(None, sys.path))
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     command = [sys.executable, "-W", "error", "-c", ONE_DEVICE]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -386,7 +386,8 @@ def test_a_folder_is_of_one_training_at_a_time(tmp_path):
 
 
 def test_a_disk_that_fills_up_ends_the_training_with_all_that_there_is(tmp_path):
-    resource = pytest.importorskip("resource")
+    import resource  # of Unix
+
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fills(told):

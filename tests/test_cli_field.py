@@ -138,7 +138,7 @@ def test_closed_outputs_are_told_or_done_without(here, monkeypatch, capsys):
 
 def test_a_reader_of_the_help_may_go_away():
     shell = ["bash", "-c", f"({sys.executable} -m lr_nn --help; echo $? >&2) | true"]
-    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=300, check=False)
     assert done.stderr.strip() in ("0", "141")
 
 
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_finds_no_room_is_one_message(here):
     Path("data.csv").write_text(text())
     words = "-m lr_nn train data.csv --target sold --epochs 1 --checkpoints kept --out model"
     shell = ["bash", "-c", f"ulimit -f 1; trap '' XFSZ; {sys.executable} {words} 2>&1 | cat; exit ${{PIPESTATUS[0]}}"]
-    done = subprocess.run(shell, capture_output=True, text=True, timeout=120, check=False, env=ALONE)
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=300, check=False, env=ALONE)
     assert done.returncode == 2 and done.stdout.count("\nerror: ") == 1, done.stdout
     assert (
         "--resume" in done.stdout

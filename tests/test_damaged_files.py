@@ -8,10 +8,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from benchmarks.fuzz import fuzz, outcome
 from benchmarks.fuzz_arrays import FORMATS
@@ -20,9 +22,6 @@ from lr_nn.data import in_place
 from tests.test_readers import WRITERS, save_npy, save_npz
 
 EXAMPLES = int(os.environ.get("LR_NN_FUZZ", "12"))
-h5py = pytest.importorskip("h5py")
-Image = pytest.importorskip("PIL.Image")
-
 
 BAD = {
     "text": (b"not an array", "x.npy", "is not an array as np.save writes it"),

@@ -27,8 +27,6 @@ from lr_nn.sharded.watch import LOST
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 
 SCRIPT = Path(__file__).with_name("world.py")
-# As in conftest.py.
-FASTER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # To start JAX and to compile, on a machine that is busy.
 PATIENCE = 120
 
@@ -45,7 +43,7 @@ def world(what, processes, devices, out, **environment):
     port = free_port()
     env = {
         **os.environ,
-        "XLA_FLAGS": f"{FASTER} --xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

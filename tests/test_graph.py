@@ -221,8 +221,8 @@ def test_thousands_of_nodes_are_traced_and_swept_in_well_under_a_second_each():
             x = jnp.sin(x) + x * (step / 1000)
         return x
 
-    start = time.perf_counter()
+    start = time.process_time()
     traced = graph.trace(long, 0.1)
     traced.backward()
     assert len(traced.nodes) > 3000
-    assert time.perf_counter() - start < 5  # on a busy machine; by itself less than one
+    assert time.process_time() - start < 5  # on a slow machine; mostly less than one

@@ -4,12 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 
 import lr_nn
 from lr_nn import Batch, inference, losses, penalties
 
 DIGITS = 1e-7
-sm = pytest.importorskip("statsmodels.api")
 
 
 def close(actual, desired, rtol=DIGITS):

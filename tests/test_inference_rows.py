@@ -4,12 +4,11 @@ import warnings
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from test_inference import GLM, LOGIT, close, peer, table, wide
 
 import lr_nn
 from lr_nn import Batch, inference, losses, penalties
-
-sm = pytest.importorskip("statsmodels.api")
 
 LAWS = {
     "bernoulli": ("spector", sm.families.Binomial()),

@@ -278,7 +278,7 @@ def test_a_full_disk_is_named_with_the_file_that_did_not_fit(tmp_path):
         "    print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, timeout=300, check=True
     )
     assert "File too large" in done.stdout and f"{tmp_path / 'model'}/parameters-" in done.stdout
     assert not any(tmp_path.iterdir())

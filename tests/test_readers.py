@@ -7,19 +7,19 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from lr_nn import data
 
 EXAMPLES = int(os.environ.get("LR_NN_FUZZ", "12"))
 FOLDER = os.environ.get("LR_NN_DATA")
 DTYPES = [np.float32, np.float64, np.float16, np.int64, np.int16, np.uint8, np.bool_, ">f8", ">i4"]
-h5py = pytest.importorskip("h5py")
-Image = pytest.importorskip("PIL.Image")
 
 
 def save_npy(folder, **arrays):
@@ -188,9 +188,8 @@ def test_a_broken_picture_is_refused_by_name(tmp_path):
         data.image_folder(tmp_path)
 
 
+@pytest.mark.skipif(not FOLDER, reason="LR_NN_DATA is not set; CI sets it")
 def test_the_data_sets_of_the_package_open():
-    if FOLDER is None:
-        pytest.skip("LR_NN_DATA is not set")
     path = Path(FOLDER, "train_catvnoncat.h5")
     rows = data.open_rows(path, x="train_set_x", y="train_set_y")
     with h5py.File(path) as file:

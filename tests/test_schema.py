@@ -171,7 +171,7 @@ def test_a_fresh_process_encodes_to_the_last_bit(tmp_path):
         "rows = schema.rows(data.open_table(folder / 'a.parquet'))\n"
         "np.savez(folder / 'a.npz', *rows.read(0, len(rows)))"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code, tmp_path], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "error", "-c", code, tmp_path], check=True, timeout=300)
     with np.load(tmp_path / "a.npz") as found:
         same(encoded(schema), [found[name] for name in found.files])
 

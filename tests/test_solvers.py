@@ -12,9 +12,9 @@ from tolerances import assert_close, tolerance
 import lr_nn
 from lr_nn import losses
 from lr_nn.solvers import certificate, memory, preconditioner, proximal, separation, solve
+from lr_nn.solvers.compilation import FAST_OPTIONS, fast_compile, known_options
 from lr_nn.solvers.line_search import ENOUGH, FLAT, Line, OnLine, search
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.solvers.quickly import quickly
 from lr_nn.solvers.run import at
 from lr_nn.solvers.smooth import LBFGS
 
@@ -228,6 +228,27 @@ def test_overlapping_classes_have_no_recession_direction_and_separated_ones_do()
     assert between is None, "probabilities between pin two predictors, and with them the line"
 
 
-def test_options_that_this_xla_does_not_know_cost_time_and_nothing_else():
-    run = quickly(lambda x: x + 1, {"xla_cpu_there_is_no_such_option": 1})
+def test_an_option_that_xla_does_not_know_is_dropped_and_the_others_stay():
+    known = {"xla_backend_optimization_level": 0}
+    unknown = {"xla_cpu_there_is_no_such_option": 1, "xla_backend_optimization_level_": 0}
+    assert known_options(tuple((known | unknown).items())) == known
+    run = fast_compile(lambda x: x + 1, known | unknown)
     assert run(jnp.ones(())) == 2
+
+
+def test_a_fast_compiled_function_compiles_once_a_shape_and_asks_for_its_options_once():
+    """Also where a release has dropped an option, which once made every call compile."""
+    run, events = fast_compile(lambda x: x - 1, FAST_OPTIONS | {"xla_cpu_there_is_no_such_option": 2}), []
+
+    def listen(event, _seconds, **_):
+        events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        assert run(np.float32(1)) == 0
+        assert events, "the first call compiles"
+        events.clear()
+        assert run(np.float32(2)) == 1
+        assert not events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

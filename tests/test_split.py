@@ -9,7 +9,6 @@ from lr_nn.data import split, splitting
 
 def sides(n, share, seed):
     """The numbers of the rows on both sides, read from a table and from rows."""
-    pytest.importorskip("pyarrow")
     numbers = np.arange(n)
     rows = split(data.Arrays(numbers[:, None], -numbers), share, seed)
     tables = split(data.frame({"row": numbers}), share, seed)

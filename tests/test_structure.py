@@ -2,9 +2,11 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
+import xla_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "lr_nn").rglob("*.py"))
@@ -201,3 +203,19 @@ def test_the_search_for_autodiff_passes_over(code):
 )
 def test_the_search_for_imports_finds(code, package, rooms):
     assert list(rooms_imported(ast.parse(code), package)) == rooms
+
+
+def test_xla_options_that_a_release_may_drop_are_named_only_where_it_is_asked_for_them():
+    asking = ("compilation.py", "xla_flags.py", "test_solvers.py", "test_structure.py")
+    sources = [path for path in (*ALL, *(ROOT / "tests").glob("*.py")) if path.name not in asking]
+    named = {path.name for path in sources if re.search(r"xla_(cpu|gpu|tpu|backend|llvm|force)_\w+", path.read_text())}
+    assert not named
+
+
+def test_an_xla_flag_that_jaxlib_does_not_know_is_left_out_and_the_answer_is_kept(tmp_path):
+    flags = ("--xla_backend_optimization_level=2", "--xla_there_is_no_such_flag=1")
+    assert xla_flags.known(flags, tmp_path) == [flags[0]]
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(kept.values()) == ["known", "unknown"] and len(kept) == 2
+    next(tmp_path.glob("*there_is_no*")).write_text("known")
+    assert xla_flags.known(flags, tmp_path) == [*flags], "no process is asked twice"

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -98,7 +94,7 @@ def _trained(
     if options.checkpoints is not None:
         schema = None if learned.schema is None else json.loads(learned.schema.to_json())
         saving = Checkpoints(options.checkpoints, schema=schema)
-    with quiet(options.debug), terminal.bar("training", "steps") as show:
+    with terminal.bar("training", "steps") as show:
 
         def progress(now: Progress) -> None:
             show(now.step, now.steps, f"epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}, {now.told}")
@@ -118,22 +114,6 @@ def _trained(
             checkpoints=saving,
             resume=options.resume,
         )
-
-
-@contextmanager
-def quiet(debug: bool) -> Iterator[None]:
-    """Keep threads that write checkpoints from printing why they fail: it is raised, and told in one message."""
-    if debug:
-        yield
-        return
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda found: None if isinstance(found.exc_value, RuntimeError) else before(found)
-    logging.disable()
-    try:
-        yield
-        sys.unraisablehook = before  # after a failure they go on to print, until the process ends
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _held(rows: Rows, memory: int, show: Any) -> Batch | Rows:

@@ -12,10 +12,10 @@ import numpy as np
 
 from lr_nn.solvers import bounds, certificate, deep, preconditioner, sample, working_set
 from lr_nn.solvers import proximal as sparse
+from lr_nn.solvers.compilation import fast_compile
 from lr_nn.solvers.deep import Deep, ScalarLBFGS
 from lr_nn.solvers.line_search import Point
 from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.solvers.quickly import quickly
 from lr_nn.solvers.smooth import LBFGS, Newton, NewtonCG, Objective, State, solve
 
 __all__ = ["Found", "at", "closed_form", "lbfgs", "newton", "newton_cg", "proximal", "stationary"]
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 # Few parameters: to compile takes longer than to run.
-@quickly
+@fast_compile
 def _newton(objective: OneLayer, theta: jax.Array, tolerance: jax.Array, max_steps: jax.Array) -> State:
     return solve(objective, Newton(objective), theta, tolerance, max_steps)
 
@@ -76,7 +76,7 @@ _centred = jax.jit(OneLayer.centred_point)
 _build = jax.jit(preconditioner.build, static_argnames="rows")
 
 
-_local = quickly(certificate.local)
+_local = fast_compile(certificate.local)
 
 
 @partial(jax.jit, static_argnames="penalised")

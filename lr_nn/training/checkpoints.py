@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn import check
+from lr_nn.training.background import reported_once
 
 __all__ = ["Checkpoints", "DamagedError", "ForeignError"]
 
@@ -236,14 +237,14 @@ def _handler() -> Any:
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Arrays under their numbers, for names have signs that files must not; what has no entries is in the record."""
     numbered = {str(i): np.asarray(array) for i, array in enumerate(arrays.values()) if array.size}
-    with _handler() as writer:
+    with reported_once(), _handler() as writer:
         writer.save(path.absolute(), args=orbax().args.StandardSave(numbered))
 
 
 def _restore(path: Path, told: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
     empty = {name: np.empty(each["shape"], jnp.dtype(each["dtype"])) for name, each in told.items()}
     like = {str(i): array for i, array in enumerate(empty.values()) if array.size}
-    with _handler() as reader:
+    with reported_once(), _handler() as reader:
         found = reader.restore(path.absolute(), args=orbax().args.StandardRestore(like))
     return {name: found.get(str(i), array) for i, (name, array) in enumerate(empty.items())}
 
