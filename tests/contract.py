@@ -71,7 +71,8 @@ def operator(name: str) -> Any:
     """A curvature operator times a vector, and what else it offers."""
     op = getattr(curvature, name)(*deep(), penalties.l2(0.1))
     flat = jnp.ones(lr_nn.n_parameters(NET))
-    return op @ direction(), op.multiply(flat), op.dense(), op.trace()
+    shallow = getattr(curvature, name)(LOGISTIC, lr_nn.init(LOGISTIC, KEY), rows())
+    return op @ direction(), op.multiply(flat), op.dense(), shallow.diagonal(), shallow.trace()
 
 
 def kfac(kind: str) -> Any:
@@ -147,7 +148,7 @@ CORE: dict[str, Callable[[], Any]] = {
     "activations.leaky_relu": lambda: activations.leaky_relu(0.1),
     "probability.log_expit": lambda: probability.log_expit(X),
     "training.step": lambda: training.step(
-        *deep()[:2], optax.adam(0.1).init(deep()[1]), deep()[2], optimizer=optax.adam(0.1)
+        *deep()[:2], optax.sgd(0.1, momentum=0.9).init(deep()[1]), deep()[2], optimizer=optax.sgd(0.1, momentum=0.9)
     ),
 }
 HOST: dict[str, Callable[[], Any]] = {
@@ -162,12 +163,12 @@ HOST: dict[str, Callable[[], Any]] = {
         LOGISTIC, rows(), penalty=penalties.l2(np.array([1.0, 0.1]))
     ),
     "many.largest_strength": lambda: many.largest_strength(LOGISTIC, rows()),
-    "train": lambda: lr_nn.train(*deep(), optimizer=optax.adam(0.1), epochs=2, batch_size=5, key=KEY),
+    "train": lambda: lr_nn.train(*deep(), optimizer=optax.sgd(0.1, momentum=0.9), epochs=2, batch_size=5, key=KEY),
     "train_many": lambda: lr_nn.train_many(
         NET,
         jax.tree.map(lambda a: jnp.stack([a, a]), deep()[1]),
         deep()[2],
-        optimizer=optax.adam(0.1),
+        optimizer=optax.sgd(0.1, momentum=0.9),
         epochs=2,
         batch_size=5,
         key=KEY,
