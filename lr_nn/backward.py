@@ -178,7 +178,10 @@ def sum_over_seeds(
     def of(seed: jax.Array) -> Any:
         return function(recursion(net, params, forward, seed))
 
-    return jax.lax.scan(lambda total, seed: (add(total, of(seed)), None), of(seeds[0]), seeds[1:])[0]
+    first = of(seeds[0])
+    if len(seeds) == 1:
+        return first
+    return jax.lax.scan(lambda total, seed: (add(total, of(seed)), None), first, seeds[1:])[0]
 
 
 def relative_weights(bp: Backprop) -> tuple[jax.Array | None, jax.Array]:
