@@ -152,7 +152,8 @@ def _one_hot(y, k, dtype):
 @partial(jax.jit, static_argnums=(1, 2))  # one program where nothing else is compiled around it
 def _encoded(y, k, dtype):
     """One-hot rows (n, k) of labels (n,); a row of NaN for a label outside [0, k)."""
-    return _one_hot(y, k, dtype) * _one(y, k, dtype)[:, None]
+    # A sum, because XLA makes of a product with zeros and ones a choice, in which 0 times NaN is 0.
+    return _one_hot(y, k, dtype) + (_one(y, k, dtype) - 1)[:, None]
 
 
 def _distributions(y):
