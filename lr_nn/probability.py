@@ -84,7 +84,7 @@ def exp_minus_abs(z: jax.Array) -> jax.Array:
 def bernoulli_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
     """p^y (1 - p)^{1-y}, elementwise: the probability of outcome y in {0, 1}."""
     p, y = _pair(p, y)
-    return p**y * (1 - p) ** (1 - y)
+    return _power(p, y) * _power(1 - p, 1 - y)
 
 
 def bernoulli_log_likelihood(p: ArrayLike, y: ArrayLike) -> jax.Array:
@@ -222,6 +222,12 @@ def _pick(scores: jax.Array, y: jax.Array) -> jax.Array:
     inside = ((y >= 0) & (y < k)).astype(scores.dtype)
     picked = jnp.take_along_axis(scores, jnp.clip(y, 0, k - 1)[..., None], axis=-1, mode="clip")[..., 0]
     return picked * (inside / inside)
+
+
+def _power(p: jax.Array, y: jax.Array) -> jax.Array:
+    """p^y, where 0^0 = 1 has a derivative by p of 0, not NaN."""
+    zero = y == 0
+    return jnp.where(zero, 1, p ** jnp.where(zero, 1, y))
 
 
 def _xlogy(x: jax.Array, y: jax.Array, log: Callable[[jax.Array], jax.Array] = jnp.log, pole: float = 0) -> jax.Array:

@@ -50,7 +50,7 @@ class AbsoluteError(Separable):
         return eta
 
     def term(self, eta, y):
-        return jnp.abs(eta - y)
+        return (eta - y) * jnp.sign(eta - y)  # `jnp.abs` has slope 1 at a tie
 
     def slope(self, eta, y):
         return jnp.sign(eta - y)
