@@ -232,9 +232,8 @@ def test_a_total_is_one_all_reduce(program, rest, expected):
 @pytest.mark.parametrize("penalty", [None, penalties.l2(1e-2)], ids=["none", "l2"])
 def test_a_fit_is_that_of_one_device_to_its_certificate(mesh, penalty):
     batch = rows(ONE, 103)
-    common = {"weight": batch.weight, "offset": batch.offset, "penalty": penalty}
-    found = sharded.data_parallel(mesh).fit(ONE, Batch(batch.x, batch.y), **common)
-    one = lr_nn.fit(ONE, Batch(batch.x, batch.y), **common)
+    found = sharded.data_parallel(mesh).fit(ONE, batch, penalty=penalty)
+    one = lr_nn.fit(ONE, batch, penalty=penalty)
     assert found.status == one.status == Status.converged
     np.testing.assert_allclose(found.coefficients, one.coefficients, atol=1e-8)
     assert abs(found.cost - one.cost) <= found.certificate + one.certificate

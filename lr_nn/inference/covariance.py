@@ -44,7 +44,7 @@ def information(fitted: Fitted) -> np.ndarray:
 
 
 def inverse(matrix: np.ndarray) -> np.ndarray:
-    """Inverses of symmetric positive definite matrices, (..., p, p); not numbers where one is singular.
+    """Inverses of symmetric positive definite matrices, (..., p, p); NaN where one is singular.
 
     Many small ones are taken by elimination in blocks: LAPACK takes longer to be called than to invert them.
     """
@@ -54,11 +54,12 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
             found = _scaled(np, np.linalg.inv, matrix)
     else:
         found = _many_inverses(matrix)
-    positive = np.asarray(np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1)
-    return np.where(np.asarray(positive)[..., None, None], found, np.nan)
+    positive = np.asarray((np.diagonal(found, axis1=-2, axis2=-1) > 0).all(axis=-1))
+    return np.where(positive[..., None, None], found, np.nan)
 
 
 def _many_inverses(matrix: np.ndarray) -> np.ndarray:
+    """Inverses (m, p, p) of many small matrices; zero where one is singular or not finite."""
     (m, p, _), rest = matrix.shape, -len(matrix) % BLOCK
     bad = ~np.isfinite(matrix).all(axis=(1, 2))
     matrix = np.where(bad[:, None, None], 0, matrix)
