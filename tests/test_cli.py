@@ -107,9 +107,9 @@ def weights(folder):
 def training_rows(folder, target="bought", share=0.2):
     """What the command learns from, by the library."""
     whole = data.open_table(folder / "data.csv")
-    seen, _ = data.split(whole, share, 0)
+    seen, _ = data.split(whole, share, key=jax.random.key(0))
     schema = data.learn(seen, target, ignore=[name for name in TARGETS if name != target])
-    return schema, data.split(schema.rows(whole), share, 0)
+    return schema, data.split(schema.rows(whole), share, key=jax.random.key(0))
 
 
 def test_help_imports_nothing_heavy():
@@ -371,7 +371,7 @@ def test_the_row_that_is_wrong_is_named_by_its_place_in_the_file(here, capsys, v
 
 
 def test_a_class_that_is_held_out_whole_is_refused_before_the_fit(here, capsys):
-    _, held = data.split(data.frame({"row": np.arange(N)}), 0.2, 0)
+    _, held = data.split(data.frame({"row": np.arange(N)}), 0.2, key=jax.random.key(0))
     rare = held.read(0, 1).column("row")[0].as_py()
     lines = table().to_pylist()
     lines[rare]["kind"] = "rare"

@@ -41,15 +41,15 @@ def test_an_epoch_is_each_block_once_in_the_order_of_key_and_epoch(size, epoch):
     rows, key = Arrays(*arrays()), jax.random.key(epoch)
     places = order(key, epoch, count(rows, size))
     assert sorted(places.tolist()) == list(range(-(-N // size)))
-    for place, batch in zip(places, mini_batches(rows, size, key, epoch), strict=True):
+    for place, batch in zip(places, mini_batches(rows, size, key=key, epoch=epoch), strict=True):
         assert_same(batch, (array[place * size : (place + 1) * size] for array in arrays()))
 
 
 def test_a_stream_goes_on_from_any_position():
     rows, key = Arrays(*arrays()), jax.random.key(1)
-    all_of_them = list(mini_batches(rows, 4, key, 5))
+    all_of_them = list(mini_batches(rows, 4, key=key, epoch=5))
     for start in range(len(all_of_them)):
-        for late, early in zip(mini_batches(rows, 4, key, 5, start), all_of_them[start:], strict=True):
+        for late, early in zip(mini_batches(rows, 4, key=key, epoch=5, start=start), all_of_them[start:], strict=True):
             assert_same(late, early)
 
 

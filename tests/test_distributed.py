@@ -117,7 +117,7 @@ def the_fit_is_that_of_one(table, fitted, out):
 
 def the_training_is_that_of_one(table, trained, history):
     """Interrupted and resumed, it is the library's on as many devices of one process."""
-    rows, held = data.split(trained.schema.rows(data.open_table(table)), 0.2, 0)
+    rows, held = data.split(trained.schema.rows(data.open_table(table)), 0.2, key=jax.random.key(0))
     net, (start, key) = trained.net, map(jax.random.key, (0, 1))
     given = {"optimizer": optax.sgd(1e-3), "epochs": 3, "batch_size": 8, "key": key, "validation": held}
     expected = here(4).train(net, lr_nn.init(net, start), rows, penalty=penalties.l2(0.01), **given)

@@ -108,7 +108,7 @@ def test_a_network_is_backprop_node_by_node(float64, case, of):
 
     traced = graph.trace(cost, params)
     [gradient] = traced.backward()
-    bp = lr_nn.backprop(case.net, on_device(params), rows.x, rows.y)
+    bp = lr_nn.backprop(case.net, on_device(params), rows)
     assert_trees_close(gradient, lr_nn.gradient(bp), LENGTH)
     [*products] = [node for node in traced.nodes if node.op == "dot_general"]
     assert len(products) == len(params)

@@ -91,7 +91,7 @@ def test_a_loaded_model_predicts_what_the_saved_one_does_in_the_dtype_of_its_par
     got = lr_nn.load_model(tmp_path / "model").predict(x, offset[:, :3])
     assert isinstance(got, np.ndarray) and got.dtype == dtype
     with jax.enable_x64(True):
-        expected = np.exp(np.asarray(lr_nn.forward(net, on_device(params), x)[1]) + offset[:, :3].astype(dtype))
+        expected = np.exp(np.asarray(lr_nn.forward(net, on_device(params), x).eta) + offset[:, :3].astype(dtype))
     assert_close(got, expected, 5)
 
 

@@ -1,17 +1,20 @@
-"""Rows held out: every row on one side, the same for a table and for its numbers, by chance and by the seed."""
+"""Rows held out: every row on one side, the same for a table and for its numbers, by chance and by the key."""
 
+import jax
 import numpy as np
 import pytest
 
 from lr_nn import data
 from lr_nn.data import split, splitting
 
+KEY = jax.random.key(0)
+
 
 def sides(n, share, seed):
     """The numbers of the rows on both sides, read from a table and from rows."""
     numbers = np.arange(n)
-    rows = split(data.Arrays(numbers[:, None], -numbers), share, seed)
-    tables = split(data.frame({"row": numbers}), share, seed)
+    rows = split(data.Arrays(numbers[:, None], -numbers), share, key=jax.random.key(seed))
+    tables = split(data.frame({"row": numbers}), share, key=jax.random.key(seed))
     for part, table in zip(rows, tables):
         batch = part.read(0, len(part))
         np.testing.assert_array_equal(batch.x[:, 0], -batch.y)
@@ -30,17 +33,19 @@ def test_every_row_is_on_one_side_in_its_order(monkeypatch, n, seed, most):
     assert (np.diff(seen) > 0).all() and (np.diff(held) > 0).all()
 
 
-def test_the_share_is_held_out_and_the_seed_chooses():
+def test_the_share_is_held_out_and_the_key_chooses():
     seen, held = sides(1000, 0.2, 0)
     assert len(held) == 200 and len(seen) == 800
     np.testing.assert_array_equal(held, sides(1000, 0.2, 0)[1])
+    with pytest.raises(TypeError, match="key must be a random key"):
+        split(data.Arrays(np.ones((9, 1))), 0.5, key=0)
     assert len(np.intersect1d(held, sides(1000, 0.2, 1)[1])) < 100
 
 
 @pytest.mark.parametrize("most", [2**20, 13])
 def test_blocks_of_a_side_are_its_rows(monkeypatch, most):
     monkeypatch.setattr(splitting, "MOST", most)
-    for part in split(data.Arrays(np.arange(90)[:, None]), 0.3, 0):
+    for part in split(data.Arrays(np.arange(90)[:, None]), 0.3, key=KEY):
         whole = part.read(0, len(part)).x
         np.testing.assert_array_equal(np.concatenate([batch.x for batch in data.blocks(part, 4)]), whole)
 
@@ -48,14 +53,14 @@ def test_blocks_of_a_side_are_its_rows(monkeypatch, most):
 def test_a_side_without_rows_is_refused():
     for n, share in ((3, 0.1), (3, 0.9), (1, 0.5)):
         with pytest.raises(ValueError, match=f"of {n} rows leaves none on one side"):
-            split(data.Arrays(np.zeros((n, 1))), share, 0)
+            split(data.Arrays(np.zeros((n, 1))), share, key=KEY)
 
 
 def test_rows_of_a_side_are_named_by_their_place_among_all():
     size = np.arange(20.0)
     size[[3, 17]] = np.inf
     table = data.frame({"size": size, "sold": np.arange(20) % 2})
-    sides = split(table.part(0, 1), 0.5, 0)
+    sides = split(table.part(0, 1), 0.5, key=KEY)
     schema = data.learn(data.frame({"size": np.arange(20.0), "sold": np.arange(20) % 2}), "sold")
     for side in sides:
         bad = [row for row in side.row_numbers(0, len(side)) if row in (3, 17)]
@@ -73,10 +78,17 @@ def test_rows_of_a_side_are_named_by_their_place_among_all():
 def test_what_is_no_range_of_rows_is_refused_and_not_cut_short(start, stop):
     table = data.frame({"size": np.arange(20.0), "sold": np.arange(20) % 2})
     rows = data.learn(table, "sold").rows(table)
-    for source in (table, table.part(0, 2), split(table, 0.5, 0)[0], rows, rows.part(0, 2), split(rows, 0.5, 0)[0]):
+    for source in (
+        table,
+        table.part(0, 2),
+        split(table, 0.5, key=KEY)[0],
+        rows,
+        rows.part(0, 2),
+        split(rows, 0.5, key=KEY)[0],
+    ):
         with pytest.raises(ValueError, match="expected 0 ≤ start < stop ≤ n"):
             source.read(start, stop)
 
 
 def test_what_a_reader_noted_is_noted_of_both_sides():
-    assert [side.notes for side in split(data.Arrays(np.ones((9, 1)), notes=("so",)), 0.5, 0)] == [("so",)] * 2
+    assert [side.notes for side in split(data.Arrays(np.ones((9, 1)), notes=("so",)), 0.5, key=KEY)] == [("so",)] * 2

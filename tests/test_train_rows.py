@@ -11,6 +11,7 @@ import pytest
 
 import lr_nn
 from lr_nn import Batch, losses, penalties, training
+from lr_nn.admission import admit
 from lr_nn.data import Arrays, Rows, mini_batches
 from lr_nn.data.stream import count, order
 from lr_nn.training import loop
@@ -58,8 +59,8 @@ def test_training_takes_the_steps_of_its_mini_batches():
     result = lr_nn.train(NET, params, Arrays(*data), optimizer=SGD, epochs=3, batch_size=SIZE, key=KEY)
     for epoch in range(3):
         each = []
-        for batch in mini_batches(Arrays(*data), SIZE, KEY, epoch):
-            params, state, cost = training.step(NET, SGD, params, state, batch)
+        for batch in mini_batches(Arrays(*data), SIZE, key=KEY, epoch=epoch):
+            params, state, cost = training.step(NET, params, state, batch, optimizer=SGD)
             each.append((len(batch.x), float(cost)))
         costs.append(sum(n * cost for n, cost in each) / N)
     assert_trees_close(result.params, params, 18 * N)
@@ -129,7 +130,7 @@ def test_validation_rows_are_judged_as_a_validation_batch(task, weighted):
     data = data if task == "classes" else data._replace(y=data.x.sum(axis=1) + 1)
     params = jax.tree.map(lambda a: a + 0.1, start(net))
     streamed = judge(net, params, Arrays(*data), SIZE)
-    whole = judge(net, params, lr_nn.network.admit(net, params, data), SIZE)
+    whole = judge(net, params, admit(net, params, data), SIZE)
     assert (
         set(streamed) == set(whole) == {"validation_cost", "validation_accuracy" if net is NET else "validation_rmse"}
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 import lr_nn
@@ -102,12 +103,14 @@ def _of_table(options: Learning, model: str, target: str) -> Source:
         notes += ("columns of numbers are standardised: a coefficient is for one standard deviation more",)
     if not options.held_out:
         return Source(rows, None, schema, model, outputs, notes)
-    return Source(*data.split(rows, options.held_out, options.seed), schema, model, outputs, notes)
+    return Source(*data.split(rows, options.held_out, key=jax.random.key(options.seed)), schema, model, outputs, notes)
 
 
 def _learned(options: Learning, whole: Table, target: str, model: str) -> Schema:
     """The schema of the rows that are not held out, when it and the target of all rows have been found to suit."""
-    seen, unseen = data.split(whole, options.held_out, options.seed) if options.held_out else (whole, None)
+    seen, unseen = (
+        data.split(whole, options.held_out, key=jax.random.key(options.seed)) if options.held_out else (whole, None)
+    )
     schema = learn(options, seen, target, model)
     suited = MODELS[schema.target.kind]
     if model != "auto" and model not in suited:
@@ -170,7 +173,9 @@ def _of_arrays(options: Learning, model: str) -> Source:
     classes = getattr(rows, "classes", None)
     outputs = tuple(map(str, classes if classes is not None and model == "softmax" else range(k)))
     outputs = ("y",) if k == 1 else outputs
-    seen, unseen = data.split(rows, options.held_out, options.seed) if options.held_out else (rows, None)
+    seen, unseen = (
+        data.split(rows, options.held_out, key=jax.random.key(options.seed)) if options.held_out else (rows, None)
+    )
     return Source(seen, unseen, None, model, outputs, rows.notes)
 
 

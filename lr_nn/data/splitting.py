@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import jax
 import numpy as np
 
+from lr_nn import check
 from lr_nn.data.ranges import within
 from lr_nn.data.rows import Rows
 from lr_nn.data.tables import Table
@@ -47,19 +49,21 @@ class Choice:
         return self.runs[chosen // self.run] * self.run + chosen % self.run
 
 
-def split(source: Source, share: float, seed: int) -> tuple[Source, Source]:
-    """A source of rows or a table in two: what is left, and a `share` of its rows that is held out by chance.
+def split(source: Source, share: float, *, key: jax.Array) -> tuple[Source, Source]:
+    """A source of rows or a table in two parts: the rest, and a random `share` of its rows.
 
-    Both keep their order, and one `seed` splits every source of n rows alike. Rows are drawn one by one, or beyond a
-    million in short runs of consecutive ones. Raises ValueError where either part would be empty.
+    Both keep their order, and one `key` splits every source of n rows alike. Rows are drawn one by one, or beyond a
+    million in short runs of consecutive ones. Raises ValueError where either part would be empty, TypeError for a
+    `key` that is no random key.
     """
+    check.key(key)
     n = len(source)
     run = -(-n // MOST)
     count = -(-n // run)
     held = round(share * count)
     if not 0 < held < count:
         raise ValueError(f"a share of {share:g} of {n} rows leaves none on one side: take another, or more rows")
-    order = np.random.default_rng(seed).permutation(count)
+    order = np.random.default_rng(np.asarray(jax.random.key_data(key))[::-1]).permutation(count)
     parts = [Choice(np.sort(chosen), run, n) for chosen in (order[held:], order[:held])]
     kind: Any = ChosenTable if isinstance(source, Table) else ChosenRows
     return kind(source, parts[0]), kind(source, parts[1])

@@ -25,7 +25,7 @@ def blocks(rows: Rows, size: int) -> Generator[Batch, None, None]:
     return read_ahead(_read(rows, block, size) for block in range(count(rows, size)))
 
 
-def mini_batches(rows: Rows, size: int, key: jax.Array, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
+def mini_batches(rows: Rows, size: int, *, key: jax.Array, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
     """The mini-batches number start, start + 1, ... of an epoch: blocks of consecutive rows in the order of `order`."""
     check.key(key)
     return read_ahead(_read(rows, int(block), size) for block in order(key, epoch, count(rows, size))[start:])
