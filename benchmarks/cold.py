@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.monitoring
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
@@ -36,7 +37,7 @@ ALL = "all four"
 # The last commit whose functions ran operation by operation.
 BEFORE = "70f5379"
 OURS, EARLIER, PEER = "lr_nn", f"lr_nn at {BEFORE}", "jax.nn, optax, jax.jit"
-PEERS = ("value_and_gradient", "predict")
+HAVE_A_PEER = ("init", "value_and_gradient", "predict")
 
 
 @contextmanager
@@ -76,9 +77,8 @@ def ours(name: str, earlier: bool) -> Callable[[int], Callable[[], Any]]:
     def of(n: int) -> Callable[[], Any]:
         leaves, x, y = arrays(n)
         params = tuple(lr_nn.Layer(*leaf) for leaf in leaves)
-        separate = earlier and name == "backprop"  # it took x and y apart
-        data = {"init": (key,), "predict": (params, x)}.get(name, (params, *(x, y)) if separate else None)
-        at = data or (params, lr_nn.Batch(x, y))
+        batch = (x, y) if earlier and name == "backprop" else (lr_nn.Batch(x, y),)
+        at = {"init": (key,), "predict": (params, x)}.get(name, (params, *batch))
         return lambda: jax.block_until_ready(jax.tree.leaves(function(net, *at)))
 
     return of
@@ -89,16 +89,23 @@ def peers(name: str) -> Callable[[int], Callable[[], Any]]:
     from benchmarks.mlp import peer_cost
     from lr_nn import Layer
 
-    def mean(params: Any, x: jax.Array) -> jax.Array:
+    def init(key: jax.Array) -> Any:
+        draw = jax.nn.initializers.glorot_uniform()
+        keys = jax.random.split(key, len(SIZES) - 1)
+        return [(draw(k, shape), jnp.zeros(shape[1])) for k, shape in zip(keys, pairwise(SIZES))]
+
+    def predict(params: Any, x: jax.Array) -> jax.Array:
         for layer in params[:-1]:
             x = jax.nn.sigmoid(x @ layer.w + layer.b)
         return jax.nn.softmax(x @ params[-1].w + params[-1].b)
 
-    function = jax.jit(mean if name == "predict" else jax.value_and_grad(peer_cost))
+    functions: dict[str, Callable] = {"init": init, "predict": predict}
+    function, key = jax.jit(functions.get(name, jax.value_and_grad(peer_cost))), jax.random.key(0)
 
     def of(n: int) -> Callable[[], Any]:
         leaves, x, y = arrays(n)
-        at = (tuple(Layer(*leaf) for leaf in leaves), x, *((y,) if name != "predict" else ()))
+        params = tuple(Layer(*leaf) for leaf in leaves)
+        at = {"init": (key,), "predict": (params, x)}.get(name, (params, x, y))
         return lambda: jax.block_until_ready(function(*at))
 
     return of
@@ -154,7 +161,7 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         sources = {OURS: ROOT, PEER: ROOT} | ({EARLIER: Path(folder)} if earlier(Path(folder)) else {})
         for name in FUNCTIONS[-1:] if small else (*FUNCTIONS, ALL):
-            competing = [each for each in sources if each != PEER or name in PEERS]
+            competing = [each for each in sources if each != PEER or name in HAVE_A_PEER]
             runs: dict[str, list[dict[str, Any]]] = {each: [] for each in competing}
             for turn in range(rounds):
                 for each in np.random.default_rng(turn).permutation(competing):

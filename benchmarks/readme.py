@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import cold
 from benchmarks.harness import read
 
 README = Path(__file__).parents[1] / "README.md"
@@ -105,7 +106,25 @@ def table() -> str:
             best = min(others, key=lambda peer: rows[peer]["relative_time"])
             faster = np.median(np.divide(rows[best]["ratios"], rows[ours]["ratios"]))
             lines.append(f"| {what} | `{best}` | {faster:.2f} |")
-    return "\n".join([*lines, "", _where(read("gradient")["thin"]["environment"]), "", *_referees(), "", *_scale()])
+    where = _where(read("gradient")["thin"]["environment"])
+    return "\n".join([*lines, "", where, "", *_cold(), "", *_referees(), "", *_scale()])
+
+
+def _cold() -> list[str]:
+    """The programs that first calls compile, and their time relative to `jax.jit`, as a Markdown table."""
+    rows = read("cold")["cold"]["rows"]
+    batch, _ = rows[0]["case"].split(": ")
+    lines = [
+        f"| first call in a fresh process, {batch} | programs | of a second call | of another batch size | "
+        f"times faster than `{cold.PEER}` |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for ours in (row for row in rows if row["competitor"] == cold.OURS):
+        peer = [row for row in rows if (row["case"], row["competitor"]) == (ours["case"], cold.PEER)]
+        faster = f"{np.median(np.divide(peer[0]['ratios'], ours['ratios'])):.2f}" if peer else "-"
+        counts = (ours[f"programs{kind}"] for kind in ("", "_of_the_second_call", "_of_another_batch_size"))
+        lines.append(f"| {ours['case'].split(': ')[1]} | {' | '.join(map(str, counts))} | {faster} |")
+    return lines
 
 
 def _scale() -> list[str]:
