@@ -514,7 +514,7 @@ def test_a_gradient_of_numpy_may_write_on_its_arguments_and_use_one_array_for_ev
     np.testing.assert_array_equal(x, [3, 1, 2])
 
 
-def test_a_point_where_the_type_overflows_is_undefined_without_a_warning():
+def test_a_point_where_the_type_overflows_is_undecided_without_a_warning():
     report = audit(jnp.sum, jnp.ones_like, np.array([10.0, 20.0], np.float16))
     assert report.ok and report.leaves[0].findings[3].verdict == Verdict.undecided
 

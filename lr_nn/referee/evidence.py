@@ -20,6 +20,7 @@ from lr_nn.referee.report import Evidence
 from lr_nn.referee.taylor import STANDING, STEPS, Taylor, taylor
 from lr_nn.referee.verdicts import rounding_bound
 
+# Random directions within a leaf that are tried at a kink.
 RAYS = 8
 # The derivative is compared at these multiples of the smallest step at which the remainder is above the noise.
 NEARBY = (-1.0, 0.5, 1.0, 2.0)

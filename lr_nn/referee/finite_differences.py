@@ -14,7 +14,9 @@ from lr_nn.referee.points import Point, size
 from lr_nn.referee.subject import Subject
 from lr_nn.referee.taylor import STEPS
 
+# The imaginary step: its square vanishes beside 1 in float64.
 TINY = 1e-30
+# Near ε^(1/3), where the two errors of a central difference of the gradient meet.
 CURVATURE_STEP = 1e-5
 
 

@@ -19,10 +19,14 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from lr_nn.referee.jaxprs import EXACT, is_float
 
+# Random roundings of a program; the root mean square of six is within a factor of two of its limit.
 DRAWS = 6
+# Random numbers that all operations share, and the step, a prime, between the places where two of them start.
 POOL = 1 << 14
 STRIDE = 7919
+# Operations whose program is opened and rounded inside.
 CALLS = ("jit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call")
+# Sums, whose terms are rounded each.
 TERMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")
 
 

@@ -28,6 +28,7 @@ FAR_OUT = {
 }
 # Powers of a far point's multiple at which to look where it is undecided, the farthest first.
 POWERS = (0.75, 0.5, 0.25, 0.125)
+# Standard deviation of what a leaf of zeros is replaced by before it is multiplied.
 MOVE = 0.1
 
 

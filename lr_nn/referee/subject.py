@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from lr_nn.referee.jaxprs import is_float, is_known
 from lr_nn.referee.points import AS_GIVEN, FAR_OUT, Point, far_points
 
+# Bytes of a number that JAX narrows where float64 is off.
 WIDE = np.dtype(np.float64).itemsize
 ARRAYS = (np.ndarray, np.generic, jax.Array)
 HOST = "audit runs on the host and takes concrete arrays; call it outside jit, grad and vmap"
@@ -69,8 +71,10 @@ def held(function: Callable, kinds: str) -> list[str]:
 
 
 def _held(function: Callable, kinds: str, visited: set[int]) -> set[str]:
-    function = inspect.unwrap(function)
-    if not inspect.isfunction(function) or function.__module__.split(".")[0] == "jax" or id(function) in visited:
+    function = inspect.unwrap(function.func if isinstance(function, partial) else function)
+    if not inspect.isfunction(function) or id(function) in visited:
+        return set()
+    if (function.__module__ or "").split(".")[0] in ("jax", "numpy"):
         return set()
     visited.add(id(function))
     around = inspect.getclosurevars(function)

@@ -13,11 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Steps h from 1 down to 6e-14, below which float64 leaves nothing of a difference.
 STEPS = 2.0 ** -np.arange(45)
+# A remainder is used where it is this many times the noise floor, so that noise moves its logarithm by 3 % at most.
 ABOVE_THE_FLOOR = 30
+# A window ends where the local slope has moved by half an order.
 STEADY = 0.5
+# Remainders in the smallest window.
 FEWEST = 4
+# Halvings of h over which r₁ or the even part must fall like h before a slope is refuted, or a kink found.
 PERSISTENT = 6
+# Secants, or slopes nearby, stand still if they move by less than this part of their distance to the slope.
 STANDING = 0.25
 
 

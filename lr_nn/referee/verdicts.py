@@ -11,7 +11,9 @@ import numpy as np
 
 from lr_nn.referee.report import Errors, Evidence, Verdict
 
+# Times the expected rounding error that a right entry may be off.
 MULTIPLE = 4
+# Relative distance within which a wrong leaf is called a multiple of the reference, or its transpose.
 SAME = 1e-3
 
 
