@@ -88,7 +88,7 @@ def test_rows_may_be_sharded_over_a_mesh(row, kind, active):
     @jax.jit
     def everything(eta, y):
         slope = jax.grad(lambda eta: row.loss.value(eta, y).sum())(eta)
-        masked = row.loss.masked_targets(y, eta[:, 0] > 0)
+        masked = row.loss.masked_targets(y, eta[:, 0] > 0, eta.shape[1])
         return slope, masked, row.loss.sample(eta, jax.random.key(0)), quantities(row.loss, eta, y)
 
     expected = everything(eta, y)
@@ -126,7 +126,7 @@ def test_good_data_raise_nothing_under_debugging_flags(flag, jit):
             y = labels if row.loss.task == "classes" else probabilities.round()
             quantities(row.loss, eta, y)
             jax.grad(lambda eta, loss=row.loss, y=y: loss.value(eta, y).sum())(eta)
-            row.loss.targets(row.loss.masked_targets(y, labels > 0), 4, 2)
+            row.loss.targets(row.loss.masked_targets(y, labels > 0, 2), 4, 2)
         quantities(losses.categorical, huge, probabilities)
         for activation in (getattr(activations, name) for name in activations.__all__ if name.islower()):
             if isinstance(activation, activations.Activation):
@@ -183,15 +183,15 @@ def test_a_wide_label_does_not_wrap_around_into_a_class(float64):
 @pytest.mark.parametrize("as_jax", [False, True], ids=["numpy", "jax"])
 def test_masked_targets_are_valid_where_they_are_not_counted(y, as_jax):
     counted = np.array([False, True, False])
-    masked = losses.categorical.masked_targets(jnp.asarray(y) if as_jax else y, counted)
+    masked = losses.categorical.masked_targets(jnp.asarray(y) if as_jax else y, counted, 2)
     assert isinstance(masked, jax.Array if as_jax else np.ndarray) and masked.shape == y.shape
     assert masked[1].tolist() == y[1].tolist()
     losses.categorical.targets(masked, 3, 2)
     if y.ndim == 2:
         for name in ("bernoulli", "poisson", "squared_error", "squared_error of sigmoid"):
-            LOSSES[name].loss.targets(LOSSES[name].loss.masked_targets(y, counted), 3, 2)
-        assert losses.bernoulli.masked_targets(y[:, 0], counted).tolist() == [0, 0, 0]
-    traced = jax.jit(losses.categorical.masked_targets)(y, counted)
+            LOSSES[name].loss.targets(LOSSES[name].loss.masked_targets(y, counted, 2), 3, 2)
+        assert losses.bernoulli.masked_targets(y[:, 0], counted, 1)[[0, 2]].tolist() == [0, 0]
+    traced = jax.jit(losses.categorical.masked_targets, static_argnums=2)(y, counted, 2)
     assert traced.tolist() == np.asarray(masked).tolist()
 
 
