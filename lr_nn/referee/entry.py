@@ -45,7 +45,7 @@ def audit(
     A leaf is *undecided* at a point where a number is not finite, or where the values do not resolve the derivative:
     they are constant, steps or rounding noise at the scale of its Taylor series, as those of a saturated softmax. Then
     points closer to the given one are audited, and the farthest that is decided counts. The report is ok if nothing
-    that is decided is wrong and the given point is decided.
+    that is decided is wrong and the given point is decided, each leaf in one type at least.
 
     `value_fn` must be traceable by JAX; `gradient_fn` may be any function, of NumPy too. Python's numbers in `args`
     are settings; arrays are data, and those of floating point are cast to the type of the audit.
