@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from jax.typing import DTypeLike
+
+T = TypeVar("T")
 
 
 def accumulator(dtype: DTypeLike) -> np.dtype:
@@ -104,3 +108,25 @@ def product_sharding(left: jax.Array, right: jax.Array, rows: int, columns: int)
         return None
     row, column = shardings[0].spec[rows], shardings[1].spec[columns]
     return NamedSharding(explicit[0], P(row, None if row == column else column))
+
+
+def register_class(cls: type[T]) -> type[T]:
+    """Register a frozen dataclass as a pytree; fields with the metadata `static` belong to its structure.
+
+    For classes that share their fields. `jax.tree_util.register_dataclass` compares only fields, not the class (JAX
+    0.10 to 0.12): `jit` may then run the program of one class for another, depending on the hashes of the process.
+    """
+    static = [f.name for f in fields(cls) if f.metadata.get("static")]  # type: ignore[arg-type]
+    data = [f.name for f in fields(cls) if f.name not in static]  # type: ignore[arg-type]
+
+    def flatten(value: T) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(value, name) for name in data], tuple(getattr(value, name) for name in static)
+
+    def flatten_with_keys(value: T) -> tuple[list[Any], tuple[Any, ...]]:
+        return [(GetAttrKey(name), getattr(value, name)) for name in data], flatten(value)[1]
+
+    def unflatten(structure: tuple[Any, ...], children: Any) -> T:
+        return cls(**dict(zip(data, children)), **dict(zip(static, structure)))
+
+    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls

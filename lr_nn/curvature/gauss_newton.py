@@ -18,7 +18,7 @@ from lr_nn.curvature.operators import MeanCurvature, keep, mean_diagonal
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.tangents import tangents
-from lr_nn.trees import accumulator
+from lr_nn.trees import accumulator, register_class
 from lr_nn.types import Backprop, Batch, Params
 
 
@@ -38,7 +38,7 @@ def ggn(net: Network, params: Params, batch: Batch, penalty: Penalty | None = No
     return GaussNewton(net, *keep(net, params, batch, penalty))
 
 
-@jax.tree_util.register_dataclass
+@register_class
 @dataclass(frozen=True)
 class GaussNewton(MeanCurvature):
     """C_i = J_iᵀ F_i J_i. A product is one pass forward and one back; the diagonal k backward passes."""

@@ -25,7 +25,7 @@ from lr_nn.curvature.kronecker_eigenbasis import Eigenbasis, EigenFactors
 from lr_nn.curvature.operators import Operator
 from lr_nn.network import Network
 from lr_nn.row_sums import counted, weighted
-from lr_nn.trees import accumulator, cast, common_dtype, dtypes_of
+from lr_nn.trees import accumulator, cast, common_dtype, dtypes_of, register_class
 from lr_nn.types import Backprop, Batch, Params
 
 Kind = Literal["exact", "sampled", "empirical"]
@@ -64,7 +64,7 @@ class Factors(NamedTuple):
     g: jax.Array
 
 
-@jax.tree_util.register_dataclass
+@register_class
 @dataclass(frozen=True)
 class Kfac(Operator):
     """The block-diagonal matrix of A_l ⊗ G_l, one block a layer, with the pass that its factors were made of.

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from lr_nn import check
 from lr_nn.curvature.blocks import by_layer, matmul, split
 from lr_nn.curvature.operators import Operator
-from lr_nn.trees import common_dtype
+from lr_nn.trees import common_dtype, register_class
 from lr_nn.types import Params
 
 
@@ -28,7 +28,7 @@ class EigenFactors(NamedTuple):
     moments: jax.Array
 
 
-@jax.tree_util.register_dataclass
+@register_class
 @dataclass(frozen=True)
 class Eigenbasis(Operator):
     """The block-diagonal matrix of U_l diag(moments_l) U_lᵀ with U_l = U_A ⊗ U_G: one `EigenFactors` a layer."""

@@ -17,7 +17,7 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.row_sums import bias_gradient, weight_gradient, weighted
 from lr_nn.tangents import tangents
-from lr_nn.trees import common_dtype, divide
+from lr_nn.trees import common_dtype, divide, register_class
 from lr_nn.types import Backprop, Batch, Layer, Params
 
 
@@ -30,7 +30,7 @@ def hessian(net: Network, params: Params, batch: Batch, penalty: Penalty | None 
     return LossHessian(net, *keep(net, params, batch, penalty))
 
 
-@jax.tree_util.register_dataclass
+@register_class
 @dataclass(frozen=True)
 class LossHessian(MeanCurvature):
     """C_i = ∂²ℓ_i/∂θ². `diagonal`, `trace` and `traces` are for models of one layer, and raise ValueError else."""

@@ -15,7 +15,7 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.row_sums import weighted
 from lr_nn.tangents import inner_products
-from lr_nn.trees import divide, widened
+from lr_nn.trees import divide, register_class, widened
 from lr_nn.types import Backprop, Batch, Params
 
 
@@ -28,7 +28,7 @@ def empirical_fisher(net: Network, params: Params, batch: Batch, penalty: Penalt
     return OuterProducts(net, *keep(net, params, batch, penalty))
 
 
-@jax.tree_util.register_dataclass
+@register_class
 @dataclass(frozen=True)
 class OuterProducts(MeanCurvature):
     """C_i = g_i g_iᵀ; the diagonal is the second moment of the per-example gradients."""
