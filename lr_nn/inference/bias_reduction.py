@@ -28,19 +28,12 @@ def firth(
 
         It solves x̃ᵀ (y - p + h (½ - p)) = 0, h the leverages, and has a finite solution for separated data, too.
 
-    <<<<<<< HEAD
-        net: one layer, a bernoulli loss and one output. data: Batch(x, y, weight, offset), x (n, d), the others (n,). tol: a bound on the distance of the last iterate but one from the solution, in standard errors. The `cost` is
-        that of the penalised likelihood, a mean over examples, and there is no certificate. `summary` takes standard errors
-        from F at the solution, and `profile_intervals` profiles the penalised likelihood; for separated data trust the
-        latter.
-    =======
-        net: one layer, a bernoulli loss and one output. data: Batch(x, y, weight, offset) with x (n, d), and y, weight and
+            net: one layer, a bernoulli loss and one output. data: Batch(x, y, weight, offset) with x (n, d), and y, weight and
         offset (n,). tol: a bound on the distance of the last iterate but one from the solution, in standard errors. The
         `cost` is that of the penalised likelihood, a mean over examples, and there is no certificate. `summary` takes
         standard errors from F at the solution, and `profile_intervals` profiles the penalised likelihood; for separated
         data trust the latter.
-    >>>>>>> h6
-
+    
         >>> import lr_nn, numpy as np
         >>> data = lr_nn.Batch(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
         >>> print(firth(lr_nn.logistic_regression(1), data).coefficients.round(6).ravel())
