@@ -24,7 +24,7 @@ def placed(mesh: Mesh, axes: tuple[str, ...], shards: int, data: Batch | Rows) -
     if not isinstance(data, Batch):
         raise TypeError(f"data must be a Batch(x, y) or Rows; got {type(data).__name__}")
     if is_placed(mesh, axes, shards, data):
-        return data
+        return _on_mesh(mesh, axes, data)
     if not all(check.is_concrete(leaf) for leaf in data):
         raise ValueError(
             f"under jit, and of arrays over many processes, a batch must have been placed: its rows a multiple of the "
@@ -59,6 +59,23 @@ def is_placed(mesh: Mesh, axes: tuple[str, ...], shards: int, batch: Batch) -> b
         return isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
 
     return all(lies(leaf) and len(leaf) % shards == 0 for leaf in batch if leaf is not None)
+
+
+def _on_mesh(mesh: Mesh, axes: tuple[str, ...], batch: Batch) -> Batch:
+    """A placed batch whose arrays name this mesh: without a copy, those that name another one of the same devices.
+
+    The axes of that one may be explicit, and sums over rows then need a sharding at every product.
+    """
+    sharding = NamedSharding(mesh, P(axes))
+
+    def names_another(leaf: Any) -> bool:
+        if leaf is None or isinstance(leaf, jax.core.Tracer):
+            return False
+        return not isinstance(leaf.sharding, NamedSharding) or leaf.sharding.mesh != mesh
+
+    if not any(map(names_another, batch)):
+        return batch
+    return Batch(*(jax.device_put(leaf, sharding) if names_another(leaf) else leaf for leaf in batch))
 
 
 def given(batch: Any, shards: int) -> slice | np.ndarray:

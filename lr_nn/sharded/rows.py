@@ -74,6 +74,7 @@ class RowParallel:
         """
         return place.placed(self.mesh, self.axes, self.shards, data)
 
+    @meshes.without_context_mesh
     def admit(self, net: Network, params: Params, batch: Batch | Rows) -> tuple[Params, Batch]:
         """Checked parameters on every device, and a checked batch over them."""
         batch = self.place(batch)
@@ -182,6 +183,7 @@ class RowParallel:
             resume,
         )
 
+    @meshes.without_context_mesh
     def fit(
         self,
         net: Network,
@@ -201,6 +203,7 @@ class RowParallel:
         """
         return fitting.fit(self, net, data, penalty, start, tol, max_steps, solver, dtype)
 
+    @meshes.without_context_mesh
     def fit_many(
         self,
         net: Network,
