@@ -99,7 +99,7 @@ def by_flax(sizes, data, key) -> Callable:
 
 
 def by_sklearn(sizes, data, threads: int) -> Callable:
-    """scikit-learn's MLPClassifier with plain SGD on the same batches, under so many BLAS threads."""
+    """scikit-learn's MLPClassifier with plain SGD on the same batches, with this number of BLAS threads."""
     x, y = np.asarray(data.x), np.asarray(data.y)
     model = MLPClassifier(
         sizes[1:-1],

@@ -144,7 +144,7 @@ def _path(problem: Problem, x: Any, best: float) -> list[tuple[float, float]]:
     return tries
 
 
-# A peer may take so many times as long as we do, or so many seconds, and go on to the next tolerance.
+# A peer that took at most PATIENCE times our time, or LEAST seconds, goes on to the next tolerance.
 PATIENCE, LEAST = 10, 2.0
 
 
@@ -188,10 +188,10 @@ print(time.perf_counter() - began)
 
 def _first(settings: dict[str, str]) -> float:
     outside = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", FIRST], env={**outside, **settings}, capture_output=True, text=True, check=True
     )
-    return float(told.stdout)
+    return float(done.stdout)
 
 
 SMOOTH, SPARSE, SOFTMAX = fit_peers.SMOOTH, fit_peers.SPARSE, fit_peers.SOFTMAX

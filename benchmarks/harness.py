@@ -35,7 +35,7 @@ PACKAGES = (
 
 
 class Compiled(NamedTuple):
-    """A compiled program on its arguments, with what compiling it told."""
+    """A compiled program on its arguments, with the seconds and the memory that its compilation reports."""
 
     run: Callable[[], Any]
     compile_seconds: float
@@ -228,7 +228,7 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _processor() -> str:
-    """The processor's name where Linux tells it."""
+    """The processor's name where Linux reports it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -23,7 +23,7 @@ from lr_nn import Batch, penalties
 
 GAP, GRADIENT = 1e-10, 1e-6
 SOLVERS = ("newton-cholesky", "lbfgs")
-# A competitor is tuned on so many of the models.
+# Models on which the tolerance of a competitor is tuned.
 TUNED_ON = 200
 OURS, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", "plain vmap of the same solver, one call"
 
@@ -174,10 +174,10 @@ print(taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, found.s
 def labels(rounds: int, small: bool) -> Rows:
     """1,000 labels on one table, in a process of its own: seconds with compilation, and its largest memory."""
     n, d, m = (2000, 20, 30) if small else (100_000, 200, 1000)
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", LABELS, *map(str, (n, d, m))], capture_output=True, text=True, check=True
     )
-    seconds, memory, steps = map(float, told.stdout.split())
+    seconds, memory, steps = map(float, done.stdout.split())
     return [
         {
             "case": f"{m:,} labels on {n:,} x {d}",

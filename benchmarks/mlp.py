@@ -12,7 +12,7 @@ from benchmarks.harness import compare, compiled
 from benchmarks.thin import blocked_autodiff, by_hand, our_cost
 from lr_nn import losses
 
-# Architectures and rows. The last two have so many rows that the hand-written pass takes them in blocks.
+# Architectures and rows. The hand-written pass takes the rows of the last two in blocks.
 CASES = (
     ((784, 100, 10), 1024),
     ((784, 512, 512, 10), 1024),

@@ -34,8 +34,8 @@ def forget():
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 def resident():
-    with open("/proc/self/status") as told:
-        return next(int(line.split()[1]) * 1024 for line in told if line.startswith("VmRSS"))
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 def seconds(run):
     forget()
@@ -92,22 +92,22 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=os.environ.get("LR_NN_SCRATCH")) as folder:
         write(Path(folder), n)
         for cache in ("warm", "cold"):
-            told = _measured(folder, memory, cache)
-            once = told["reading"] * told["passes"]
+            measured = _measured(folder, memory, cache)
+            once = measured["reading"] * measured["passes"]
             found.append(
                 {
                     "case": f"{n:,} × {COLUMNS}, float32, {4 * n * (COLUMNS + 1) / 1e9:.1f} GB",
                     "competitor": f"{cache} cache",
-                    "status": told["status"],
-                    "certificate": told["certificate"],
-                    "passes": told["passes"],
-                    "seconds_reading_a_pass": told["reading"],
-                    "seconds_a_pass": float(np.median(told["each"])),
-                    "times_reading": told["fit"] / once,
-                    "first_call_times_reading": told["first"] / once,
-                    "resident_megabytes": told["resident"] / 1e6,
+                    "status": measured["status"],
+                    "certificate": measured["certificate"],
+                    "passes": measured["passes"],
+                    "seconds_reading_a_pass": measured["reading"],
+                    "seconds_a_pass": float(np.median(measured["each"])),
+                    "times_reading": measured["fit"] / once,
+                    "first_call_times_reading": measured["first"] / once,
+                    "resident_megabytes": measured["resident"] / 1e6,
                     "memory_megabytes": memory / 1e6,
-                    "coefficients_from_the_optimum": _newton_step(Path(folder), np.array(told["coefficients"])),
+                    "coefficients_from_the_optimum": _newton_step(Path(folder), np.array(measured["coefficients"])),
                 }
             )
         found.append(_beside_memory(Path(folder), memory))
@@ -161,8 +161,8 @@ def write(folder: Path, n: int) -> None:
 
 
 def _measured(folder: str, memory: int, cache: str) -> dict[str, Any]:
-    """What the process told."""
-    told = subprocess.run(
+    """The record that the process prints."""
+    measured = subprocess.run(
         [sys.executable, "-c", MEASURED, folder, str(memory), cache], capture_output=True, text=True, check=True
     )
-    return json.loads(told.stdout.splitlines()[-1])
+    return json.loads(measured.stdout.splitlines()[-1])

@@ -65,7 +65,7 @@ def lanes(m: int) -> Work:
 
 
 def spread(devices: int) -> Work:
-    """The gradient of a network on rows that lie over so many devices, its data with it."""
+    """The gradient of a network on rows that are spread over `devices` devices, together with the data."""
     import jax
 
     import lr_nn
@@ -154,7 +154,7 @@ def point(name: str, value: int) -> dict[str, Any]:
 
     lr_nn.fit(lr_nn.logistic_regression(1), lr_nn.Batch(*logistic(8, 1)), max_steps=1)
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc_pid_clear_refs(5)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak: proc_pid_clear_refs(5)
     work = AXES[name].work(value)
     found = work()
     seconds = float(np.median(list(_timed(work))))

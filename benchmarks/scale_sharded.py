@@ -30,13 +30,13 @@ def rows(rounds: int, small: bool) -> Rows:
     one = _world(1, 1, n)[0]
     found: Rows = []
     for processes, devices in ((1, 8), (2, 4), (4, 2)):
-        told = _world(processes, devices, n)[0]
+        result = _world(processes, devices, n)[0]
         found += [
             {
                 "case": f"{processes} processes of {devices} devices against one device, {n:,} rows",
                 "competitor": name,
-                "largest_difference": _difference(told["found"][name], one["found"][name]),
-                "collectives_per_step": told["collectives"] if name == "train" else None,
+                "largest_difference": _difference(result["found"][name], one["found"][name]),
+                "collectives_per_step": result["collectives"] if name == "train" else None,
                 "rounds": 1,
             }
             for name in one["found"]
@@ -54,9 +54,9 @@ def _lost(rounds: int, which: int) -> dict[str, Any]:
     seconds, codes = [], []
     for _ in range(rounds):
         with _processes(2, 1, "endless", 1000) as started:
-            told = started[1 - which].stdout
-            assert told is not None
-            for line in told:
+            lines = started[1 - which].stdout
+            assert lines is not None
+            for line in lines:
                 if line.startswith("begun"):
                     break
             os.kill(started[which].pid, signal.SIGKILL)
@@ -74,10 +74,10 @@ def _lost(rounds: int, which: int) -> dict[str, Any]:
 
 
 def _world(processes: int, devices: int, n: int) -> Rows:
-    """What each process of a world tells, in JSON."""
+    """The result of each process, which it prints as JSON."""
     with _processes(processes, devices, "results", n) as started:
-        told = [process.communicate(timeout=PATIENCE)[0] for process in started]
-    return [json.loads(re.findall(r"^told (.*)$", text, re.M)[0]) for text in told]
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in started]
+    return [json.loads(re.findall(r"^result (.*)$", text, re.M)[0]) for text in outputs]
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def _one(what: str, of: int, port: int, n: int, process: int) -> None:
         )
 
     if what == "endless":
-        train(10**9, progress=lambda told: print("begun", told.step))
+        train(10**9, progress=lambda progress: print("begun", progress.step))
     part = data.part(process, of).read(0, len(data.part(process, of)))
     norms = parallel.squared_norms(net, params, parallel.place(part))
     strengths = penalties.l2(np.geomspace(1e-4, 1e-1, 8))
@@ -147,11 +147,11 @@ def _one(what: str, of: int, port: int, n: int, process: int) -> None:
         parallel, net, optimizer, state, feed.task, np.int32(1), batch_size=feed.batch_size, room=16
     )
     loop = str(program.compile().as_text()).split("\nENTRY ")[0]
-    told = {
+    result = {
         "found": {name: [float(a) for leaf in jax.tree.leaves(t) for a in np.ravel(leaf)] for name, t in found.items()},
         "collectives": re.findall(r" (all-\w+|reduce-scatter|collective-permute)(?:-start)?\(", loop),
     }
-    print("told", json.dumps(told))
+    print("result", json.dumps(result))
 
 
 if __name__ == "__main__":
