@@ -26,20 +26,20 @@ def firth(
 ) -> Solution:
     """argmax of log-likelihood + ½ log |F|, F the Fisher information: Firth's bias-reduced logistic regression.
 
-        It solves x̃ᵀ (y - p + h (½ - p)) = 0, h the leverages, and has a finite solution for separated data, too.
+    It solves x̃ᵀ (y - p + h (½ - p)) = 0, h the leverages, and has a finite solution for separated data, too.
 
-            net: one layer, a bernoulli loss and one output. data: Batch(x, y, weight, offset) with x (n, d), and y, weight and
-        offset (n,). tol: a bound on the distance of the last iterate but one from the solution, in standard errors. The
-        `cost` is that of the penalised likelihood, a mean over examples, and there is no certificate. `summary` takes
-        standard errors from F at the solution, and `profile_intervals` profiles the penalised likelihood; for separated
-        data trust the latter.
-    
-        >>> import lr_nn, numpy as np
-        >>> data = lr_nn.Batch(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
-        >>> print(firth(lr_nn.logistic_regression(1), data).coefficients.round(6).ravel())
-        [ 3.218876 -1.609438]
+    net: one layer, a bernoulli loss and one output. data: Batch(x, y, weight, offset) with x (n, d), and y, weight and
+    offset (n,). tol: a bound on the distance of the last iterate but one from the solution, in standard errors. The
+    `cost` is that of the penalised likelihood, a mean over examples, and there is no certificate. `summary` takes
+    standard errors from F at the solution, and `profile_intervals` profiles the penalised likelihood; for separated
+    data trust the latter.
 
-        Raises ValueError for other networks and for data that do not fit. Sources: Firth (1993); Heinze & Schemper (2002).
+    >>> import lr_nn, numpy as np
+    >>> data = lr_nn.Batch(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
+    >>> print(firth(lr_nn.logistic_regression(1), data).coefficients.round(6).ravel())
+    [ 3.218876 -1.609438]
+
+    Raises ValueError for other networks and for data that do not fit. Sources: Firth (1993); Heinze & Schemper (2002).
     """
     admission.check_model(net)
     if net.loss != losses.bernoulli or net.sizes[1] != 1:
