@@ -225,9 +225,9 @@ def _pick(scores: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _power(p: jax.Array, y: jax.Array) -> jax.Array:
-    """p^y, where 0^0 = 1 has a derivative by p of 0, not NaN."""
-    zero = y == 0
-    return jnp.where(zero, 1, p ** jnp.where(zero, 1, y))
+    """p^y for y in [0, 1]; an outcome, y = 0 or 1, is 1 or p, with their derivatives at p = 0 too."""
+    outcome = (y == 0) | (y == 1)
+    return jnp.where(outcome, jnp.where(y == 0, 1, p), jnp.where(outcome, 1, p) ** y)
 
 
 def _xlogy(x: jax.Array, y: jax.Array, log: Callable[[jax.Array], jax.Array] = jnp.log, pole: float = 0) -> jax.Array:

@@ -24,7 +24,7 @@ def points(row, n=16, k=K):
 
 def quantities(loss, eta, y):
     """Every function of η of a loss but the samples."""
-    v = jnp.stack([jnp.ones_like(eta), jnp.linspace(-1, 1, eta.size, dtype=eta.dtype).reshape(eta.shape)])
+    v = jnp.stack([jnp.ones_like(eta), jnp.tanh(eta)])
     return {
         "value": loss.value(eta, y),
         "residual": loss.residual(eta, y),
@@ -88,7 +88,7 @@ def test_rows_may_be_sharded_over_a_mesh(row, kind, active):
     @jax.jit
     def everything(eta, y):
         slope = jax.grad(lambda eta: row.loss.value(eta, y).sum())(eta)
-        masked = row.loss.masked_targets(y, eta[:, 0] > 0, eta.shape[1])
+        masked = row.loss.masked_targets(y, eta[:, 0] > 0, eta.shape[1]).astype(eta.dtype)
         return slope, masked, row.loss.sample(eta, jax.random.key(0)), quantities(row.loss, eta, y)
 
     expected = everything(eta, y)
