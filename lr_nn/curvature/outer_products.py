@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
-
 from lr_nn.backward import contract, relative_weights, squared
 from lr_nn.curvature.operators import MeanCurvature, keep
 from lr_nn.network import Network
