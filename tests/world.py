@@ -13,7 +13,9 @@ from lr_nn import Batch, penalties, sharded
 from lr_nn.cli import main as command
 from lr_nn.data import Arrays
 
-HEARTBEAT = 2.0
+# Seconds without a sign of life after which a process is lost: few where one is killed; elsewhere a busy machine may
+# keep a process from its heartbeat for longer.
+HEARTBEAT, PATIENT_HEARTBEAT = 2.0, 20.0
 # What is asked of the command line, and of the training that the library is to find the same.
 TABLE, FIT = "table.csv", ["--target", "y", "--weight", "count", "--l2", "0.01", "--json"]
 TRAIN = [*FIT, "--hidden", "4", "--activation", "tanh", "--optimizer", "sgd", "--batch-size", "8"]
@@ -60,7 +62,7 @@ def commands(process, of, port, folder):
 def joined(process, of, port, path, name, *options):
     """A command by many processes, which is to end well."""
     world = ["--coordinator", f"127.0.0.1:{port}", "--processes", of, "--process-id", process]
-    code = command([name, path, *options, "--distributed", *world, "--heartbeat-seconds", str(HEARTBEAT)])
+    code = command([name, path, *options, "--distributed", *world, "--heartbeat-seconds", str(PATIENT_HEARTBEAT)])
     if code:
         sys.exit(code)
 
@@ -89,7 +91,8 @@ def main(what, process, of, port, out):
     """Join, and do `what`."""
     if what == "command":
         joined(process, of, port, out, "fit", *FIT)
-    sharded.initialize(f"127.0.0.1:{port}", int(of), int(process), heartbeat_seconds=HEARTBEAT)
+    heartbeat = HEARTBEAT if what in ("endless", "resumed") else PATIENT_HEARTBEAT
+    sharded.initialize(f"127.0.0.1:{port}", int(of), int(process), heartbeat_seconds=heartbeat)
     sharded.initialize(f"127.0.0.1:{port}", int(of), int(process))
     if what == "results":
         commands(process, of, port, out)
