@@ -4,10 +4,14 @@ The values refute a slope where its Taylor remainder falls like h. That is proof
 derivative: by the mean value theorem a secant over [0, h] is the derivative at a point between, so that it must equal
 the slope at 0 if the derivative hardly changes over [0, h] and is known to better than the difference. Where a
 function saturates, or repeats within the smallest step, neither holds.
+
+Values that are constant along a leaf confirm nothing either, where `jax.grad` is rounding noise: a saturated softmax.
+That is a result at a point that was given (the gradient is zero), and a wasted one at a point of the audit's own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -22,6 +26,7 @@ from lr_nn.referee.verdicts import rounding_bound
 
 # Random directions within a leaf that are tried at a kink.
 RAYS = 8
+NOISE = "jax.grad is rounding noise, even in float64, and the values do not resolve the derivative"
 # The derivative is compared at these multiples of the smallest step at which the remainder is above the noise.
 NEARBY = (-1.0, 0.5, 1.0, 2.0)
 
@@ -31,10 +36,22 @@ def evidence_at(programs: Programs, place: Point, seed: int) -> list[Evidence]:
     with jax.enable_x64(True):
         by_hand, by_autodiff = leaves_of(programs.hand, place), leaves_of(programs.autodiff, place)
         rays = [finite_differences.directions(place.params, seed + turn) for turn in range(RAYS)]
-        return [
+        found = [
             _of_leaf(programs, place, index, [ray[index] for ray in rays], (hand, autodiff))
             for index, (hand, autodiff) in enumerate(zip(by_hand, by_autodiff))
         ]
+        if not place.is_far or not any(map(_is_idle, found)):
+            return found
+        resolved = programs.resolved(place)
+        return [
+            each._replace(unresolved=NOISE) if _is_idle(each) and not clear else each
+            for each, clear in zip(found, resolved)
+        ]
+
+
+def _is_idle(evidence: Evidence) -> bool:
+    """Whether finite values are constant along a leaf."""
+    return evidence.by_autodiff.flat and not evidence.unresolved and math.isfinite(evidence.value)
 
 
 def _of_leaf(
@@ -96,7 +113,7 @@ def _unresolved(
     expected = programs.expected("autodiff", np.float64, place)[index]
     roundings = rounding_bound(float(np.sum(expected * np.abs(ray))), programs.length)
     if not roundings < gap:
-        return "jax.grad is rounding noise, even in float64, and the values do not resolve the derivative"
+        return NOISE
 
     def slope(multiple: float) -> float:
         there = finite_differences.moved(place.params, index, ray, multiple * step)

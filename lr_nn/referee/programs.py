@@ -88,10 +88,10 @@ class Programs:
         return float(self._roundings_of_value(eps(self.coarsest), place.params, place.arrays)[0])
 
     def resolved(self, place: Point) -> list[bool]:
-        """For each leaf, whether the rounding errors of `jax.grad` in float64 are smaller than its largest entry."""
+        """For each leaf, whether the rounding errors of `jax.grad` in float64 are within its largest entry."""
         leaves = leaves_of(self.autodiff, place)
         bounds = [rounding_bound(error, self.length) for error in self.expected("autodiff", np.float64, place)]
-        return [bool(np.max(bound, initial=0) < np.abs(leaf).max(initial=0)) for bound, leaf in zip(bounds, leaves)]
+        return [not np.max(bound, initial=0) > np.abs(leaf).max(initial=0) for bound, leaf in zip(bounds, leaves)]
 
     def expected(self, whose: str, dtype: Any, place: Point) -> list[np.ndarray]:
         """The expected rounding error of each leaf of a gradient, in a type or in the coarser one of the value."""

@@ -55,7 +55,7 @@ class Evidence(NamedTuple):
     Along a random direction within the leaf, in float64: Taylor remainders with the slope by hand and with that of
     `jax.grad`, and the errors of the slope by hand, relative to it, against the complex step (a sentence where the
     function does not allow complex numbers) and a central difference at the step (3 u)^(1/3). `unresolved`: why values
-    that seem to refute `jax.grad` prove nothing here; empty where they do not seem to, or do prove it.
+    that seem to refute `jax.grad`, or are constant at a far point, prove nothing; empty elsewhere.
     """
 
     value: float

@@ -93,11 +93,12 @@ def judge(
 def _agrees(evidence: Evidence, flat_is_zero: bool) -> tuple[Verdict, str]:
     """The verdict where gradient and reference agree: the values have the last word where they resolve it."""
     values = evidence.by_autodiff
-    if values.refuted and evidence.by_hand.refuted and not values.kink:
-        if evidence.unresolved and values.flat and flat_is_zero:
-            return Verdict.right, "the value is constant along this leaf: the gradient is zero but for roundings"
-        if evidence.unresolved:
-            return Verdict.undecided, evidence.unresolved
+    if evidence.unresolved and values.flat and flat_is_zero:
+        return Verdict.right, "the value is constant along this leaf: the gradient is zero but for roundings"
+    refuted = values.refuted and evidence.by_hand.refuted and not values.kink
+    if evidence.unresolved and (refuted or values.flat):
+        return Verdict.undecided, evidence.unresolved
+    if refuted:
         return Verdict.wrong, "agrees with jax.grad, but not with the values: the value hides its derivative"
     if evidence.autodiff_wrong:
         return Verdict.autodiff_wrong, "agrees with the values, and jax.grad does not"
