@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devi
 
 SCRIPT = Path(__file__).with_name("world.py")
 # To start JAX and to compile, on a machine that is busy.
-PATIENCE = 120
+PATIENCE = 400
 
 
 def free_port():
