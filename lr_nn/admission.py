@@ -112,25 +112,21 @@ def admit_offset(offset: Any, n: int, k: int, dtype: DTypeLike | None) -> Any:
 def lane_axes(net: Network, batch: Batch, m: int | None = None) -> tuple[Batch, Batch]:
     """The arguments as arrays of numbers, and for each its lane axis: 0, or None where it is shared.
 
-    Targets with two axes are shared if their shape is (n, k), else lanes of (n,). ValueError where both readings fit,
-    where ranks do not fit, and, with `m`, where an argument has another number of lanes.
+    `m`: the number of lanes, 0 for none; None leaves it open. Targets with two axes are shared if their shape is
+    (n, k), else lanes of (n,). ValueError where both readings fit, where ranks do not fit, and where an argument has
+    another number of lanes than `m`.
     """
     check_batch(batch)
-    n_axes = {"x": 2, "weight": 1}
-    arrays = {name: _numeric(name, value) for name, value in batch._asdict().items() if value is not None}
-    x_axis = lane_axis("x", arrays["x"], n_axes["x"], m)
-    n, k = arrays["x"].shape[-2], net.sizes[-1]
-    axes: dict[str, int | None] = {
-        "x": x_axis,
-        "y": lane_axis("targets", arrays["y"], _target_rank(net, arrays["y"], n), m),
-    }
-    if "weight" in arrays:
-        axes["weight"] = lane_axis("weight", arrays["weight"], n_axes["weight"], m)
-    if "offset" in arrays:
-        offset = arrays["offset"]
+    x, y, weight, offset = (None if array is None else _numeric(name, array) for name, array in batch._asdict().items())
+    x_axis = lane_axis("x", x, 2, m)
+    n, k = x.shape[-2], net.sizes[-1]
+    y_axis = lane_axis("targets", y, _target_rank(net, y, n, m), m)
+    weight_axis = None if weight is None else lane_axis("weight", weight, 1, m)
+    offset_axis = None
+    if offset is not None:
         flat = k == 1 and offset.shape[-1:] == (n,) and offset.ndim < 3 and offset.shape != (n, k)
-        axes["offset"] = lane_axis("offset", offset, 1 if flat else 2, m)
-    return Batch(**{"weight": None, "offset": None, **arrays}), Batch(**{"weight": None, "offset": None, **axes})
+        offset_axis = lane_axis("offset", offset, 1 if flat else 2, m)
+    return Batch(x, y, weight, offset), Batch(x_axis, y_axis, weight_axis, offset_axis)
 
 
 def lane_axis(name: str, array: Any, rank: int, m: int | None = None) -> int | None:
@@ -138,25 +134,30 @@ def lane_axis(name: str, array: Any, rank: int, m: int | None = None) -> int | N
     shape = np.shape(array)
     if len(shape) == rank:
         return None
+    if m == 0:
+        raise ValueError(f"{name} must have {rank} axes, without lanes; got shape {shape}")
     if len(shape) != rank + 1:
         raise ValueError(f"{name} must have {rank} axes, or {rank + 1} with lanes first; got shape {shape}")
-    if shape[0] != (shape[0] if m is None else m) or shape[0] == 0:
-        raise ValueError(f"{name} must have {m or 'at least 1'} lanes, its first axis; got shape {shape}")
+    if shape[0] != (m or shape[0]) or shape[0] == 0:
+        raise ValueError(f"{name} must have {rank} axes, or {m or 'at least 1'} lanes of them; got shape {shape}")
     return 0
 
 
-def _target_rank(net: Network, y: Any, n: int) -> int:
+def _target_rank(net: Network, y: Any, n: int, m: int | None) -> int:
     """The rank of the targets of one lane: 1 for a number a row, 2 for k of them."""
     k = net.sizes[-1]
     if y.ndim != 2:
         return 1 if y.ndim < 2 else 2
-    shared, lanes = y.shape == (n, k), y.shape[1] == n and (k == 1 or net.loss.task == "classes")
-    if shared and lanes:
+    numbers = k == 1 or net.loss.task == "classes"
+    lanes = numbers and y.shape[1] == n and m in (None, len(y))
+    if y.shape != (n, k):
+        return 1 if numbers and m != 0 else 2
+    if lanes:
         raise ValueError(
             f"targets of shape {y.shape} may be one table (n, k) or lanes of (n,): pass them with three axes, "
             "y[None] for one table, y[:, :, None] or one-hot rows for lanes"
         )
-    return 1 if lanes or (not shared and (k == 1 or net.loss.task == "classes")) else 2
+    return 2
 
 
 def _numeric(name: str, array: Any) -> Any:

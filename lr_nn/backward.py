@@ -23,7 +23,7 @@ from lr_nn import check
 from lr_nn.admission import admit, admit_inputs
 from lr_nn.network import Network, check_params, propagate
 from lr_nn.row_sums import bias_gradient, weight_gradient, weighted
-from lr_nn.trees import add, cast, common_dtype, divide, dtypes_of, lift, widened
+from lr_nn.trees import add, cast, common_dtype, compiled, divide, dtypes_of, lift, widened
 from lr_nn.types import Backprop, Batch, Forward, Layer, Params
 
 __all__ = ["backprop", "forward", "gradient", "input_gradient", "predict", "pullback"]
@@ -43,10 +43,10 @@ def predict(net: Network, params: Params, x: ArrayLike, offset: ArrayLike | None
     return _predict(net, params, admit_inputs(net, params, x, offset))
 
 
-_forward = jax.jit(propagate)
+_forward = compiled(propagate)
 
 
-@jax.jit
+@compiled
 def _predict(net: Network, params: Params, inputs: Batch) -> jax.Array:
     return net.loss.mean(propagate(net, params, inputs).eta)
 
@@ -80,7 +80,7 @@ def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: ja
     return Backprop(*found[:2], deltas, found.eta, y, batch.weight, net.loss, net.hidden, dtypes)
 
 
-_sweep = jax.jit(sweep)
+_sweep = compiled(sweep)
 
 
 def pullback(net: Network, params: Params, forward: Forward, seed: ArrayLike) -> tuple[jax.Array, ...]:
@@ -107,19 +107,19 @@ def recursion(net: Network, params: Params, forward: Forward, seed: jax.Array) -
     return tuple(deltas[::-1])
 
 
-_recursion = jax.jit(recursion)
+_recursion = compiled(recursion)
 
 
 def checked_by(check: Callable[[Backprop], None]) -> Callable[[Callable], Callable]:
     """A decorator of `function(bp, ...)`: `check(bp)` on the host, then one compiled program."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = jax.jit(function)
+        program = compiled(function)
 
         @wraps(function)
         def checked(bp: Backprop, *args: Any) -> Any:
             check(bp)
-            return compiled(bp, *args)
+            return program(bp, *args)
 
         return checked
 
@@ -222,7 +222,7 @@ def input_gradient(net: Network, params: Params, bp: Backprop) -> jax.Array:
     return _input_gradient(params[0].w, bp.deltas[0])
 
 
-@jax.jit
+@compiled
 def _input_gradient(w: jax.Array, delta: jax.Array) -> jax.Array:
     dtype = common_dtype(w.dtype, delta.dtype)
     return (delta.astype(dtype) @ w.astype(dtype).T).astype(delta.dtype)

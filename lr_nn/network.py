@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from lr_nn import activations, check, losses
 from lr_nn.activations import Activation
 from lr_nn.losses import Loss
-from lr_nn.trees import accumulator, common_dtype
+from lr_nn.trees import accumulator, common_dtype, compiled
 from lr_nn.types import Batch, Forward, Layer, Params
 
 __all__ = [
@@ -129,7 +129,7 @@ def init(net: Network, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params
     return _init(net, key, dtype)
 
 
-@partial(jax.jit, static_argnames="dtype")
+@partial(compiled, static_argnames="dtype")
 def _init(net: Network, key: jax.Array, dtype: np.dtype) -> Params:
     if len(net.shapes) == 1:
         rules = [jax.nn.initializers.zeros]

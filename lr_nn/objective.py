@@ -16,7 +16,7 @@ from lr_nn.backward import contract, sweep
 from lr_nn.network import Network, propagate
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.row_sums import counted, rows_per_product, wants_blocks
-from lr_nn.trees import add, cast, divide, dtypes_of, row_shards, widened
+from lr_nn.trees import add, cast, compiled, divide, dtypes_of, row_shards, widened
 from lr_nn.types import Batch, Params
 
 __all__ = ["Totals", "cost", "totals", "value_and_gradient"]
@@ -57,7 +57,7 @@ def evaluate_cost(
     return _with_penalty(divide(loss, total), penalty, params)
 
 
-_cost = jax.jit(evaluate_cost)
+_cost = compiled(evaluate_cost)
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
@@ -94,7 +94,7 @@ def value_and_gradient(
     return _value_and_gradient(net, params, batch, penalty, block_size)
 
 
-@partial(jax.jit, static_argnames="block_size")
+@partial(compiled, static_argnames="block_size")
 def _value_and_gradient(
     net: Network, params: Params, batch: Batch, penalty: Penalty | None, block_size: int | None
 ) -> tuple[jax.Array, Params]:
@@ -158,7 +158,7 @@ def _totals(net: Network, params: Params, batch: Batch) -> Totals:
     return Totals(weight, loss, contract(bp))
 
 
-_compiled_totals = jax.jit(_totals)
+_compiled_totals = compiled(_totals)
 
 
 def _weighted_sum(values: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:

@@ -21,7 +21,7 @@ from lr_nn.backward import check_mean, check_pass, checked_by, contract, mean_gr
 from lr_nn.network import Network, check_params
 from lr_nn.row_sums import weighted
 from lr_nn.tangents import inner_products as _inner_products
-from lr_nn.trees import cast, divide, product_sharding, squared_norm, widened
+from lr_nn.trees import cast, compiled, divide, product_sharding, squared_norm, widened
 from lr_nn.types import Backprop, Layer, Params
 
 __all__ = [
@@ -207,7 +207,7 @@ def gram(bp: Backprop, other: Backprop | None = None) -> jax.Array:
     return _gram(bp, other)
 
 
-@jax.jit
+@compiled
 def _gram(bp: Backprop, other: Backprop) -> jax.Array:
     layers = zip(bp.activations, bp.deltas, other.activations, other.deltas)
     return jnp.stack([(_products(a, b) + float(bp.bias)) * _products(d, e) for a, d, b, e in layers]).sum(axis=0)
@@ -229,7 +229,7 @@ def inner_products(bp: Backprop, v: Params) -> jax.Array:
     return _compiled_inner_products(bp.activations, bp.deltas, v)
 
 
-_compiled_inner_products = jax.jit(_inner_products)
+_compiled_inner_products = compiled(_inner_products)
 
 
 def _layer_norms(bp: Backprop) -> jax.Array:

@@ -15,8 +15,17 @@ from jax.typing import ArrayLike
 from lr_nn import check
 from lr_nn.backward import check_pass
 from lr_nn.per_example import clipped_sum
-from lr_nn.trees import accumulator, cast, divide
+from lr_nn.trees import accumulator, cast, compiled, divide
 from lr_nn.types import Backprop, Params
+
+__all__ = [
+    "PoissonBatch",
+    "epsilon",
+    "noise_multiplier",
+    "poisson_batch",
+    "poisson_capacity",
+    "private_gradient",
+]
 
 
 def private_gradient(
@@ -55,7 +64,7 @@ def private_gradient(
     return _private_gradient(bp, key, multiplier, bound, size)
 
 
-@jax.jit
+@compiled
 def _private_gradient(bp: Backprop, key: jax.Array, multiplier: jax.Array, bound: jax.Array, size: jax.Array) -> Params:
     leaves, structure = jax.tree.flatten(clipped_sum(bp, bound, bp.weight))
     noisy = [

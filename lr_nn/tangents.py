@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lr_nn.backward import check_forward
 from lr_nn.network import Network, affine, check_params
-from lr_nn.trees import accumulator, common_dtype
+from lr_nn.trees import accumulator, common_dtype, compiled
 from lr_nn.types import Forward, Params
 
 __all__ = ["inner_products", "pushforward"]
@@ -38,7 +38,7 @@ def tangents(net: Network, params: Params, forward: Forward, v: Params) -> tuple
     return tuple(z_dots)
 
 
-_tangents = jax.jit(tangents)
+_tangents = compiled(tangents)
 
 
 def inner_products(activations: tuple[jax.Array, ...], deltas: tuple[jax.Array, ...], v: Params) -> jax.Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from functools import wraps
 from math import prod
 from typing import Any, TypeVar
 
@@ -15,6 +17,27 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from jax.typing import DTypeLike
 
 T = TypeVar("T")
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`jax.jit(function, **options)`, also inside a traced function that holds 64-bit arrays of NumPy.
+
+    JAX (0.10 to 0.12) keeps the dtype of such a constant from its first trace, and fails to compile a later one under
+    another setting of `jax_enable_x64`. So it is cast first, to the dtype that the setting gives it.
+    """
+    program = jax.jit(function, **options)
+
+    @wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        return program(*jax.tree.map(_canonical, args), **keywords)
+
+    return call
+
+
+def _canonical(leaf: Any) -> Any:
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
+    return leaf
 
 
 def accumulator(dtype: DTypeLike) -> np.dtype:

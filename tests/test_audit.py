@@ -312,15 +312,15 @@ def test_second_order_products_of_a_network_obey_their_laws():
         return lr_nn.value_and_gradient(net, params, Batch(x, y))[1]
 
     def product(matrix):
-        return lambda params, v: matrix.multiply(net, params, lr_nn.backprop(net, params, x, y), v)
+        return lambda params, v: matrix(net, params, Batch(x, y)) @ v
 
     def pushforward(params, v):
-        return tangents.pushforward(net, params, lr_nn.forward(net, params, x)[0], v)
+        return tangents.pushforward(net, params, lr_nn.forward(net, params, x), v)
 
     def pullback(params, seed):
-        activations_, _ = lr_nn.forward(net, params, x)
-        deltas = lr_nn.pullback(net, params, activations_, seed)
-        return tuple(type(params[0])(a.T @ d, d.sum(axis=0)) for a, d in zip(activations_, deltas))
+        forward = lr_nn.forward(net, params, x)
+        deltas = lr_nn.pullback(net, params, forward, seed)
+        return tuple(type(params[0])(a.T @ d, d.sum(axis=0)) for a, d in zip(forward.activations, deltas))
 
     right = {"hessian": product(curvature.hessian), "ggn": product(curvature.ggn), "pullback": pullback}
     report = audit(value, gradient, params, pushforward=_eta(pushforward), **right)

@@ -158,7 +158,7 @@ def test_what_has_no_standard_errors_is_refused():
         inference.firth(lr_nn.softmax_regression(2, 3), Batch(X, Y))
     with pytest.raises(TypeError, match=r"data must be a Batch.*rows\.read\(0, len\(rows\)\)"):
         inference.summary(NET, FIT, Arrays(X, Y))
-    with pytest.raises(ValueError, match="weight has a lane axis, but the solution is one fit"):
+    with pytest.raises(ValueError, match="weight must have 1 axes, without lanes"):
         inference.summary(NET, FIT, Batch(X, Y, np.ones((2, 20))))
     with pytest.raises(TypeError, match="net must be a Network"):
         inference.summary(FIT, NET, Batch(X, Y))

@@ -16,13 +16,13 @@ NET = lr_nn.logistic_regression(2)
 X, Y = np.ones((4, 2), np.float32), np.array([0, 1, 1, 0])
 DATA, ETA = Batch(X, Y), jnp.zeros((4, 3))
 SGD = {"optimizer": optax.sgd(0.1), "epochs": 1, "batch_size": 2}
-NOISE = {"max_norm": 1.0, "noise_multiplier": 1.0, "expected_batch_size": 4}
+L2, NOISE = lr_nn.penalties.l2(np.array([0.1])), {"max_norm": 1.0, "noise_multiplier": 1.0, "expected_batch_size": 4}
 
 
 @pytest.fixture(scope="module")
 def model():
     params = lr_nn.init(NET, KEY)
-    return NET, params, lr_nn.backprop(NET, params, X, Y)
+    return NET, params, lr_nn.backprop(NET, params, DATA)
 
 
 def across(net, params, data, **settings):
@@ -37,11 +37,13 @@ CALLS = {
     ),
     "train on rows of a file": lambda net, params, bp, key: lr_nn.train(net, params, Arrays(X, Y), key=key, **SGD),
     "train over devices": lambda net, params, bp, key: across(net, params, DATA, key=key, **SGD),
-    "mini_batches": lambda net, params, bp, key: list(mini_batches(Arrays(X, Y), 2, key, 0)),
-    "sampled_diagonal": lambda net, params, bp, key: curvature.ggn.sampled_diagonal(net, params, bp, key=key),
-    "sampled_factors": lambda net, params, bp, key: curvature.kfac.sampled_factors(net, params, bp, key=key),
-    "sampled_eigenbasis": lambda net, params, bp, key: curvature.kfac.sampled_eigenbasis(
-        net, params, bp, curvature.kfac.factors(net, params, bp), key=key
+    "mini_batches": lambda net, params, bp, key: list(mini_batches(Arrays(X, Y), 2, key=key, epoch=0)),
+    "sampled_diagonal": lambda net, params, bp, key: curvature.ggn(net, params, DATA).sampled_diagonal(key),
+    "kfac, sampled": lambda net, params, bp, key: curvature.kfac(net, params, DATA, kind="sampled", key=key).factors,
+    "sample of kfac": lambda net, params, bp, key: curvature.kfac(net, params, DATA).sample(key, 0.1),
+    "cross_validate": lambda net, params, bp, key: lr_nn.cross_validate(net, DATA, penalty=L2, folds=2, key=key).scores,
+    "bootstrap": lambda net, params, bp, key: (
+        lr_nn.bootstrap(net, DATA, samples=2, penalty=lr_nn.penalties.l2(0.1), key=key).solutions.coefficients
     ),
     "private_gradient": lambda net, params, bp, key: private.private_gradient(bp, key, **NOISE),
     "poisson_batch": lambda net, params, bp, key: private.poisson_batch(key, 4, 0.5, 4),

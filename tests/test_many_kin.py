@@ -196,7 +196,7 @@ def test_resamples_and_folds_are_a_function_of_the_key_typed_or_raw():
     assert (draw(None) == draw(None)).all() and (draw(KEY) != draw(jax.random.key(4))).any()
     with pytest.raises(TypeError, match="key must be a random key"):
         draw(0)
-    with pytest.raises(ValueError, match="one random key"):
+    with pytest.raises(ValueError, match="key must be one key"):
         lr_nn.bootstrap(NET, Batch(X, Y), key=jax.random.split(KEY))
 
 

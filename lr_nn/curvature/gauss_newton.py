@@ -18,7 +18,7 @@ from lr_nn.curvature.operators import MeanCurvature, keep, mean_diagonal
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.tangents import tangents
-from lr_nn.trees import accumulator, register_class
+from lr_nn.trees import accumulator, compiled, register_class
 from lr_nn.types import Backprop, Batch, Params
 
 
@@ -76,7 +76,7 @@ class GaussNewton(MeanCurvature):
         return replace(squared(self.bp), deltas=summed)
 
 
-@partial(jax.jit, static_argnames="samples")
+@partial(compiled, static_argnames="samples")
 def _sampled_diagonal(op: GaussNewton, key: jax.Array, samples: int) -> Params:
     return op._with_penalty(mean_diagonal(op._sampled_squares(key, samples), samples))
 

@@ -25,7 +25,7 @@ from lr_nn.curvature.kronecker_eigenbasis import Eigenbasis, EigenFactors
 from lr_nn.curvature.operators import Operator
 from lr_nn.network import Network
 from lr_nn.row_sums import counted, weighted
-from lr_nn.trees import accumulator, cast, common_dtype, dtypes_of, register_class
+from lr_nn.trees import accumulator, cast, common_dtype, compiled, dtypes_of, register_class
 from lr_nn.types import Backprop, Batch, Params
 
 Kind = Literal["exact", "sampled", "empirical"]
@@ -142,7 +142,7 @@ class Kfac(Operator):
         return total if sampled is None else jax.tree.map(lambda leaf: leaf / self.samples, total)
 
 
-@partial(jax.jit, static_argnames=("kind", "samples"))
+@partial(compiled, static_argnames=("kind", "samples"))
 def _kfac(net: Network, params: Params, batch: Batch, key: jax.Array | None, kind: Kind, samples: int) -> Kfac:
     made = Kfac(net, params, sweep(net, params, batch), (), key, kind, samples)
     bp = made.bp
@@ -186,7 +186,7 @@ def _solve(op: Kfac, v: Params, damping: jax.Array) -> Params:
     return by_layer(solve, _roots(op, damping), v)
 
 
-@jax.jit
+@compiled
 def _logdet(op: Kfac, damping: jax.Array) -> jax.Array:
     terms = [2 * (len(g) * _log_diagonal(a) + len(a) * _log_diagonal(g)) for a, g in _roots(op, damping)]
     dtype = common_dtype(*(term.dtype for term in terms))
@@ -197,7 +197,7 @@ def _log_diagonal(root: jax.Array) -> jax.Array:
     return jnp.log(jnp.diagonal(root)).sum()
 
 
-@jax.jit
+@compiled
 def _sample(op: Kfac, key: jax.Array, damping: jax.Array) -> Params:
     roots = _roots(op, damping)
     found = []
@@ -208,7 +208,7 @@ def _sample(op: Kfac, key: jax.Array, damping: jax.Array) -> Params:
     return cast(tuple(found), dtypes_of(op.params))
 
 
-@jax.jit
+@compiled
 def _eigenbasis(op: Kfac) -> Eigenbasis:
     bp = op.bp
     weight, total = relative_weights(bp)
@@ -226,14 +226,14 @@ def _eigenbasis(op: Kfac) -> Eigenbasis:
     return Eigenbasis(op.net, op.params, tuple(layers))
 
 
-@jax.jit
+@compiled
 def _diagonal(op: Kfac) -> Params:
     return tuple(
         split(jnp.diagonal(a)[:, None] * jnp.diagonal(g)[None], layer) for (a, g), layer in zip(op.factors, op.params)
     )
 
 
-@jax.jit
+@compiled
 def _trace(op: Kfac) -> jax.Array:
     terms = [jnp.trace(a) * jnp.trace(g) for a, g in op.factors]
     dtype = common_dtype(*(term.dtype for term in terms))

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from lr_nn import check
 from lr_nn.curvature.blocks import by_layer, matmul, split
 from lr_nn.curvature.operators import Operator
-from lr_nn.trees import common_dtype, register_class
+from lr_nn.trees import common_dtype, compiled, register_class
 from lr_nn.types import Params
 
 
@@ -66,7 +66,7 @@ def _solve(basis: Eigenbasis, v: Params, damping: jax.Array) -> Params:
     return by_layer(lambda layer, v: _scaled(layer, v, 1 / (layer.moments + damping.astype(v.dtype))), basis.layers, v)
 
 
-@jax.jit
+@compiled
 def _diagonal(basis: Eigenbasis) -> Params:
     return tuple(
         split(matmul(matmul(jnp.square(layer.a), layer.moments), jnp.square(layer.g).T), like)
@@ -74,7 +74,7 @@ def _diagonal(basis: Eigenbasis) -> Params:
     )
 
 
-@jax.jit
+@compiled
 def _trace(basis: Eigenbasis) -> jax.Array:
     dtype = common_dtype(*(layer.moments.dtype for layer in basis.layers))
     return jnp.stack([layer.moments.sum(dtype=dtype) for layer in basis.layers]).sum()

@@ -23,7 +23,7 @@ from lr_nn.backward import contract, relative_weights, sweep
 from lr_nn.network import Network, check_params, n_parameters
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.row_sums import weighted
-from lr_nn.trees import accumulator, add, cast, common_dtype, divide, dtypes_of, widened
+from lr_nn.trees import accumulator, add, cast, common_dtype, compiled, divide, dtypes_of, widened
 from lr_nn.types import Backprop, Batch, Layer, Params
 
 # A dense matrix of this size takes 256 MiB in float32.
@@ -91,7 +91,7 @@ class Operator(ABC):
         return _applied(function, self, flat, *args)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(compiled, static_argnums=0)
 def _applied(function: Callable[..., Params], op: Operator, v: Params | jax.Array, *args: Any) -> Any:
     dtypes = dtypes_of(op.params)
     if isinstance(v, tuple):
@@ -99,7 +99,7 @@ def _applied(function: Callable[..., Params], op: Operator, v: Params | jax.Arra
     return flatten(function(op, unflatten(op.net, v), *args), common_dtype(*jax.tree.leaves(dtypes)))
 
 
-@jax.jit
+@compiled
 def _dense(op: Operator) -> jax.Array:
     p, dtype = n_parameters(op.net), accumulator(common_dtype(*jax.tree.leaves(dtypes_of(op.params))))
     basis = jnp.eye(p, dtype=dtype)
@@ -172,7 +172,7 @@ def keep(net: Network, params: Params, batch: Batch, penalty: Penalty | None) ->
     return _keep(net, params, batch, penalty)
 
 
-@jax.jit
+@compiled
 def _keep(net: Network, params: Params, batch: Batch, penalty: Penalty | None) -> tuple[Params, Backprop, Any]:
     return params, sweep(net, params, batch), penalty
 
@@ -183,7 +183,7 @@ def mean_diagonal(squares: Backprop, samples: int = 1) -> Params:
     return divide(contract(squares, weight), samples * total)
 
 
-@jax.jit
+@compiled
 def _diagonal(op: MeanCurvature) -> Params:
     return op._with_penalty(mean_diagonal(op._squares()))
 
@@ -195,12 +195,12 @@ def traces_of(squares: Backprop) -> jax.Array:
     return jnp.stack([a.astype(dtype) * c.astype(dtype) for a, c in layers]).sum(axis=0)
 
 
-@jax.jit
+@compiled
 def _traces(op: MeanCurvature) -> jax.Array:
     return traces_of(op._squares())
 
 
-@jax.jit
+@compiled
 def _trace(op: MeanCurvature) -> jax.Array:
     weight, total = relative_weights(op.bp)
     mean = divide(weighted(traces_of(op._squares())[:, None], weight).sum(), total)

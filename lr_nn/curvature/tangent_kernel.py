@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from lr_nn.admission import admit_inputs
 from lr_nn.backward import recursion
 from lr_nn.network import Network, propagate
-from lr_nn.trees import accumulator, common_dtype, product_sharding
+from lr_nn.trees import accumulator, common_dtype, compiled, product_sharding
 from lr_nn.types import Batch, Params
 
 # Activations (n, d_l), and deltas (k, n, d_l) seeded by the unit vectors of η, of every layer.
@@ -39,7 +39,7 @@ def _admitted(net: Network, params: Params, x: ArrayLike, other: ArrayLike | Non
     return admit_inputs(net, params, x), None if other is None else admit_inputs(net, params, other, name="other")
 
 
-@partial(jax.jit, static_argnames="products")
+@partial(compiled, static_argnames="products")
 def _kernel(net: Network, params: Params, inputs: Batch, others: Batch | None, products: str) -> jax.Array:
     left = _unit_sweep(net, params, inputs)
     right = left if others is None else _unit_sweep(net, params, others)

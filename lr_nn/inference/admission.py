@@ -76,7 +76,7 @@ def check_model(net: Network) -> None:
         raise ValueError(f"inference needs a likelihood: a loss of {known}; got {net.loss.name}")
 
 
-def admit_data(net: Network, data: Batch, m: int | None = None) -> tuple[Any, ...]:
+def admit_data(net: Network, data: Batch, m: int = 0) -> tuple[Any, ...]:
     """x (n, d), y (n,) for class labels or (n, k), weight (n,) and offset (n, k) or None, in NumPy and float64.
 
     With m lanes each may have a lane axis first. Rows of weight zero become copies of a row that counts: their numbers
@@ -84,9 +84,6 @@ def admit_data(net: Network, data: Batch, m: int | None = None) -> tuple[Any, ..
     """
     check.on_host("inference", data, "nothing: it is host code")
     batch, axes = lane_axes(net, data, m)
-    for name, array, axis in zip(Batch._fields, batch, axes):
-        if m is None and axis == 0:
-            raise ValueError(f"{name} has a lane axis, but the solution is one fit; got shape {array.shape}")
     n, k = batch.x.shape[-2], net.sizes[1]
     batch = _without_dead_rows(jax.tree.map(np.asarray, batch), axes)
     with jax.enable_x64(True):
