@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from lr_nn import check
+from lr_nn.data.rows import Rows
 from lr_nn.network import Network, check_params
 from lr_nn.trees import accumulator
 from lr_nn.types import Batch, Layer, Params
@@ -69,8 +70,7 @@ def admit_rows(net: Network, batch: Batch, dtype: DTypeLike | None, allow_no_wei
 def check_batch(batch: Any) -> None:
     """Raise TypeError if `batch` is no Batch, or one without targets."""
     if not isinstance(batch, Batch):
-        rows = any(base.__name__ == "Rows" for base in type(batch).__mro__)
-        hint = ": read them into memory first, rows.read(0, len(rows))" if rows else ""
+        hint = ": read them into memory first, rows.read(0, len(rows))" if isinstance(batch, Rows) else ""
         raise TypeError(f"data must be a Batch(x, y); got {type(batch).__name__}{hint}")
     if batch.y is None:
         raise TypeError("data need targets: pass Batch(x, y)")
@@ -96,7 +96,8 @@ def _targets(net: Network, y: Any, n: int, k: int, dtype: DTypeLike | None, weig
 
 def _has_zero(weight: Any) -> bool:
     """True if some weight is zero or, in a traced array, may be."""
-    return not check.is_concrete(weight) or bool((check.host_view(weight) == 0).any())
+    with jax.ensure_compile_time_eval():  # a concrete array may be a constant of a function under jit
+        return not check.is_concrete(weight) or bool((check.host_view(weight) == 0).any())
 
 
 def admit_offset(offset: Any, n: int, k: int, dtype: DTypeLike | None) -> Any:

@@ -35,7 +35,9 @@ def forward(net: Network, params: Params, x: ArrayLike, offset: ArrayLike | None
     `x` is cast to the dtype of the first weight; η is of float32 at least. Raises ValueError or TypeError for inputs
     that do not fit the network, an empty batch, or NaN and infinity in concrete arrays.
     """
-    return _forward(net, params, admit_inputs(net, params, x, offset))
+    inputs = admit_inputs(net, params, x, offset)
+    found = _forward(net, params, inputs)
+    return found._replace(activations=(inputs.x, *found.activations))
 
 
 def predict(net: Network, params: Params, x: ArrayLike, offset: ArrayLike | None = None) -> jax.Array:
@@ -43,7 +45,11 @@ def predict(net: Network, params: Params, x: ArrayLike, offset: ArrayLike | None
     return _predict(net, params, admit_inputs(net, params, x, offset))
 
 
-_forward = compiled(propagate)
+@compiled
+def _forward(net: Network, params: Params, inputs: Batch) -> Forward:
+    """`propagate` without a_0, of which a compiled program would return a copy."""
+    found = propagate(net, params, inputs)
+    return found._replace(activations=found.activations[1:])
 
 
 @compiled
@@ -64,7 +70,9 @@ def backprop(net: Network, params: Params, batch: Batch) -> Backprop:
     >>> [delta.shape for delta in bp.deltas]
     [(4, 5), (4, 2)]
     """
-    return _sweep(net, params, admit(net, params, batch, allow_no_weight=True))
+    batch = admit(net, params, batch, allow_no_weight=True)
+    bp = _sweep(net, params, batch)
+    return replace(bp, activations=(batch.x, *bp.activations))
 
 
 def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: jax.Array | None = None) -> Backprop:
@@ -74,13 +82,30 @@ def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: ja
     """
     found = propagate(net, params, batch, z)
     y = net.loss.encode(batch.y, found.eta)
+    if weigh:
+        found = found._replace(eta=without_overflow(net, found.eta, y, batch.weight))
     seed = net.loss.residual(found.eta, y)
     deltas = recursion(net, params, found, weighted(seed, batch.weight) if weigh else seed)
     dtypes = tuple(Layer(*layer) for layer in dtypes_of(params))
     return Backprop(*found[:2], deltas, found.eta, y, batch.weight, net.loss, net.hidden, dtypes)
 
 
-_sweep = compiled(sweep)
+@compiled
+def _sweep(net: Network, params: Params, batch: Batch) -> Backprop:
+    """`sweep` without a_0, of which a compiled program would return a copy."""
+    bp = sweep(net, params, batch)
+    return replace(bp, activations=bp.activations[1:])
+
+
+def without_overflow(net: Network, eta: jax.Array, y: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """η with zeros in the rows of weight zero whose loss is not finite.
+
+    Such a row adds nothing to a weighted sum; autodiff would multiply its infinite derivative by zero, which is NaN.
+    """
+    if weight is None:
+        return eta
+    lost = (weight == 0) & ~jnp.isfinite(net.loss.value(jax.lax.stop_gradient(eta), y))
+    return jnp.where(lost[:, None], jnp.zeros_like(eta), eta)
 
 
 def pullback(net: Network, params: Params, forward: Forward, seed: ArrayLike) -> tuple[jax.Array, ...]:
@@ -110,15 +135,15 @@ def recursion(net: Network, params: Params, forward: Forward, seed: jax.Array) -
 _recursion = compiled(recursion)
 
 
-def checked_by(check: Callable[[Backprop], None]) -> Callable[[Callable], Callable]:
-    """A decorator of `function(bp, ...)`: `check(bp)` on the host, then one compiled program."""
+def checked_by(validate: Callable[[Backprop], None]) -> Callable[[Callable], Callable]:
+    """A decorator of `function(bp, ...)`: `validate(bp)` on the host, then one compiled program."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         program = compiled(function)
 
         @wraps(function)
         def checked(bp: Backprop, *args: Any) -> Any:
-            check(bp)
+            validate(bp)
             return program(bp, *args)
 
         return checked

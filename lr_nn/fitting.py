@@ -22,6 +22,7 @@ from lr_nn.solvers import out_of_core, passes, run, sample, verdict
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.problem import admit
 from lr_nn.solvers.stationary_points import stationary
+from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Layer, Params, Solution, Status
 
 __all__ = ["check_arguments", "choose", "convex", "fit", "one_thread", "solved", "started"]
@@ -80,6 +81,7 @@ def fit(
             return _fit_rows(net, data, penalty, start, tol, max_steps, solver, dtype, memory)
         if not isinstance(data, Batch):
             raise TypeError(f"data must be a Batch(x, y) or Rows; got {type(data).__name__}")
+        data = on_automatic_mesh(data)
         if not convex(net):
             return stationary(net, data, penalty, start, tol, max_steps, solver, dtype)
         problem, constant, excess = admit(net, data, penalty, np.dtype(dtype or np.float64))

@@ -12,7 +12,7 @@ from jax import lax
 
 from lr_nn import check
 from lr_nn.admission import admit
-from lr_nn.backward import contract, sweep
+from lr_nn.backward import contract, sweep, without_overflow
 from lr_nn.network import Network, propagate
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.row_sums import counted, rows_per_product, wants_blocks
@@ -20,6 +20,11 @@ from lr_nn.trees import add, cast, compiled, divide, dtypes_of, row_shards, wide
 from lr_nn.types import Batch, Params
 
 __all__ = ["Totals", "cost", "totals", "value_and_gradient"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # A function from a tree of sums over some rows to the same sums over all rows, such as a `psum`.
 AddUp = Callable[[Any], Any]
@@ -52,7 +57,8 @@ def evaluate_cost(
     net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, add_up: AddUp | None = None
 ) -> jax.Array:
     """`cost` on an admitted batch; `add_up` as in `evaluate`."""
-    sums = _weighted_sum(net.loss.value(propagate(net, params, batch).eta, batch.y), batch.weight)
+    eta = without_overflow(net, propagate(net, params, batch).eta, batch.y, batch.weight)
+    sums = _weighted_sum(net.loss.value(eta, batch.y), batch.weight)
     total, loss = sums if add_up is None else add_up(sums)
     return _with_penalty(divide(loss, total), penalty, params)
 

@@ -20,6 +20,10 @@ from lr_nn.types import Layer, Params
 __all__ = ["Penalty", "elastic_net", "l1", "l2"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class Penalty(NamedTuple):
     """Strengths of the L1 and L2 penalty: numbers, or arrays of shape (m,) for m lanes under `vmap`."""
 
@@ -28,8 +32,9 @@ class Penalty(NamedTuple):
 
     def value(self, params: Params) -> jax.Array:
         """l1 Σ|w| + (l2/2) Σ w² over the weights of all layers: a scalar."""
+        # w sign(w), because the derivative of `jnp.abs` at 0 is 1.
         weights = widened([w for w, _ in params])
-        terms = [self._l1(w) * jnp.abs(w).sum() + self._l2(w) / 2 * (w * w).sum() for w in weights]
+        terms = [self._l1(w) * (w * jnp.sign(w)).sum() + self._l2(w) / 2 * (w * w).sum() for w in weights]
         dtype = common_dtype(*(term.dtype for term in terms))
         return jnp.stack([term.astype(dtype) for term in terms]).sum()
 

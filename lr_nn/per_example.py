@@ -41,6 +41,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 @checked_by(check_pass)
 def gradients(bp: Backprop) -> Params:
     """g_i for every example, unscaled: like the parameters with a leading n. Memory n × parameters."""
@@ -135,7 +139,7 @@ def variance(bp: Backprop) -> Params:
 
 def _mean_and_variance(bp: Backprop) -> tuple[Params, Params]:
     mean, moment = mean_gradient(widened(bp)), _second_moment(bp)
-    return mean, jax.tree.map(lambda m2, m: jnp.maximum(m2 - m * m, 0), moment, mean)
+    return mean, jax.tree.map(lambda m2, m: jnp.where(m2 > m * m, m2 - m * m, 0), moment, mean)
 
 
 @checked_by(check_mean)

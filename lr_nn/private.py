@@ -5,6 +5,7 @@ The privacy unit is one example; neighbouring data sets differ by adding or remo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,10 @@ __all__ = [
     "poisson_capacity",
     "private_gradient",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def private_gradient(
@@ -99,7 +104,12 @@ def poisson_batch(key: jax.Array, n: int, rate: ArrayLike, capacity: int) -> Poi
     """
     n, capacity = check.positive_integer("n", n), check.positive_integer("capacity", capacity)
     check.key(key)
-    taken = _below(jax.random.bits(key, (n, 2), jnp.uint32), *_threshold(rate))
+    return _poisson_batch(key, _threshold(rate), n, capacity)
+
+
+@partial(compiled, static_argnames=("n", "capacity"))
+def _poisson_batch(key: jax.Array, threshold: tuple[jax.Array, ...], n: int, capacity: int) -> PoissonBatch:
+    taken = _below(jax.random.bits(key, (n, 2), jnp.uint32), *threshold)
     (rows,) = jnp.nonzero(taken, size=capacity, fill_value=0)
     drawn = taken.sum()
     return PoissonBatch(rows, (jnp.arange(capacity) < drawn).astype(jnp.float32), drawn)
@@ -110,7 +120,7 @@ def _below(bits: jax.Array, high: jax.Array, low: jax.Array, always: jax.Array) 
     return always | (bits[:, 0] < high) | ((bits[:, 0] == high) & (bits[:, 1] < low))
 
 
-def _threshold(rate: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _threshold(rate: ArrayLike) -> tuple[Any, Any, Any]:
     """⌊rate · 2⁶⁴⌋ in two words of 32 bits, the high one first, and whether the rate is 1, for which they are zero.
 
     In a trace the words are made of digits of 16 bits: multiplying by 2¹⁶ and taking the integer off is exact in
@@ -125,7 +135,7 @@ def _threshold(rate: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
             raise ValueError(f"rate must be in (0, 1]; got {exact:g}")
         whole = int(exact * 2.0**64)
         words = np.array([whole >> 32 & 0xFFFFFFFF, whole & 0xFFFFFFFF], np.uint32)
-        return jnp.asarray(words[0]), jnp.asarray(words[1]), jnp.asarray(exact == 1)
+        return words[0], words[1], np.bool_(exact == 1)
     left = rate.astype(accumulator(rate.dtype) if jnp.issubdtype(rate.dtype, jnp.floating) else jnp.float32)
     always = jnp.asarray(left >= 1)
     left = jnp.where((left > 0) & ~always, left, jnp.zeros_like(left))

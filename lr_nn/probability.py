@@ -40,6 +40,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def odds(p: ArrayLike) -> jax.Array:
     """p / (1 - p) for a probability p in [0, 1]: from [0, 1] to [0, ∞].
 
@@ -127,7 +131,9 @@ def average(values: ArrayLike, weight: ArrayLike | None = None) -> jax.Array:
     if weight is None:
         return values.mean(axis=0)
     weight = check.weights(weight, values.shape[0], values.dtype)
-    return jnp.tensordot(weight, values, axes=1) / weight.sum()
+    weight = weight.reshape(-1, *(1,) * (values.ndim - 1))
+    counted = jnp.where((weight != 0) | jnp.isfinite(values), values, jnp.zeros_like(values))
+    return (weight * counted).sum(axis=0) / weight.sum()
 
 
 def coin_toss_estimate(heads: ArrayLike, tosses: ArrayLike) -> jax.Array:

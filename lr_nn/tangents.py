@@ -10,7 +10,11 @@ from lr_nn.network import Network, affine, check_params
 from lr_nn.trees import accumulator, common_dtype, compiled
 from lr_nn.types import Forward, Params
 
-__all__ = ["inner_products", "pushforward"]
+__all__ = ["pushforward"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def pushforward(net: Network, params: Params, forward: Forward, tangents: Params) -> tuple[jax.Array, ...]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from jax.typing import DTypeLike
@@ -117,6 +117,23 @@ def rows_sharding(array: jax.Array, n: int) -> NamedSharding | None:
     if shards == 1:
         return None
     return NamedSharding(sharding.mesh, sharding.spec if n % shards == 0 else P(None, *sharding.spec[1:]))
+
+
+def on_automatic_mesh(tree: Any) -> Any:
+    """Concrete arrays over an *explicit* mesh, laid in the same way over the same devices with automatic axes.
+
+    For functions of the host, whose programs do not state the sharding of every product.
+    """
+
+    def lay(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+            return leaf
+        sharding = leaf.sharding
+        if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
+            return leaf
+        return jax.device_put(leaf, NamedSharding(Mesh(sharding.mesh.devices, sharding.mesh.axis_names), sharding.spec))
+
+    return jax.tree.map(lay, tree)
 
 
 def product_sharding(left: jax.Array, right: jax.Array, rows: int, columns: int) -> NamedSharding | None:

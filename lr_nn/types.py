@@ -45,7 +45,8 @@ class Forward(NamedTuple):
     """One forward pass: a_l = σ(z_l) with z_l = a_{l-1} w_l + b_l.
 
     `activations` (a_0, ..., a_{L-1}), each (n, d_l), a_0 = x; `preactivations` of the same length, z_l where the
-    derivative of the activation needs it and None elsewhere; `eta` (n, k) the linear predictor, its offset added.
+    derivative of the activation needs it and None elsewhere (every σ' of the menu is a function of a_l, so all are
+    None); `eta` (n, k) the linear predictor, its offset added.
     """
 
     activations: tuple[jax.Array, ...]

@@ -62,6 +62,11 @@ def solution() -> lr_nn.Solution:
     return lr_nn.fit(LOGISTIC, rows())
 
 
+def smaller_solution() -> lr_nn.Solution:
+    """A fit of `rows` with their first column alone."""
+    return lr_nn.fit(lr_nn.logistic_regression(1), rows()._replace(x=X[:, :1]))
+
+
 def direction() -> Any:
     """Some v shaped like the parameters of `deep`."""
     return jax.tree.map(jnp.ones_like, deep()[1])
@@ -138,6 +143,7 @@ CORE: dict[str, Callable[[], Any]] = {
         noise_multiplier=1.0,
         expected_batch_size=4,
     ),
+    "private.epsilon": lambda: private.epsilon(noise_multiplier=1.0, sampling_rate=0.1, steps=2, delta=1e-5),
     "private.poisson_batch": lambda: private.poisson_batch(KEY, N, 0.3, 8),
     "private.poisson_capacity": lambda: private.poisson_capacity(N, 0.3),
     "penalties.l1": lambda: penalties.l1(0.1),
@@ -177,6 +183,15 @@ HOST: dict[str, Callable[[], Any]] = {
     "inference.firth": lambda: inference.firth(LOGISTIC, rows()),
     "inference.influence": lambda: inference.influence(LOGISTIC, solution(), rows()),
     "inference.leave_one_out": lambda: inference.leave_one_out(LOGISTIC, solution(), rows()),
+    "inference.profile_intervals": lambda: inference.profile_intervals(LOGISTIC, solution(), rows()),
+    "inference.marginal_effects": lambda: inference.marginal_effects(LOGISTIC, solution(), rows()),
+    "inference.wald_test": lambda: inference.wald_test(
+        inference.summary(LOGISTIC, solution(), rows()), np.eye(1, D + 1)
+    ),
+    "inference.likelihood_ratio_test": lambda: inference.likelihood_ratio_test(
+        inference.summary(LOGISTIC, solution(), rows()),
+        inference.summary(lr_nn.logistic_regression(1), smaller_solution(), rows()._replace(x=X[:, :1])),
+    ),
     "inference.score_test": lambda: inference.score_test(LOGISTIC, solution(), rows(), X[:, 0] ** 2),
     "audit": lambda: lr_nn.audit(lambda w: (w**2).sum(), lambda w: 2 * w, jnp.arange(3.0)).ok,
     "graph.trace": lambda: graph.trace(lambda a, b: a * b, 2.0, 3.0).backward(),

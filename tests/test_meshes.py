@@ -252,3 +252,21 @@ def test_sharded_functions_pass_the_checks_that_jax_can_make(context, name):
     with context():
         found = getattr(parallel, name)(*args)
     assert_trees_close(found, expected, length=4 * N)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_host_functions_take_rows_over_a_mesh_of_either_kind(kind):
+    """Fits ask for no mesh: arrays that lie over one stay there, and those of explicit axes are laid over automatic."""
+    net = lr_nn.logistic_regression(D)
+    batch = rows(net)
+    spread = jax.device_put(batch, NamedSharding(mesh(kind), ROWS))
+    l2 = lr_nn.penalties.l2(0.1)
+
+    def coefficients(data):
+        solution = lr_nn.fit(net, data, penalty=l2)
+        many = lr_nn.fit_many(net, data, penalty=lr_nn.penalties.l2(np.array([0.1, 1.0])))
+        errors = lr_nn.inference.summary(net, solution, data).standard_errors
+        return solution.coefficients, many.coefficients, errors
+
+    for found, expected in zip(coefficients(spread), coefficients(batch), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)

@@ -342,3 +342,51 @@ def test_the_hessian_of_the_cost_at_initial_parameters_has_the_curvature_of_the_
         lambda b: lr_nn.value_and_gradient(net, (params[0]._replace(b=b),), Batch(x, np.asarray(y)))[1][0].b
     )
     assert_close(np.diagonal(by_hand(params[0].b)), np.full(net.sizes[-1], expected))
+
+
+def test_a_row_of_weight_zero_may_overflow_and_leaves_autodiff_finite():
+    """exp(1000) overflows: the hand gradient and `jax.grad`, of first and second order, ignore the row."""
+    net = lr_nn.poisson_regression(1)
+    params = (Layer(jnp.ones((1, 1)), jnp.zeros(1)),)
+    three = Batch(jnp.array([[1.0], [0.5], [1000.0]]), jnp.array([1.0, 0.0, 1.0]), jnp.array([1.0, 2.0, 0.0]))
+    two = Batch(*(a[:2] for a in three[:3]))
+    gradients = [jax.grad(lr_nn.cost, argnums=1), lambda *at: lr_nn.value_and_gradient(*at)[1]]
+    for gradient in (*gradients, jax.hessian(lr_nn.cost, argnums=1), jax.jacobian(gradients[1], argnums=1)):
+        found, expected = (jax.tree.leaves(jax.jit(gradient)(net, params, rows)) for rows in (three, two))
+        for a, b in zip(found, expected, strict=True):
+            assert_close(a, b, 3)
+
+
+def test_autodiff_of_an_l1_penalty_at_zero_has_the_subgradient_of_smallest_norm():
+    net = lr_nn.logistic_regression(2)
+    params, rows = lr_nn.init(net, jax.random.key(0)), Batch(np.eye(2), np.array([0, 1]))
+    penalty = penalties.l1(0.1)
+    autodiff = jax.grad(lambda params: lr_nn.cost(net, params, rows, penalty))(params)
+    assert_trees_close(autodiff, lr_nn.value_and_gradient(net, params, rows, penalty)[1])
+    assert_trees_close(autodiff, jax.grad(lambda params: lr_nn.cost(net, params, rows))(params))
+
+
+@eight_devices
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=["Auto", "Explicit"])
+def test_a_sharded_weighted_batch_may_be_a_constant_of_a_function_under_jit(kind):
+    case = NETWORKS["bernoulli, sigmoid, 2 layers"]
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(kind,))
+    params, rows = inputs(case, jnp.float32, n=16, weighted=True)
+    rows = on_device(rows, jnp.float32)
+    spread = jax.device_put(rows, NamedSharding(mesh, P("rows")))
+    found = jax.jit(lambda params: lr_nn.value_and_gradient(case.net, params, spread))(params)
+    assert_trees_close(found, lr_nn.value_and_gradient(case.net, params, rows), LENGTH)
+
+
+def test_64_bit_arrays_of_numpy_may_be_constants_under_both_settings_of_x64():
+    net, penalty = lr_nn.logistic_regression(2), penalties.l2(np.float64(0.1))
+    rows = Batch(np.eye(2), np.array([0, 1]), np.ones(2), np.zeros(2))
+
+    def cost(params):
+        return lr_nn.cost(net, params, rows, penalty)
+
+    with jax.enable_x64(True):
+        wide = jax.jit(cost)(lr_nn.init(net, jax.random.key(0), np.float64))
+    narrow = jax.jit(cost)(lr_nn.init(net, jax.random.key(0)))
+    assert narrow.dtype == jnp.float32 and wide.dtype == jnp.float64
+    assert_close(narrow, wide)

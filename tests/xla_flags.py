@@ -26,6 +26,10 @@ def _is_known(flag, answer):
     if not answer.exists():
         environment = {**os.environ, "XLA_FLAGS": flag}
         child = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, check=False)
+        if child.returncode and b"Unknown flag" not in child.stderr:
+            return False  # the child failed for another reason: ask again next time
         answer.parent.mkdir(exist_ok=True)
-        answer.write_text("unknown" if child.returncode else "known", encoding="utf-8")
+        draft = answer.with_name(f"{answer.name}.{os.getpid()}")  # two processes may ask at once
+        draft.write_text("unknown" if child.returncode else "known", encoding="utf-8")
+        draft.replace(answer)
     return answer.read_text(encoding="utf-8") == "known"

@@ -15,3 +15,7 @@ from lr_nn.curvature.outer_products import empirical_fisher
 from lr_nn.curvature.tangent_kernel import ntk, ntk_trace
 
 __all__ = ["empirical_fisher", "ggn", "hessian", "kfac", "ntk", "ntk_trace"]
+
+
+def __dir__() -> list[str]:
+    return __all__

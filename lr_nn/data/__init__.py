@@ -44,3 +44,7 @@ __all__ = [
     "problems",
     "split",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,3 +10,7 @@ from lr_nn.graph.rules.base import Rule, rule
 from lr_nn.graph.tracing import trace
 
 __all__ = ["Graph", "Node", "Rule", "Savings", "rule", "trace"]
+
+
+def __dir__() -> list[str]:
+    return __all__

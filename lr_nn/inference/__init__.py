@@ -25,3 +25,7 @@ __all__ = [
     "summary",
     "wald_test",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,6 +6,10 @@ from types import ModuleType
 __all__ = ["conventions", "flax", "sklearn"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> ModuleType:
     if name not in __all__:
         raise AttributeError(f"module 'lr_nn.interop' has no attribute {name!r}")

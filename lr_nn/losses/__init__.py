@@ -24,6 +24,11 @@ __all__ = [
     "through",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 squared_error = SquaredError()
 absolute_error = AbsoluteError()
 bernoulli = Bernoulli()

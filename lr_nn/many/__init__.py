@@ -20,3 +20,7 @@ __all__ = [
     "largest_strength",
     "regularization_path",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

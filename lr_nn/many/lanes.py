@@ -12,6 +12,7 @@ import numpy as np
 from lr_nn.admission import admit_lanes, lane_axes, lane_axis, lane_params
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Params
 
 __all__ = ["Lanes", "admit"]
@@ -51,7 +52,7 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
     """The checked arguments. ValueError where none has a lane axis, or two disagree on the number of lanes."""
     check_network(net)
     check_penalty(penalty, lanes=True)
-    batch, axes = lane_axes(net, data)
+    batch, axes = lane_axes(net, on_automatic_mesh(data))
     penalty = Penalty(*(np.asarray(strength, float) for strength in penalty or Penalty()))
     strengths = Penalty(*map(lane_axis, ("penalty l1", "penalty l2"), penalty, (0, 0)))
     start, starts = (None, None) if start is None else lane_params(net, start, "start")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn import check
 from lr_nn.referee.findings import findings
 from lr_nn.referee.jaxprs import eps
 from lr_nn.referee.points import Point, closer
@@ -29,7 +30,7 @@ def audit(
     ggn: Callable[..., Any] | None = None,
     pushforward: Callable[..., Any] | None = None,
     pullback: Callable[..., Any] | None = None,
-    seed: int = 0,
+    key: jax.Array | None = None,
 ) -> Report:
     """Whether `gradient_fn(params, *args)` is the gradient of `value_fn(params, *args)`, for each leaf and type.
 
@@ -61,7 +62,7 @@ def audit(
         ggn: (params, v, *args) -> G v; must be symmetric and positive semidefinite.
         pushforward: (params, v, *args) -> the tangent of some outputs; `pullback` must be its adjoint.
         pullback: (params, seed, *args) -> like params, seed shaped like the pushforward's result.
-        seed: of the random directions.
+        key: of the random directions; None is a fixed one.
 
     Returns:
         Report: `.ok`, `.leaves`, `.worst`, `.undecided` (point, leaf, dtype, reason, decided_at), `.second_order`;
@@ -83,8 +84,9 @@ def audit(
     for name, product in products.items():
         if product is not None and not callable(product):
             raise TypeError(f"{name} must be a function of (params, v, *args); got {type(product).__name__}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise TypeError(f"seed must be a whole number of at least 0; got {seed!r}")
+    if key is not None:
+        check.key(key)
+    seed = 0 if key is None else int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes(), "little")
     subject = Subject.of(value_fn, gradient_fn, params, args)
     given = narrowest_of(params)
     types = types_of([given, np.float64] if dtypes is None else dtypes)

@@ -14,3 +14,7 @@ __all__ = [
     "feature_parallel",
     "initialize",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

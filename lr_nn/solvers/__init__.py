@@ -3,3 +3,7 @@
 from lr_nn.solvers.smooth import solve
 
 __all__ = ["solve"]
+
+
+def __dir__() -> list[str]:
+    return __all__

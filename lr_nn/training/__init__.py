@@ -21,3 +21,7 @@ __all__ = [
     "train",
     "train_many",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

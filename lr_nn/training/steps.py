@@ -18,7 +18,7 @@ from jax import lax
 from lr_nn.admission import admit
 from lr_nn.network import Network
 from lr_nn.objective import AddUp, automatic_block_size, evaluate, evaluate_cost
-from lr_nn.penalties import Penalty
+from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, all_finite, rows_sharding
 from lr_nn.types import Batch, Params
 
@@ -63,6 +63,7 @@ def step(
     `lambda sums: jax.lax.psum(sums, axes)`. Raises ValueError or TypeError as `lr_nn.value_and_gradient` does.
     """
     batch = admit(net, params, batch)
+    check_penalty(penalty)
     value, gradient = evaluate(net, params, batch, penalty, automatic_block_size(net, batch.x), total, add_up)
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
         gradient,
