@@ -165,7 +165,8 @@ def cast(array: jax.Array | np.ndarray, dtype: DTypeLike) -> jax.Array:
     """`array` as a JAX array of `dtype`; what overflows becomes infinite, for the checks that follow to find."""
     if isinstance(array, jax.Array):
         return array if array.dtype == dtype else array.astype(dtype)
-    with np.errstate(over="ignore"):  # NumPy casts, because a cast by JAX is a compilation
+    # NumPy casts, because a cast by JAX is a compilation; the result is concrete also inside a traced function.
+    with np.errstate(over="ignore"), jax.ensure_compile_time_eval():
         return jnp.asarray(np.asarray(array, dtype), dtype)
 
 

@@ -60,7 +60,9 @@ def functions_of(module, prefix=""):
 
 
 def test_every_public_function_of_the_package_and_its_mathematical_modules_is_in_the_contract():
-    public = functions_of(lr_nn).union(*(functions_of(getattr(lr_nn, name), f"{name}.") for name in MODULES))
+    top = functions_of(lr_nn)
+    inner = set().union(*(functions_of(getattr(lr_nn, name), f"{name}.") for name in MODULES))
+    public = top | {name for name in inner if name.split(".")[1] not in top}
     assert public - set(CALLS) == ELSEWHERE & public
 
 

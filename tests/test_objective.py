@@ -367,15 +367,18 @@ def test_autodiff_of_an_l1_penalty_at_zero_has_the_subgradient_of_smallest_norm(
 
 
 @eight_devices
-@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=["Auto", "Explicit"])
-def test_a_sharded_weighted_batch_may_be_a_constant_of_a_function_under_jit(kind):
+def test_a_weighted_batch_over_devices_may_be_a_constant_of_a_function_under_jit():
     case = NETWORKS["bernoulli, sigmoid, 2 layers"]
-    mesh = jax.make_mesh((8,), ("rows",), axis_types=(kind,))
-    params, rows = inputs(case, jnp.float32, n=16, weighted=True)
-    rows = on_device(rows, jnp.float32)
-    spread = jax.device_put(rows, NamedSharding(mesh, P("rows")))
+    params, spread, _ = spread_over_devices(case)
     found = jax.jit(lambda params: lr_nn.value_and_gradient(case.net, params, spread))(params)
-    assert_trees_close(found, lr_nn.value_and_gradient(case.net, params, rows), LENGTH)
+    assert_trees_close(found, lr_nn.value_and_gradient(case.net, params, jax.device_get(spread)), LENGTH)
+
+
+def test_constants_of_a_function_under_jit_are_checked_as_other_arrays_are():
+    net, params = lr_nn.logistic_regression(2), lr_nn.init(lr_nn.logistic_regression(2), jax.random.key(0))
+    for bad, message in ((Batch(np.eye(2), [0, 2]), "got 2 at row 1"), (Batch(np.eye(2), [0, 1], [0, 0]), "zero")):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(lambda params, bad=bad: lr_nn.cost(net, params, bad))(params)
 
 
 def test_64_bit_arrays_of_numpy_may_be_constants_under_both_settings_of_x64():
