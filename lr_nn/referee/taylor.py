@@ -104,9 +104,8 @@ def taylor(
         slack = 0.01 * abs(sides[0] - sides[1])
         between = min(sides) - slack <= slope <= max(sides) + slack
     settled = fits[1][1] is not None and _settled(rise / h, slope, fits[1][1])
-    flat = bool((remainders[0][h <= LOCAL] <= ABOVE_THE_FLOOR * floor).all()) and floor <= HALF_OF_THE_DIGITS * abs(
-        here
-    )
+    constant = bool((remainders[0][h <= LOCAL] <= ABOVE_THE_FLOOR * floor).all())
+    flat = constant and floor <= HALF_OF_THE_DIGITS * abs(here)
     slopes = (fits[0][0], fits[1][0], fits[2][0])
     return Taylor(h, remainders, slopes, tuple(window for _, window in fits), floor, kink, between, settled, flat)
 
