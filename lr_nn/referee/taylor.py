@@ -23,6 +23,9 @@ STEADY = 0.5
 FEWEST = 4
 # Halvings of h over which r₁ or the even part must fall like h before a slope is refuted, or a kink found.
 PERSISTENT = 6
+# The largest step at which a function must be constant to be flat: steps of a saturated softmax are further apart.
+LOCAL = 2.0**-15
+HALF_OF_THE_DIGITS = float(np.finfo(float).eps) ** 0.5
 # Secants, or slopes nearby, stand still if they move by less than this part of their distance to the slope.
 STANDING = 0.25
 
@@ -32,7 +35,8 @@ class Taylor(NamedTuple):
 
     A slope is NaN where fewer than four remainders in a row stand clear of the floor: a remainder that vanishes.
     `kink`: J(h) + J(-h) - 2 J(0) falls like h. `between`: the slope lies between those of the two sides of a kink.
-    `settled`: the secants of J stand still where the window of r₁ begins.
+    `settled`: the secants of J stand still where the window of r₁ begins. `flat`: J is constant near 0, to half of the
+    digits of float64 and to the noise floor.
     """
 
     steps: np.ndarray
@@ -43,11 +47,7 @@ class Taylor(NamedTuple):
     kink: bool
     between: bool
     settled: bool
-
-    @property
-    def flat(self) -> bool:
-        """Whether J(h) - J(0) is nowhere clear of the noise over a few halvings of h."""
-        return self.windows[0] is None
+    flat: bool
 
     @property
     def refuted(self) -> bool:
@@ -104,8 +104,10 @@ def taylor(
         slack = 0.01 * abs(sides[0] - sides[1])
         between = min(sides) - slack <= slope <= max(sides) + slack
     settled = fits[1][1] is not None and _settled(rise / h, slope, fits[1][1])
+    constant = bool((remainders[0][h <= LOCAL] <= ABOVE_THE_FLOOR * floor).all())
+    flat = constant and floor <= HALF_OF_THE_DIGITS * abs(here)
     slopes = (fits[0][0], fits[1][0], fits[2][0])
-    return Taylor(h, remainders, slopes, tuple(window for _, window in fits), floor, kink, between, settled)
+    return Taylor(h, remainders, slopes, tuple(window for _, window in fits), floor, kink, between, settled, flat)
 
 
 def _settled(secants: np.ndarray, slope: float, window: tuple[float, float]) -> bool:
