@@ -173,8 +173,11 @@ def _numeric(name: str, array: Any) -> Any:
     return check.numeric(name, array)
 
 
-def admit_lanes(net: Network, batch: Batch, axes: Batch, dtype: DTypeLike | None) -> Batch:
-    """`admit_rows` of arguments with lane axes: the same checks on the rows of all lanes, one lane after another."""
+def admit_lanes(net: Network, batch: Batch, axes: Batch, dtype: DTypeLike | None, *, with_x: bool = False) -> Batch:
+    """`admit_rows` of arguments with lane axes: the same checks on the rows of all lanes, one lane after another.
+
+    `with_x` casts `x` to `dtype` and checks its values too.
+    """
     n = batch.x.shape[-2]
 
     def rows(array: Any, axis: int | None) -> Any:
@@ -193,7 +196,8 @@ def admit_lanes(net: Network, batch: Batch, axes: Batch, dtype: DTypeLike | None
             of = "y has" if name == "y" else "weight has"
             raise ValueError(f"x has {n} rows but {of} {got}; they must be the same examples")
     d, k, sums = net.sizes[0], net.sizes[-1], None if dtype is None else accumulator(dtype)
-    x = unfold(check.table("x", rows(batch.x, axes.x), d), axes.x)
+    flat = rows(batch.x, axes.x)
+    x = unfold(check.matrix("x", flat, d, dtype) if with_x else check.table("x", flat, d), axes.x)
     weight = batch.weight
     if weight is not None:
         weight = unfold(check.multipliers(rows(weight, axes.weight), n * lanes_of("weight"), sums), axes.weight)

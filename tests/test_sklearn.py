@@ -23,7 +23,7 @@ from tolerances import assert_close
 import lr_nn
 from lr_nn import Batch, Status
 from lr_nn.interop.sklearn import LinearRegression, LogisticRegression, MLPClassifier, MLPRegressor, Ridge
-from lr_nn.interop.sklearn.common import Rows
+from lr_nn.interop.sklearn.common import filled
 
 FEW = MLPClassifier(hidden_layer_sizes=(5,), epochs=5, random_state=0)
 
@@ -96,13 +96,13 @@ def test_filling_up_rows_changes_no_weighted_mean():
     rng = np.random.default_rng(0)
     for n in (1, 31, 32, 33, 300):
         x, y, weight = rng.standard_normal((n, 2)), rng.standard_normal(n), rng.random(n)
-        filled = Rows(x, y, weight).filled()
-        assert len(filled.x) % 32 == 0 <= len(filled.x) - n < max(32, n / 4)
-        assert_close(filled.weight.sum(), weight.sum(), n)
-        assert_close(filled.weight @ filled.x, weight @ x, n)
-        assert_close(filled.weight @ filled.y, weight @ y, n)
-    large = Rows(np.zeros((2**17 + 1, 2)), np.zeros(2**17 + 1), None)
-    assert large.filled() is large
+        longer = filled(lr_nn.Batch(x, y, weight))
+        assert len(longer.x) % 32 == 0 <= len(longer.x) - n < max(32, n / 4)
+        assert_close(longer.weight.sum(), weight.sum(), n)
+        assert_close(longer.weight @ longer.x, weight @ x, n)
+        assert_close(longer.weight @ longer.y, weight @ y, n)
+    large = lr_nn.Batch(np.zeros((2**17 + 1, 2)), np.zeros(2**17 + 1))
+    assert filled(large) is large
 
 
 @pytest.mark.parametrize(

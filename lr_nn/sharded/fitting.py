@@ -27,7 +27,7 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.sharded.mesh import replicated
 from lr_nn.sharded.world import agree, digest, exchanged
-from lr_nn.solvers.problem import posed
+from lr_nn.solvers.problem import make_problem
 from lr_nn.types import Batch, Layer, Params, Solution, Status
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def fit(
         x = jnp.asarray(x, work)
         weight = jnp.ones_like(x[:, 0]) if weight is None else weight
         offset = offset[:, None] if offset is not None and offset.ndim == 1 else offset
-        problem, constant, excess = posed(net, x, y, weight, offset, penalty)
+        problem, constant, excess = make_problem(net, x, y, weight, offset, penalty)
         theta = constant if start is None else started(problem, start)
         if solver == "auto" and choose(problem)[0] == "closed_form":
             solver = "newton"

@@ -23,7 +23,7 @@ from lr_nn.sharded import mesh as meshes
 from lr_nn.sharded import world
 from lr_nn.training import steps
 from lr_nn.training.checkpoints import Checkpoints
-from lr_nn.training.keeper import Keeper, known_by
+from lr_nn.training.keeper import Keeper, identity
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
 from lr_nn.training.run import admit_settings, first_state, task_of
@@ -61,7 +61,7 @@ def train(
     judged = None if validation is None else parallel.admit(net, params, validation)[1]
     n = len(batch.x)
     state, batch_size = first_state(params, n, optimizer, _batch_size(parallel, batch_size, n), key, opt_state)
-    config = known_by(
+    config = identity(
         net,
         shards_of(parallel, batch),
         None if judged is None else shards_of(parallel, judged),

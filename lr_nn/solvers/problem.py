@@ -18,7 +18,7 @@ from lr_nn.penalties import Penalty
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.types import Batch
 
-__all__ = ["Admitted", "achievable", "admit", "constant", "constant_eta", "encoded", "placed", "posed", "shares"]
+__all__ = ["Admitted", "achievable", "admit", "constant", "constant_eta", "encoded", "make_problem", "placed", "shares"]
 
 # Where a target never varies the best constant is infinite: a fit begins at one that is not.
 FARTHEST = 30.0
@@ -45,10 +45,10 @@ def admit(net: Network, batch: Batch, penalty: Penalty, dtype: np.dtype) -> Admi
     if len(kept := np.flatnonzero(np.asarray(weight) > 0)) < len(x):
         x, y, weight, offset = x[kept], y[kept], weight[kept], None if offset is None else offset[kept]
     x = placed(x, dtype) if isinstance(x, np.ndarray) else x.astype(dtype)
-    return posed(net, x, y, weight, offset, penalty)
+    return make_problem(net, x, y, weight, offset, penalty)
 
 
-def posed(
+def make_problem(
     net: Network, x: jax.Array, y: jax.Array, weight: jax.Array, offset: jax.Array | None, penalty: Penalty
 ) -> Admitted:
     """`admit` of checked arrays, wherever they are, in the precision of `x`."""

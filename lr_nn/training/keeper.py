@@ -211,7 +211,7 @@ def _placed(path: Path, name: str, array: np.ndarray, like: Any) -> jax.Array:
     return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like)) if _is_key(like) else placed
 
 
-def known_by(
+def identity(
     net: Network,
     data: Batch | Rows | str,
     validation: Batch | Rows | str | None,
@@ -222,7 +222,7 @@ def known_by(
     state: State,
     schema: Any,
 ) -> dict[str, Any]:
-    """By what a training is known again, in JSON: all that decides its steps, but for the parameters it starts from."""
+    """What identifies a training, as JSON: all that determines its steps except the initial parameters."""
     return {
         "network": _without_addresses(repr(net)),
         "data": _fingerprint(data),
@@ -270,7 +270,7 @@ def _without_addresses(text: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what a step is made of."""
+    """Versions of the packages that determine a step."""
     found = {"numpy": np.__version__, "jax": jax.__version__, "optax": optax.__version__}
     try:
         return {"lr_nn": version("lr-nn"), **found}
@@ -284,8 +284,8 @@ def _compare(saved: checkpoints.Saved, config: dict[str, Any]) -> None:
     for name, mine in config.items():
         theirs = saved.record["config"].get(name)
         if json.dumps(theirs, sort_keys=True) != json.dumps(mine, sort_keys=True) and (same or name != "optimiser"):
-            told = "" if name in DIGESTS else f": {theirs} there, {mine} here"
-            raise ForeignError(f"{saved.path} is of another training, its {name} is another one{told}")
+            values = "" if name in DIGESTS else f": {theirs} there, {mine} here"
+            raise ForeignError(f"{saved.path} is of another training, its {name} is another one{values}")
 
 
 DIGESTS = ("data", "validation data", "optimiser", "schema")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lr_nn import check
 from lr_nn.admission import admit_lanes, lane_axes, lane_axis, lane_shapes
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, check_penalty
@@ -20,9 +19,7 @@ def admit(
     check_penalty(penalty, lanes=True)
     m = _lanes(net, params)
     arrays, axes = lane_axes(net, data, m)
-    dtype, d = jnp.result_type(params[0].w), net.sizes[0]
-    data = admit_lanes(net, arrays, axes, dtype)
-    data = data._replace(x=check.matrix("x", data.x.reshape(-1, d), d, dtype).reshape(data.x.shape))
+    data = admit_lanes(net, arrays, axes, jnp.result_type(params[0].w), with_x=True)
     strengths = {} if penalty is None else {f: lane_axis(f"penalty {f}", s, 0, m) for f, s in penalty._asdict().items()}
     return data, Task(
         data=axes,

@@ -18,7 +18,7 @@ from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.training import lanes
 from lr_nn.training.checkpoints import Checkpoints
 from lr_nn.training.feeds import Feed, InMemory, Streamed, admission
-from lr_nn.training.keeper import Keeper, known_by
+from lr_nn.training.keeper import Keeper, identity
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
 from lr_nn.training.steps import State, Task, steps_per_epoch
@@ -98,7 +98,7 @@ def train(
         state = state._replace(order=_unordered(n, batch_size))
     keeper = None
     if checkpoints is not None:
-        config = known_by(net, data, validation, batch_size, key, penalty, optimizer, state, checkpoints.schema)
+        config = identity(net, data, validation, batch_size, key, penalty, optimizer, state, checkpoints.schema)
         keeper = Keeper(checkpoints, config, state, feed.per_epoch, epochs, resume)
     with nullcontext() if keeper is None else closing(keeper):
         return Run(net, feed, state, epochs, False, validation, patience, progress, keeper).to_the_end()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,33 +13,28 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lr_nn import check, losses
 from lr_nn.losses import Loss
+from lr_nn.types import Batch
 
-# Tables up to so many numbers are filled up, to a multiple of so many rows at least.
-SMALL, STEP = 2**18, 32
+# Tables of at most this many numbers are filled up: larger ones take longer to fit than to compile for.
+SMALL = 2**18
+# Rows are filled up to a multiple of at least this many, so that folds of a small table share a program.
+STEP = 32
 
 
-class Rows(NamedTuple):
-    """x (n, d), y (n,) or (n, k), and weights (n,) or None."""
+def filled(batch: Batch) -> Batch:
+    """The same weighted means over a rounder number of rows, so that folds of unlike lengths run one program.
 
-    x: np.ndarray
-    y: np.ndarray
-    weight: np.ndarray | None
-
-    def filled(self) -> Rows:
-        """The same weighted means over a rounder number of rows, so that folds of unlike lengths run one program.
-
-        The last row is repeated, and its weight shared among its copies. Large tables are left as they are: there a
-        program takes less time to compile than to run.
-        """
-        n = len(self.x)
-        if self.x.size > SMALL:
-            return self
-        step = max(STEP, 1 << (n - 1).bit_length() >> 3)
-        copies = -n % step + 1
-        which = np.minimum(np.arange(n + copies - 1), n - 1)
-        weight = np.ones(n) if self.weight is None else self.weight
-        shared = np.where(which == n - 1, weight[-1] / copies, weight[which])
-        return Rows(self.x[which], self.y[which], shared)
+    The last row is repeated, and its weight shared among its copies. Large tables are left as they are.
+    """
+    n = len(batch.x)
+    if batch.x.size > SMALL:
+        return batch
+    step = max(STEP, 1 << (n - 1).bit_length() >> 3)
+    copies = -n % step + 1
+    which = np.minimum(np.arange(n + copies - 1), n - 1)
+    weight = np.ones(n) if batch.weight is None else batch.weight
+    shared = np.where(which == n - 1, weight[-1] / copies, weight[which])
+    return Batch(batch.x[which], batch.y[which], shared)
 
 
 class Estimator(BaseEstimator):
@@ -47,15 +42,15 @@ class Estimator(BaseEstimator):
 
     dtypes: Any = (np.float64, np.float32)
 
-    def _admit(self, X: Any, y: Any, sample_weight: Any, **checks: Any) -> Rows:
-        """What `fit` was given, without rows of weight zero: they count for nothing."""
+    def _admit(self, X: Any, y: Any, sample_weight: Any, **checks: Any) -> Batch:
+        """The arguments of `fit` as a Batch, without the rows of weight zero."""
         x, y = validate_data(self, X, y, dtype=self.dtypes, **checks)
         if sample_weight is None:
-            return Rows(x, y, None)
+            return Batch(x, y, None)
         with jax.enable_x64(True):
             weight = np.asarray(check.weights(sample_weight, len(x), np.float64))
         kept = weight > 0
-        return Rows(x, y, weight) if kept.all() else Rows(x[kept], y[kept], weight[kept])
+        return Batch(x, y, weight) if kept.all() else Batch(x[kept], y[kept], weight[kept])
 
     def _inputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -79,7 +74,7 @@ class Regressor(RegressorMixin, Estimator):
 class Classifier(ClassifierMixin, Estimator):
     """Two classes by one output η, the log-odds of the second; more by one output a class."""
 
-    def _admit_classes(self, X: Any, y: Any, sample_weight: Any) -> Rows:
+    def _admit_classes(self, X: Any, y: Any, sample_weight: Any) -> Batch:
         """The same, with the place of every label in `classes_` for y."""
         rows = self._admit(X, y, sample_weight)
         check_classification_targets(rows.y)

@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from lr_nn import activations, check, losses
 from lr_nn.activations import Activation
 from lr_nn.backward import forward
-from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, Rows
+from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, filled
 from lr_nn.losses import Loss
 from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
@@ -69,7 +69,7 @@ class MLP(Estimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
-    def _train(self, rows: Rows, loss: Loss, k: int) -> Self:
+    def _train(self, rows: Batch, loss: Loss, k: int) -> Self:
         widths = [self.hidden_layer_sizes] if isinstance(self.hidden_layer_sizes, Integral) else self.hidden_layer_sizes
         self.net_ = Network((rows.x.shape[1], *widths, k), _activation(self.activation), loss)
         random = check_random_state(self.random_state)
@@ -99,18 +99,18 @@ class MLP(Estimator):
         self.n_iter_ = len(training.history["cost"])
         return self
 
-    def _split(self, rows: Rows, random: np.random.RandomState) -> tuple[Rows, Batch]:
-        """Rows to train on and rows to judge by, of every class alike."""
+    def _split(self, rows: Batch, random: np.random.RandomState) -> tuple[Batch, Batch]:
+        """Training and validation rows, the split stratified by class."""
         stratify = None if self.net_.loss.task == "values" else rows.y
         kept, judged = train_test_split(
             np.arange(len(rows.x)), test_size=self.validation_fraction, random_state=random, stratify=stratify
         )
         return jax.tree.map(lambda a: a[kept], rows), Batch(*jax.tree.map(lambda a: a[judged], rows))
 
-    def _batches(self, rows: Rows) -> tuple[Rows, int | None]:
+    def _batches(self, rows: Batch) -> tuple[Batch, int | None]:
         """Rows, and how many make a mini-batch: None where one holds them all."""
         if self.batch_size is None or check.positive_integer("batch_size", self.batch_size) >= len(rows.x):
-            return rows.filled(), None
+            return filled(rows), None
         return rows, self.batch_size
 
     def _eta(self, X: Any) -> np.ndarray:
