@@ -58,11 +58,19 @@ def numeric(name: str, array: Any) -> jax.Array | np.ndarray:
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill it, or drop the masked rows: its mask would be ignored")
     if not isinstance(array, jax.Array):
-        array = _of_pandas(name, array) if hasattr(array, "to_numpy") else np.asarray(array)
+        array = _of_pandas(name, array) if hasattr(array, "to_numpy") else _of_sequence(name, array)
     # NumPy gives bfloat16 the kind "V"; JAX knows that it is a float.
     if array.dtype.kind not in NUMERIC_KINDS and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be an array of real numbers; got dtype {array.dtype}")
     return array.astype(np.int8) if array.dtype == bool else array
+
+
+def _of_sequence(name: str, array: Any) -> np.ndarray:
+    try:
+        return np.asarray(array)
+    except (TypeError, ValueError) as error:  # rows of unequal lengths, or records such as layers
+        kind = type(array).__name__
+        raise TypeError(f"{name} must be an array of real numbers; got a {kind} that is none: {error}") from error
 
 
 def _of_pandas(name: str, table: Any) -> np.ndarray:

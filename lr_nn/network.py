@@ -108,6 +108,7 @@ def mlp(
 
 def n_parameters(net: Network) -> int:
     """Σ_l (d_{l-1} + 1) d_l, without the ones where the network has no bias."""
+    check_network(net)
     return sum((d_in + net.bias) * d_out for d_in, d_out in net.shapes)
 
 

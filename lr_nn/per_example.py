@@ -101,7 +101,7 @@ def clipped_sum(bp: Backprop, max_norm: jax.Array, weight: jax.Array | None) -> 
 def layer_clipped_gradient(bp: Backprop, max_norms: ArrayLike) -> Params:
     """`clipped_gradient` with the gradient of each layer clipped to a norm of its own; `max_norms` () or (L,)."""
     check_pass(bp)
-    norms = jnp.asarray(check.numeric("max_norms", max_norms), jnp.result_type(float))
+    norms = check.cast(check.numeric("max_norms", max_norms), jnp.result_type(float))
     check.require("max_norms", norms, lambda v: v > 0, "positive")
     if norms.shape not in ((), (len(bp.deltas),)):
         raise ValueError(f"max_norms must be one number or {len(bp.deltas)}, one a layer; got shape {norms.shape}")
@@ -149,7 +149,12 @@ def signal_to_noise(bp: Backprop) -> Params:
     ∞ where only the variance vanishes, 0 where both do. A ratio above 1/eps says only that it is large.
     """
     mean, spread = _mean_and_variance(bp)
-    return jax.tree.map(lambda m, v: jnp.where(m * m == 0, jnp.zeros_like(m), m * m / v), mean, spread)
+
+    def ratio(m: jax.Array, v: jax.Array) -> jax.Array:
+        silent = m * m == 0
+        return jnp.where(silent, jnp.zeros_like(m), m * m / jnp.where(silent, jnp.ones_like(v), v))
+
+    return jax.tree.map(ratio, mean, spread)
 
 
 class NoiseScale(NamedTuple):
@@ -255,7 +260,7 @@ def _squares(rows: jax.Array) -> jax.Array:
 def _norms(rows: jax.Array) -> jax.Array:
     """The norm of every row, (n,), its entries scaled by the largest."""
     rows = widened(rows)
-    largest = jnp.abs(rows).max(axis=1)
+    largest = jax.lax.stop_gradient(jnp.abs(rows).max(axis=1))  # the norm does not depend on its scale
     some = largest > 0
     one = jnp.ones_like(largest)
     squares = jnp.square(rows / jnp.where(some, largest, one)[:, None]).sum(axis=1)

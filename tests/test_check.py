@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas
 import pytest
 import scipy.sparse
@@ -169,6 +170,22 @@ REFUSALS = {
         lambda: lr_nn.init(BINARY, jax.random.split(jax.random.key(0))),
         ValueError,
         r"key must be one key; got keys of shape \(2,\)",
+    ),
+    "layers in the place of x": (
+        lambda: cost(x=lr_nn.init(lr_nn.mlp((3, 2, 1)), jax.random.key(0))),
+        TypeError,
+        "x must be an array of real numbers; got a tuple",
+    ),
+    "rows of unequal lengths": (
+        lambda: cost(x=[[1.0, 2.0, 3.0], [1.0]]),
+        TypeError,
+        "x must be an array of real numbers; got a list",
+    ),
+    "no network": (lambda: lr_nn.n_parameters((3, 1)), TypeError, "net must be a Network"),
+    "no data to train on": (
+        lambda: lr_nn.train(BINARY, lr_nn.init(BINARY, jax.random.key(0)), None, optimizer=optax.sgd(0.1), epochs=1),
+        TypeError,
+        r"data must be a Batch\(x, y\); got NoneType",
     ),
     "a masked array": (lambda: cost(x=np.ma.masked_array(X, X > 1)), TypeError, "x is a masked array"),
     "text in a frame": (

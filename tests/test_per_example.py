@@ -430,6 +430,25 @@ def test_a_gradient_of_zero_has_norm_zero_and_clipping_it_has_a_derivative():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(length)(params)))
 
 
+@pytest.mark.parametrize("size", [1e-38, 1e-25, 1e-20, 1e-10, 0.0])
+def test_the_clipped_gradient_has_a_derivative_where_a_gradient_is_tiny(size):
+    """Below the bound it is the gradient: x (w x - y), whose derivative by w is x² = 1."""
+    net, rows = lr_nn.linear_regression(1), Batch(jnp.ones((1, 1)), jnp.zeros(1))
+
+    def clipped(w):
+        params = (lr_nn.types.Layer(w.reshape(1, 1), jnp.zeros(1)),)
+        return per_example.clipped_gradient(lr_nn.backprop(net, params, rows), 10.0)[0].w.sum()
+
+    assert jax.jit(jax.grad(clipped))(jnp.float32(size)) == 1
+
+
+def test_a_dead_unit_has_a_ratio_of_zero_without_a_division_by_zero():
+    net, params, rows = one_layer([[0.0, 1.0], [0.0, 2.0]], [1, 0])
+    bp = lr_nn.backprop(net, params, rows)
+    with jax.disable_jit(), jax.debug_nans(True):
+        assert per_example.signal_to_noise(bp)[0].w[0] == 0
+
+
 @pytest.mark.parametrize("size", [1e-9, 1e5, 1e30])
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
 def test_a_common_factor_of_the_weights_changes_nothing_in_any_precision(dtype, size):

@@ -16,7 +16,7 @@ from lr_nn.admission import admit_rows
 from lr_nn.fitting import convex
 from lr_nn.many.run import Progress, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
-from lr_nn.network import Network
+from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.types import Batch
 
@@ -92,6 +92,7 @@ def fit_groups(
     (array(['a', 'b'], dtype='<U1'), array([ 1., -2.]))
     """
     check.on_host("fit_groups", (data, groups, penalty), "lr_nn.solvers.lane.smooth")
+    check_network(net)
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
     check_penalty(penalty)
     if not convex(net):

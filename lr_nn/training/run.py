@@ -84,7 +84,8 @@ def train(
     if key is not None:
         check.key(key)
     epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
-    data, validation = (_admitted(net, params, each) for each in (data, validation))
+    data = _admitted(net, params, data)
+    validation = None if validation is None else _admitted(net, params, validation)
     n = len(data) if isinstance(data, Rows) else len(data.x)
     if batch_size is None and isinstance(data, Rows):
         raise ValueError(f"{n} rows that are read block by block need a batch_size")
@@ -143,9 +144,7 @@ def train_many(
 
 
 def _admitted(net: Network, params: Params, data: Any) -> Any:
-    """Data checked against the network; of rows, which are read later, the first one."""
-    if data is None:
-        return None
+    """Data checked against the network; of rows of files, which are read later, the first one."""
     if not isinstance(data, Rows):
         return admit(net, params, data)
     check_params(net, params)
