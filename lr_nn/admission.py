@@ -173,10 +173,12 @@ def _numeric(name: str, array: Any) -> Any:
     return check.numeric(name, array)
 
 
-def admit_lanes(net: Network, batch: Batch, axes: Batch, dtype: DTypeLike | None, *, with_x: bool = False) -> Batch:
+def admit_lanes(
+    net: Network, batch: Batch, axes: Batch, dtype: DTypeLike | None, x_dtype: DTypeLike | None = None
+) -> Batch:
     """`admit_rows` of arguments with lane axes: the same checks on the rows of all lanes, one lane after another.
 
-    `with_x` casts `x` to `dtype` and checks its values too.
+    x_dtype: cast `x` to it, and check its values too.
     """
     n = batch.x.shape[-2]
 
@@ -197,7 +199,7 @@ def admit_lanes(net: Network, batch: Batch, axes: Batch, dtype: DTypeLike | None
             raise ValueError(f"x has {n} rows but {of} {got}; they must be the same examples")
     d, k, sums = net.sizes[0], net.sizes[-1], None if dtype is None else accumulator(dtype)
     flat = rows(batch.x, axes.x)
-    x = unfold(check.matrix("x", flat, d, dtype) if with_x else check.table("x", flat, d), axes.x)
+    x = unfold(check.table("x", flat, d) if x_dtype is None else check.matrix("x", flat, d, x_dtype), axes.x)
     weight = batch.weight
     if weight is not None:
         weight = unfold(check.multipliers(rows(weight, axes.weight), n * lanes_of("weight"), sums), axes.weight)

@@ -81,10 +81,10 @@ def fit(
             return _fit_rows(net, data, penalty, start, tol, max_steps, solver, dtype, memory)
         if not isinstance(data, Batch):
             raise TypeError(f"data must be a Batch(x, y) or Rows; got {type(data).__name__}")
-        data = on_automatic_mesh(data)
+        batch: Batch = on_automatic_mesh(data)
         if not convex(net):
-            return stationary(net, data, penalty, start, tol, max_steps, solver, dtype)
-        problem, constant, excess = admit(net, data, penalty, np.dtype(dtype or np.float64))
+            return stationary(net, batch, penalty, start, tol, max_steps, solver, dtype)
+        problem, constant, excess = admit(net, batch, penalty, np.dtype(dtype or np.float64))
         theta = constant if start is None else started(problem, start)
         solution = solved(problem, theta, penalty, tol * excess, max_steps, solver)
         if solution.status == Status.non_finite:

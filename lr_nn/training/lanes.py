@@ -19,7 +19,8 @@ def admit(
     check_penalty(penalty, lanes=True)
     m = _lanes(net, params)
     arrays, axes = lane_axes(net, data, m)
-    data = admit_lanes(net, arrays, axes, jnp.result_type(params[0].w), with_x=True)
+    dtype = jnp.result_type(params[0].w)
+    data = admit_lanes(net, arrays, axes, dtype, x_dtype=dtype)
     strengths = {} if penalty is None else {f: lane_axis(f"penalty {f}", s, 0, m) for f, s in penalty._asdict().items()}
     return data, Task(
         data=axes,
