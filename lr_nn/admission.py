@@ -118,7 +118,9 @@ def lane_axes(net: Network, batch: Batch, m: int | None = None) -> tuple[Batch, 
     another number of lanes than `m`.
     """
     check_batch(batch)
-    x, y, weight, offset = (None if array is None else _numeric(name, array) for name, array in batch._asdict().items())
+    x, y = _numeric("x", batch.x), _numeric("targets", batch.y)
+    weight = None if batch.weight is None else _numeric("weight", batch.weight)
+    offset = None if batch.offset is None else _numeric("offset", batch.offset)
     x_axis = lane_axis("x", x, 2, m)
     n, k = x.shape[-2], net.sizes[-1]
     y_axis = lane_axis("targets", y, _target_rank(net, y, n, m), m)
@@ -163,7 +165,6 @@ def _target_rank(net: Network, y: Any, n: int, m: int | None) -> int:
 
 def _numeric(name: str, array: Any) -> Any:
     """`array` as numbers; a list of lanes must hold arrays of one shape and dtype."""
-    name = "targets" if name == "y" else name
     if isinstance(array, Sequence):
         if len({np.shape(lane) for lane in array}) > 1:
             raise ValueError(f"{name} has lanes of unequal shape; lr_nn.fit_groups takes groups of any size")
