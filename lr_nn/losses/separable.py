@@ -8,7 +8,7 @@ import numpy as np
 
 from lr_nn import check
 from lr_nn.losses.base import Separable
-from lr_nn.probability import exp_minus_abs, expit, softplus
+from lr_nn.probability import exp_minus_abs, expit
 
 
 class SquaredError(Separable):
@@ -88,7 +88,7 @@ class Bernoulli(Separable):
         return expit(eta)
 
     def term(self, eta, y):
-        return softplus(eta) - y * eta
+        return jnp.where(eta > 0, 1 - y, -y) * eta + jnp.log1p(exp_minus_abs(eta))
 
     def slope(self, eta, y):
         # The exponential of `term`, so that one pass serves value and residual. Each side of 0 keeps its digits
