@@ -81,12 +81,12 @@ def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: ja
     z: z_1 (n, d_1), where it has been computed already.
     """
     found = propagate(net, params, batch, z)
-    y = net.loss.encode(batch.y, found.eta)
     if weigh:
-        found = found._replace(eta=without_overflow(net, found.eta, y, batch.weight))
-    seed = net.loss.residual(found.eta, y)
+        found = found._replace(eta=without_overflow(net, found.eta, batch.y, batch.weight))
+    seed = net.loss.residual(found.eta, batch.y)  # of the targets as they are: labels need no sum over classes
     deltas = recursion(net, params, found, weighted(seed, batch.weight) if weigh else seed)
     dtypes = tuple(Layer(*layer) for layer in dtypes_of(params))
+    y = net.loss.encode(batch.y, found.eta)
     return Backprop(*found[:2], deltas, found.eta, y, batch.weight, net.loss, net.hidden, dtypes)
 
 

@@ -160,7 +160,7 @@ def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None)
 def _totals(net: Network, params: Params, batch: Batch) -> Totals:
     # The recursion is linear in its seed: weights multiply the residual once, at the top.
     bp = sweep(net, params, batch, weigh=True)
-    weight, loss = _weighted_sum(net.loss.value(bp.eta, bp.y), batch.weight)
+    weight, loss = _weighted_sum(net.loss.value(bp.eta, batch.y), batch.weight)
     return Totals(weight, loss, contract(bp))
 
 
