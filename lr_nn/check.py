@@ -35,10 +35,11 @@ def is_concrete(array: Any) -> bool:
     return True
 
 
-def on_host(name: str, tree: Any, instead: str) -> None:
+def on_host(name: str, tree: Any, instead: str | None = None) -> None:
     """Refuse tracers: `name` runs on the host, and not under `jit` or `vmap`."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-        raise TypeError(f"{name} runs on the host and cannot be traced; under jit or vmap call {instead}")
+        hint = "" if instead is None else f"; under jit or vmap call {instead}"
+        raise TypeError(f"{name} runs on the host and cannot be traced{hint}")
 
 
 def numeric(name: str, array: Any) -> jax.Array | np.ndarray:

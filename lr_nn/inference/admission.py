@@ -82,7 +82,7 @@ def admit_data(net: Network, data: Batch, m: int = 0) -> tuple[Any, ...]:
     With m lanes each may have a lane axis first. Rows of weight zero become copies of a row that counts: their numbers
     may be anything.
     """
-    check.on_host("inference", data, "nothing: it is host code")
+    check.on_host("inference", data)
     batch, axes = lane_axes(net, data, m)
     n, k = batch.x.shape[-2], net.sizes[1]
     batch = _without_dead_rows(jax.tree.map(np.asarray, batch), axes)
