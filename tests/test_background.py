@@ -1,6 +1,7 @@
 """What orbax's threads print about a failure that was raised is dropped; everything else is passed on."""
 
 import asyncio
+import gc
 import logging
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lr_nn.training.background import reported_once
+from lr_nn.training.background import LOGGERS, reported_once
 
 ORBAX = str(Path("site-packages") / "orbax" / "checkpoint" / "future.py")
 NO_ROOM = """
@@ -37,6 +38,18 @@ def log(message, path=ORBAX):
     logger.handle(logger.makeRecord("absl", logging.ERROR, path, 1, message, (), None))
 
 
+def abandoned_tasks(path):
+    """Close a loop on two tasks of a file that nobody awaits, one failed and one pending; asyncio logs both later."""
+    names = {"asyncio": asyncio}
+    source = "async def fail():\n    raise OSError('no room')\nasync def wait():\n    await asyncio.Event().wait()\n"
+    exec(compile(source, path, "exec"), names)
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(names[name]()) for name in ("fail", "wait")]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    return tasks
+
+
 def in_a_thread(work):
     thread = threading.Thread(target=work)
     thread.start()
@@ -60,10 +73,12 @@ def reports(monkeypatch):
     found = []
     handler = logging.Handler()
     handler.emit = lambda record: found.append(record.getMessage())
-    logging.getLogger("absl").addHandler(handler)
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(handler)
     monkeypatch.setattr(sys, "unraisablehook", lambda unraised: found.append(str(unraised.exc_value)))
     yield found
-    logging.getLogger("absl").removeHandler(handler)
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(handler)
 
 
 def test_the_reports_of_a_block_that_succeeds_are_passed_on(reports):
@@ -91,6 +106,18 @@ def test_the_reports_of_a_failure_that_is_raised_are_dropped_also_those_that_com
     late.join()
     call_a_closed_loop()
     assert reports == []
+
+
+@pytest.mark.parametrize("path", [ORBAX, "elsewhere.py"])
+def test_tasks_of_orbax_that_nobody_awaited_are_not_logged_after_a_failure_and_those_of_others_are(reports, path):
+    with pytest.raises(OSError, match="no room"), reported_once():
+        tasks = abandoned_tasks(path)
+        raise OSError("no room")
+    del tasks
+    gc.collect()
+    logged = sorted(report.splitlines()[0] for report in reports)
+    both = ["Task exception was never retrieved", "Task was destroyed but it is pending!"]
+    assert logged == ([] if path == ORBAX else both)
 
 
 def test_other_reports_are_passed_on_during_a_failure_and_after_it(reports):
