@@ -81,9 +81,10 @@ def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: ja
     z: z_1 (n, d_1), where it has been computed already.
     """
     found = propagate(net, params, batch, z)
+    y = net.loss.target_rows(batch.y, found.eta)
     if weigh:
-        found = found._replace(eta=without_overflow(net, found.eta, batch.y, batch.weight))
-    seed = net.loss.residual(found.eta, batch.y)  # of the targets as they are: labels need no sum over classes
+        found = found._replace(eta=without_overflow(net, found.eta, y, batch.weight))
+    seed = _of_shape(net, "residual", net.loss.residual(found.eta, y), found.eta.shape)
     deltas = recursion(net, params, found, weighted(seed, batch.weight) if weigh else seed)
     dtypes = tuple(Layer(*layer) for layer in dtypes_of(params))
     y = net.loss.encode(batch.y, found.eta)
@@ -97,6 +98,17 @@ def _sweep(net: Network, params: Params, batch: Batch) -> Backprop:
     return replace(bp, activations=bp.activations[1:])
 
 
+def example_losses(net: Network, eta: jax.Array, y: jax.Array) -> jax.Array:
+    """ℓ_i (n,) of target rows; ValueError where `value` of the loss returns another shape."""
+    return _of_shape(net, "value", net.loss.value(eta, y), eta.shape[:1])
+
+
+def _of_shape(net: Network, part: str, found: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    if found.shape != shape:
+        raise ValueError(f"{part} of the loss {net.loss.name} must have shape {shape}; got {found.shape}")
+    return found
+
+
 def without_overflow(net: Network, eta: jax.Array, y: jax.Array, weight: jax.Array | None) -> jax.Array:
     """η with zeros in the rows of weight zero whose loss is not finite.
 
@@ -104,7 +116,7 @@ def without_overflow(net: Network, eta: jax.Array, y: jax.Array, weight: jax.Arr
     """
     if weight is None:
         return eta
-    lost = (weight == 0) & ~jnp.isfinite(net.loss.value(jax.lax.stop_gradient(eta), y))
+    lost = (weight == 0) & ~jnp.isfinite(example_losses(net, jax.lax.stop_gradient(eta), y))
     return jnp.where(lost[:, None], jnp.zeros_like(eta), eta)
 
 
@@ -125,10 +137,10 @@ def pullback(net: Network, params: Params, forward: Forward, seed: ArrayLike) ->
 def recursion(net: Network, params: Params, forward: Forward, seed: jax.Array) -> tuple[jax.Array, ...]:
     """`pullback` of checked arguments."""
     deltas = [seed]
-    for layer, activation, a in zip(params[:0:-1], net.hidden[::-1], forward.activations[:0:-1]):
-        dtype = common_dtype(a.dtype, layer.w.dtype)
-        back = (deltas[-1].astype(dtype) @ layer.w.astype(dtype).T).astype(a.dtype)
-        deltas.append(back * lift(activation.derivative(a), back.ndim))
+    for layer, activation, kept in zip(params[:0:-1], net.hidden[::-1], forward.kept[::-1]):
+        dtype = common_dtype(kept.dtype, layer.w.dtype)
+        back = (deltas[-1].astype(dtype) @ layer.w.astype(dtype).T).astype(kept.dtype)
+        deltas.append(back * lift(activation.derivative(kept), back.ndim))
     return tuple(deltas[::-1])
 
 
@@ -262,6 +274,13 @@ def check_forward(net: Network, forward: Forward) -> None:
     if got != [(*n, width) for width in net.sizes]:
         raise ValueError(
             f"forward must be a pass of this network, activations and eta (n, width) of widths {net.sizes}; got {got}"
+        )
+    expected = [shape if hidden.keeps == "z" else None for shape, hidden in zip(got[1:], net.hidden)]
+    kept = [None if z is None else jnp.shape(z) for z in forward.preactivations]
+    if kept != [None, *expected]:
+        raise ValueError(
+            "forward must be a pass of this network, with pre-activations where the derivative of the activation needs "
+            f"them, of shapes {[None, *expected]}; got {kept}"
         )
 
 

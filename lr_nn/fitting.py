@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from threadpoolctl import ThreadpoolController
 
-from lr_nn import check
+from lr_nn import check, losses
 from lr_nn.data import Rows
 from lr_nn.network import Network, check_params, n_parameters
 from lr_nn.penalties import Penalty, check_penalty
@@ -172,7 +172,7 @@ def choose(problem: OneLayer) -> tuple[str, str]:
     if float(problem.l1) > 0:
         return "proximal", "an L1 penalty"
     small = p <= FEW and n * p**2 * problem.y.shape[1] <= CHEAP
-    if problem.net.loss.concordance == 0 and n * min(n, p) * p <= CHEAP:
+    if least_squares(problem.net) and n * min(n, p) * p <= CHEAP:
         return "closed_form", "least squares of a size that is solved at once"
     if small:
         return "newton", f"{p} parameters and {n} rows: the whole Hessian costs little"
@@ -186,8 +186,19 @@ FEW, CHEAP = 100, 2e8
 
 
 def convex(net: Network) -> bool:
-    """Is the cost of the network convex in its parameters?"""
-    return len(net.sizes) == 2 and net.loss.concordance < np.inf
+    """True if the solvers of convex costs may be used: one layer, and a loss that promises what they rest on.
+
+    They take the Fisher for the Hessian, bound its change by the concordance, begin at the best constant model, and
+    centre the coefficients of outputs that are coupled.
+    """
+    loss = net.loss
+    promised = loss.canonical and loss.concordance < np.inf and (loss.shift_invariant or not loss.couples_outputs)
+    return len(net.sizes) == 2 and promised and loss.states("constant")
+
+
+def least_squares(net: Network) -> bool:
+    """True for the squared error, whose optimum has a closed form."""
+    return net.loss == losses.squared_error
 
 
 def check_arguments(
@@ -209,7 +220,7 @@ def check_arguments(
         raise ValueError(f"an l1 penalty needs solver='proximal'; got {solver!r}")
     if solver == "proximal" and not sparse:
         raise ValueError("solver='proximal' is for an l1 penalty; there is none")
-    if solver == "closed_form" and net.loss.concordance != 0:
+    if solver == "closed_form" and not least_squares(net):
         raise ValueError(f"closed_form is for the squared error; got a {net.loss.name} loss")
     if dtype is not None and jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
         raise TypeError(f"dtype must be float32 or float64; got {jnp.dtype(dtype)}")

@@ -64,6 +64,13 @@ class Network:
             raise ValueError(f"{depth} hidden layers need {depth} activations (or one for all); got {len(hidden)}")
         if not isinstance(loss, Loss):
             raise TypeError(f"loss must be a loss such as lr_nn.losses.bernoulli; got {loss!r}")
+        for part in (*hidden, loss):
+            _check_hashable(part)
+        for activation in hidden:
+            if activation.keeps not in ("a", "z"):
+                raise ValueError(
+                    f"keeps of the activation {activation.name} must be 'a' or 'z'; got {activation.keeps!r}"
+                )
         if sizes[-1] < loss.least_outputs:
             raise ValueError(f"a {loss.name} loss needs at least {loss.least_outputs} outputs; got {sizes[-1]}")
         object.__setattr__(self, "sizes", sizes)
@@ -75,6 +82,16 @@ class Network:
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """The shape (d_{l-1}, d_l) of every weight."""
         return tuple(zip(self.sizes, self.sizes[1:]))
+
+
+def _check_hashable(part: Any) -> None:
+    """Raise TypeError if an activation or a loss holds what cannot be a static argument of a compiled function."""
+    try:
+        hash(part)
+    except TypeError as error:
+        raise TypeError(
+            f"{part.name} must be hashable ({error}): keep its parameters as numbers or nested tuples, not as arrays"
+        ) from error
 
 
 def linear_regression(d: int, k: int = 1) -> Network:
@@ -115,7 +132,7 @@ def n_parameters(net: Network) -> int:
 def init(net: Network, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Params:
     """Initial parameters: a tuple of L layers (w, b) of `dtype`.
 
-    A one-layer model starts at zero: its cost is convex for every loss of the menu but `through`. A deep network draws
+    A one-layer model starts at zero. A deep network draws
     the weights of a layer by the initializer of the activation that follows it (Glorot or He) and starts biases at
     zero; from all zeros its neurons would never differ. Raises ValueError for float64 while JAX has it off, TypeError
     for an integer dtype or for a `key` that is no random key.
@@ -149,14 +166,17 @@ def propagate(net: Network, params: Params, batch: Batch, z: jax.Array | None = 
     z: z_1 (n, d_1), where it has been computed already.
     """
     outputs = [batch.x]
+    preactivations: list[jax.Array | None] = [None]
     for layer, activation in zip(params, net.hidden):
-        outputs.append(activation.value(affine(layer, outputs[-1]) if z is None else z))
+        z = affine(layer, outputs[-1]) if z is None else z
+        outputs.append(activation.value(z))
+        preactivations.append(z if activation.keeps == "z" else None)
         z = None
     last = outputs[-1]
     eta = affine(params[-1], last, accumulator(common_dtype(last.dtype, params[-1].w.dtype))) if z is None else z
     if batch.offset is not None:
         eta = eta + batch.offset.reshape(eta.shape).astype(eta.dtype)
-    return Forward(tuple(outputs), (None,) * len(outputs), eta)
+    return Forward(tuple(outputs), tuple(preactivations), eta)
 
 
 def affine(layer: Layer, a: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:

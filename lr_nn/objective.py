@@ -12,7 +12,7 @@ from jax import lax
 
 from lr_nn import check
 from lr_nn.admission import admit
-from lr_nn.backward import contract, sweep, without_overflow
+from lr_nn.backward import contract, example_losses, sweep, without_overflow
 from lr_nn.network import Network, propagate
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.row_sums import counted, rows_per_product, wants_blocks
@@ -57,8 +57,10 @@ def evaluate_cost(
     net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, add_up: AddUp | None = None
 ) -> jax.Array:
     """`cost` on an admitted batch; `add_up` as in `evaluate`."""
-    eta = without_overflow(net, propagate(net, params, batch).eta, batch.y, batch.weight)
-    sums = _weighted_sum(net.loss.value(eta, batch.y), batch.weight)
+    eta = propagate(net, params, batch).eta
+    y = net.loss.target_rows(batch.y, eta)
+    eta = without_overflow(net, eta, y, batch.weight)
+    sums = _weighted_sum(example_losses(net, eta, y), batch.weight)
     total, loss = sums if add_up is None else add_up(sums)
     return _with_penalty(divide(loss, total), penalty, params)
 
@@ -160,7 +162,8 @@ def fold(function: Callable[[Batch], Any], batch: Batch, block_size: int | None)
 def _totals(net: Network, params: Params, batch: Batch) -> Totals:
     # The recursion is linear in its seed: weights multiply the residual once, at the top.
     bp = sweep(net, params, batch, weigh=True)
-    weight, loss = _weighted_sum(net.loss.value(bp.eta, batch.y), batch.weight)
+    y = net.loss.target_rows(batch.y, bp.eta)
+    weight, loss = _weighted_sum(example_losses(net, bp.eta, y), batch.weight)
     return Totals(weight, loss, contract(bp))
 
 

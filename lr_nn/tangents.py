@@ -35,9 +35,9 @@ def tangents(net: Network, params: Params, forward: Forward, v: Params) -> tuple
     """`pushforward` of checked arguments."""
     dtypes = [a.dtype for a in (*forward.activations[1:], forward.eta)]
     z_dots = [affine(v[0], forward.activations[0], dtypes[0])]
-    layers = zip(params[1:], v[1:], net.hidden, forward.activations[1:], dtypes[1:])
-    for layer, tangent, activation, a, dtype in layers:
-        a_dot = activation.derivative(a) * z_dots[-1]
+    layers = zip(params[1:], v[1:], net.hidden, forward.kept, forward.activations[1:], dtypes[1:])
+    for layer, tangent, activation, kept, a, dtype in layers:
+        a_dot = activation.derivative(kept) * z_dots[-1]
         z_dots.append(affine(layer._replace(b=None), a_dot, dtype) + affine(tangent, a, dtype))
     return tuple(z_dots)
 

@@ -45,13 +45,19 @@ class Forward(NamedTuple):
     """One forward pass: a_l = σ(z_l) with z_l = a_{l-1} w_l + b_l.
 
     `activations` (a_0, ..., a_{L-1}), each (n, d_l), a_0 = x; `preactivations` of the same length, z_l where the
-    derivative of the activation needs it and None elsewhere (every σ' of the menu is a function of a_l, so all are
-    None); `eta` (n, k) the linear predictor, its offset added.
+    derivative of the activation is a function of z and None elsewhere; `eta` (n, k) the linear predictor, its offset
+    added.
     """
 
     activations: tuple[jax.Array, ...]
     preactivations: tuple[jax.Array | None, ...]
     eta: jax.Array
+
+    @property
+    def kept(self) -> tuple[jax.Array, ...]:
+        """The arguments of σ'_1, ..., σ'_{L-1}: z_l where it was kept, else a_l."""
+        pairs = zip(self.preactivations[1:], self.activations[1:])
+        return tuple(a if z is None else z for z, a in pairs)
 
 
 @jax.tree_util.register_dataclass

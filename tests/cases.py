@@ -40,6 +40,11 @@ ACTIVATIONS = {
     "leaky_relu": ActivationCase(activations.leaky_relu(0.125), lambda z: jax.nn.leaky_relu(z, 0.125)),
     "elu": ActivationCase(activations.elu, jax.nn.elu),
     "softplus": ActivationCase(activations.softplus, jax.nn.softplus),
+    "silu": ActivationCase(activations.silu, jax.nn.silu),
+    "gelu": ActivationCase(activations.gelu, lambda z: jax.nn.gelu(z, approximate=False)),
+    "gelu_tanh": ActivationCase(activations.gelu_tanh, lambda z: jax.nn.gelu(z, approximate=True)),
+    "sine": ActivationCase(activations.sine, jnp.sin),
+    "softsign": ActivationCase(activations.softsign, lambda z: z / (1 + z * jnp.sign(z))),
 }
 
 
@@ -71,6 +76,12 @@ def _poisson(eta, y):
     return (jnp.exp(eta) - y.astype(eta.dtype) * eta).sum(axis=1)
 
 
+def _huber(eta, y):
+    r = eta - y
+    far = 1.25 * (r * jnp.sign(r) - 0.625)
+    return jnp.where(jnp.square(r) <= 1.25**2, jnp.square(r) / 2, far).sum(axis=1)
+
+
 def _categorical(eta, y):
     return -jax.nn.log_softmax(eta, axis=1)[jnp.arange(eta.shape[0]), y]
 
@@ -94,6 +105,7 @@ class LossCase:
 LOSSES = {
     "squared_error": LossCase(losses.squared_error, _squared, _real, canonical=True),
     "absolute_error": LossCase(losses.absolute_error, lambda eta, y: jnp.abs(eta - y).sum(axis=1), _real),
+    "huber": LossCase(losses.huber(1.25), _huber, _real),
     "bernoulli": LossCase(
         losses.bernoulli,
         lambda eta, y: (jax.nn.softplus(eta) - y.astype(eta.dtype) * eta).sum(axis=1),
@@ -153,6 +165,7 @@ NETWORKS = {
     "bernoulli, sigmoid, 2 layers": network("bernoulli", "sigmoid", 2),
     "poisson, elu, 2 layers, no bias": network("poisson", "elu", 2, bias=False),
     "categorical, relu, 3 layers": network("categorical", "relu", 3),
+    "huber, gelu, 3 layers": network("huber", "gelu", 3),
     "squared_error of sigmoid, softplus, 3 layers": network("squared_error of sigmoid", "softplus", 3),
 }
 

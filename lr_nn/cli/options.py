@@ -117,8 +117,22 @@ class Train(Learning):
     """The loss. auto: linear for numbers, logistic for two classes, softmax for more."""
     hidden: str = "64,64"
     """Widths of the hidden layers; "" for none."""
-    activation: Literal["identity", "step", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus"] = "relu"
-    """Of the hidden layers."""
+    activation: Literal[
+        "identity",
+        "step",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "leaky_relu",
+        "elu",
+        "softplus",
+        "silu",
+        "gelu",
+        "gelu_tanh",
+        "sine",
+        "softsign",
+    ] = "relu"
+    """The activation of the hidden layers."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """The rule of a step, of optax."""
     learning_rate: float = 1e-3

@@ -19,19 +19,22 @@ from lr_nn.trees import lift
 class Loss(ABC):
     """ℓ(η, y), its derivatives in η, and the law p(y | η) that it is the negative log-likelihood of.
 
-    Two losses are equal if they are of one class with equal parameters, so they compile once.
+    `value` and `residual` are enough to train. Every other method is optional: a function that needs one which is not
+    stated raises NotImplementedError with its name. The flags `convex`, `canonical`, `shift_invariant` and
+    `concordance` promise nothing unless stated; `fit` uses what they promise, and `lr_nn.audit_loss` checks it.
 
-    >>> from lr_nn import activations, losses
-    >>> losses.through(activations.leaky_relu(0.1), losses.squared_error) == losses.through(
-    ...     activations.leaky_relu(0.1), losses.squared_error
-    ... )
+    `name` is the name of the class unless stated. Two losses are equal if they are of one class with equal parameters,
+    so that they compile once; a class with parameters is a frozen dataclass.
+
+    >>> from lr_nn import losses
+    >>> losses.huber(1.5) == losses.huber(1.5)
     True
     """
 
     @property
-    @abstractmethod
     def name(self) -> str:
-        """What messages call it."""
+        """The name in messages and files."""
+        return type(self).__name__
 
     @property
     def target(self) -> str:
@@ -49,8 +52,23 @@ class Loss(ABC):
         return "values"
 
     @property
+    def convex(self) -> bool:
+        """Is ℓ convex in η, for all targets? True where the concordance is finite."""
+        return self.concordance < float("inf")
+
+    @property
+    def canonical(self) -> bool:
+        """Is the Hessian of ℓ in η its Fisher, for all targets?"""
+        return False
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Does a shift common to all outputs, η + c, leave ℓ unchanged?"""
+        return False
+
+    @property
     def concordance(self) -> float:
-        """c with |D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u] in η: how fast curvature changes. ∞ where ℓ is not convex."""
+        """c with |D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u] in η: how fast the Hessian changes (Bach, 2010); ∞ if not known."""
         return float("inf")
 
     @property
@@ -60,55 +78,66 @@ class Loss(ABC):
 
     @property
     def couples_outputs(self) -> bool:
-        """Is ℓ not a sum over outputs? Then a shift common to all outputs is taken to change nothing."""
+        """Is ℓ not a sum over outputs?"""
         return True
 
-    def constant(self, mean: jax.Array) -> jax.Array:
-        """The η (k,) whose mean is the mean target (k,): the best constant model, where the loss is canonical."""
-        raise NotImplementedError(f"a {self.name} loss has no constant model in closed form")
+    def states(self, part: str) -> bool:
+        """Does the loss state this optional method?"""
+        return getattr(type(self), part) is not getattr(Loss, part)
 
     def lowest(self, y: jax.Array) -> jax.Array:
         """The smallest ℓ that encoded targets (n, k) allow, (n,)."""
         return jnp.zeros(y.shape[0], y.dtype)
 
     def recession(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Along which η̇ does ℓ never grow? Those with rows·η̇_i ≥ 0, or = 0 where told so; None: along none but 0.
+        """The directions η̇ along which ℓ never grows, for encoded targets (n, k): a cone for every example.
 
-        For encoded targets (n, k): rows (n, c, k) and booleans (n, c).
+        Rows r (n, c, k) and booleans (n, c): η̇_i is in the cone if r·η̇_i ≥ 0 for its rows, and = 0 where the boolean
+        is True. None if the cone holds 0 alone.
         """
         return None
 
     @abstractmethod
-    def mean(self, eta: jax.Array) -> jax.Array:
-        """The mean of the response (the inverse link): probabilities or values, (n, k)."""
-
-    @abstractmethod
     def value(self, eta: jax.Array, y: ArrayLike) -> jax.Array:
-        """ℓ_i, (n,)."""
+        """ℓ_i, (n,), of η (n, k) and targets of the same shape and dtype."""
 
     @abstractmethod
     def residual(self, eta: jax.Array, y: ArrayLike) -> jax.Array:
         """δ_L = ∂ℓ_i/∂η, (n, k)."""
 
-    @abstractmethod
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """The mean of the response (the inverse link): probabilities or values, (n, k)."""
+        raise self._missing("mean(eta), the mean of the response", "lr_nn.predict needs")
+
     def hessian_multiply(self, eta: jax.Array, y: ArrayLike, v: jax.Array) -> jax.Array:
         """(∂²ℓ_i/∂η²) v_i, shaped as `v`. It may be indefinite where the link is not canonical."""
+        raise self._missing("hessian_multiply(eta, y, v), the product (∂²ℓ/∂η²) v", "curvature.hessian needs")
 
-    @abstractmethod
     def fisher_multiply(self, eta: jax.Array, v: jax.Array) -> jax.Array:
         """F_i v_i with F_i = E[residual residualᵀ], y drawn from p(y | η): positive semidefinite."""
+        raise self._missing(
+            "fisher_multiply(eta, v), the product F v with the Fisher in η",
+            "curvature.ggn and Newton steps on it need (curvature.empirical_fisher does without)",
+        )
 
-    @abstractmethod
     def fisher_factor(self, eta: jax.Array) -> jax.Array:
         """Columns f_c of a factor of the Fisher, as seeds (k, n, k): F_i = Σ_c f_{c,i} f_{c,i}ᵀ."""
+        raise self._missing(
+            "fisher_factor(eta), a factor of the Fisher in η",
+            "the diagonal of the GGN and exact K-FAC need (kind='empirical' does without)",
+        )
 
     def fisher_diagonal(self, eta: jax.Array) -> jax.Array:
         """The diagonal of F_i, (n, k)."""
         return jnp.square(self.fisher_factor(eta)).sum(axis=0)
 
-    @abstractmethod
     def sample(self, eta: jax.Array, key: jax.Array) -> jax.Array:
         """Encoded targets (n, k) drawn from p(y | η)."""
+        raise self._missing("sample(eta, key), targets drawn from p(y | η)", "sampled estimates of the Fisher need")
+
+    def constant(self, mean: jax.Array) -> jax.Array:
+        """The η (k,) of the best constant model, by the mean target (k,)."""
+        raise self._missing("constant(mean), the best constant η", "convex fits need")
 
     def valid(self, y: Any) -> Any:
         """Which entries of the targets are admissible, elementwise; NaN and infinity never are."""
@@ -139,6 +168,13 @@ class Loss(ABC):
         self._shape(y, *eta.shape)
         return y.reshape(eta.shape).astype(eta.dtype)
 
+    def target_rows(self, y: ArrayLike, eta: jax.Array) -> jax.Array:
+        """Admitted targets as `value` and `residual` take them: encoded, unless the loss takes labels as they are."""
+        return self.encode(y, eta)
+
+    def _missing(self, part: str, purpose: str) -> NotImplementedError:
+        return NotImplementedError(f"the loss {self.name} states no {part}, which {purpose}: add it to the class")
+
     def _shape(self, y: Any, n: int, k: int) -> None:
         if y.ndim and y.shape[0] != n:
             raise ValueError(f"x has {n} rows but y has {y.shape[0]}; they must be the same examples")
@@ -150,7 +186,10 @@ class Loss(ABC):
 
 
 class Separable(Loss):
-    """A loss that is a sum over outputs, ℓ_i = Σ_j ℓ(η_ij, y_ij), given by elementwise functions of (η, y)."""
+    """A loss that is a sum over outputs, ℓ_i = Σ_j ℓ(η_ij, y_ij), given by elementwise functions of (η, y).
+
+    `term` and `slope` are enough to train.
+    """
 
     couples_outputs = False
 
@@ -162,13 +201,21 @@ class Separable(Loss):
     def slope(self, eta: jax.Array, y: jax.Array) -> jax.Array:
         """∂ℓ/∂η_ij, elementwise."""
 
-    @abstractmethod
     def curvature(self, eta: jax.Array, y: jax.Array) -> jax.Array:
         """∂²ℓ/∂η_ij², elementwise."""
+        raise self._missing("curvature(eta, y), the second derivative ∂²ℓ/∂η²", "curvature.hessian needs")
 
-    @abstractmethod
     def information(self, eta: jax.Array) -> jax.Array:
-        """E[(∂ℓ/∂η_ij)²], elementwise: the diagonal of the Fisher."""
+        """E[(∂ℓ/∂η_ij)²] under p(y | η), elementwise: the diagonal of the Fisher."""
+        raise self._missing(
+            "information(eta), the Fisher E[(∂ℓ/∂η)²]",
+            "curvature.ggn, kfac and Newton steps need (curvature.empirical_fisher does without)",
+        )
+
+    def states(self, part):
+        own = {"hessian_multiply": "curvature", "fisher_multiply": "information", "fisher_factor": "information"}
+        replaced = getattr(type(self), part) is not getattr(Separable, part)
+        return replaced or (part in own and self.states(own[part]))
 
     def value(self, eta, y):
         return self._flat(self.term, eta, self.encode(y, eta)).sum(axis=1)

@@ -25,6 +25,8 @@ class Categorical(Loss):
     name = "categorical"
     least_outputs = 2
     task = "classes"
+    canonical = True
+    shift_invariant = True
     concordance = 2**0.5
 
     def constant(self, mean):
@@ -103,6 +105,10 @@ class Categorical(Loss):
         y = jnp.asarray(y)
         self._shape(y, *eta.shape)
         return y.astype(eta.dtype) if y.ndim == 2 else _encoded(y, eta.shape[1], eta.dtype)
+
+    def target_rows(self, y, eta):
+        """Labels stay labels, which need no sum over classes."""
+        return jnp.asarray(y)
 
     def _rows(self, y, eta):
         """Rows (n, k) and Σ_c y_c (n,) of targets; of labels that is 1, or NaN outside [0, k), without a sum."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,7 @@ class SquaredError(Separable):
     """ℓ = ½ Σ_j (η_j - y_j)²: the negative log-likelihood of a Gaussian with unit variance."""
 
     name = "squared_error"
+    canonical = True
     concordance = 0.0
 
     def mean(self, eta):
@@ -44,6 +48,7 @@ class AbsoluteError(Separable):
     """ℓ = Σ_j |η_j - y_j|: a Laplace distribution with unit scale. At a tie the slope is 0."""
 
     name = "absolute_error"
+    convex = True
     smooth = False
 
     def mean(self, eta):
@@ -66,12 +71,67 @@ class AbsoluteError(Separable):
         return eta + jax.random.laplace(key, eta.shape, eta.dtype)
 
 
+@dataclass(frozen=True)
+class Huber(Separable):
+    """ℓ = Σ_j h(η_j - y_j), h(r) = r²/2 where |r| ≤ δ, else δ (|r| - δ/2): Huber (1964). A row counts at most δ.
+
+    Its law has the density e^{-h(r)} / Z, normal in the middle with exponential tails:
+    Z = √(2π) (2Φ(δ) - 1) + (2/δ) e^{-δ²/2}. Its Fisher is E[h''] = P(|r| ≤ δ).
+    """
+
+    delta: float
+    name = "huber"
+    convex = True
+
+    def __post_init__(self):
+        """Refuse a δ that is not a positive number."""
+        if not 0 < self.delta < math.inf:
+            raise ValueError(f"huber needs a finite delta > 0; got {self.delta}")
+
+    def mean(self, eta):
+        return eta
+
+    def term(self, eta, y):
+        r = eta - y
+        inside = self._inside(r)
+        return jnp.where(inside, jnp.where(inside, r, 0) ** 2 / 2, self.delta * (r * jnp.sign(r) - self.delta / 2))
+
+    def slope(self, eta, y):
+        r = eta - y
+        return jnp.where(self._inside(r), r, self.delta * jnp.sign(r))
+
+    def curvature(self, eta, y):
+        return self._inside(eta - y).astype(eta.dtype)
+
+    def information(self, eta):
+        return jnp.full_like(eta, self._middle)
+
+    def sample(self, eta, key):
+        check.key(key)
+        which, middle, tail, side = jax.random.split(key, 4)
+        draws = (jax.random.exponential(tail, eta.shape, eta.dtype) / self.delta + self.delta) * jax.random.rademacher(
+            side, eta.shape, eta.dtype
+        )
+        normal = jax.random.truncated_normal(middle, -self.delta, self.delta, eta.shape, eta.dtype)
+        return eta + jnp.where(jax.random.bernoulli(which, self._middle, eta.shape), normal, draws)
+
+    def _inside(self, r):
+        return (-self.delta <= r) & (r <= self.delta)
+
+    @property
+    def _middle(self):
+        """P(|r| ≤ δ)."""
+        middle = math.sqrt(2 * math.pi) * math.erf(self.delta / math.sqrt(2))
+        return middle / (middle + 2 / self.delta * math.exp(-(self.delta**2) / 2))
+
+
 class Bernoulli(Separable):
     """ℓ = Σ_j log(1 + e^{η_j}) - y_j η_j: cross-entropy on one or many independent labels; δ_L = a_L - y."""
 
     name = "bernoulli"
     target = "0 or 1, or probabilities between them"
     task = "labels"
+    canonical = True
     concordance = 1.0
 
     def constant(self, mean):
@@ -113,6 +173,7 @@ class Poisson(Separable):
 
     name = "poisson"
     target = "counts, not negative"
+    canonical = True
     concordance = 1.0
 
     def valid(self, y):

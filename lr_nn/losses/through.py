@@ -57,24 +57,24 @@ class Through(Loss):
         return self.inner.value(self.activation.value(eta), y)
 
     def residual(self, eta, y):
-        a = self.activation.value(eta)
-        return self.activation.derivative(a) * self.inner.residual(a, y)
+        a, slope = self._activated(eta)
+        return slope * self.inner.residual(a, y)
 
     def hessian_multiply(self, eta, y, v):
         """σ' ∘ H(σ(η)) (σ' ∘ v) + σ'' ∘ residual ∘ v."""
-        a = self.activation.value(eta)
-        slope = lift(self.activation.derivative(a), v.ndim)
-        bend = lift(self.activation.second_derivative(a) * self.inner.residual(a, y), v.ndim)
-        return slope * self.inner.hessian_multiply(a, y, slope * v) + bend * v
+        a, slope = self._activated(eta)
+        bend = self.activation.second_derivative(self.activation.kept(eta, a)) * self.inner.residual(a, y)
+        slope = lift(slope, v.ndim)
+        return slope * self.inner.hessian_multiply(a, y, slope * v) + lift(bend, v.ndim) * v
 
     def fisher_multiply(self, eta, v):
-        a = self.activation.value(eta)
-        slope = lift(self.activation.derivative(a), v.ndim)
+        a, slope = self._activated(eta)
+        slope = lift(slope, v.ndim)
         return slope * self.inner.fisher_multiply(a, slope * v)
 
     def fisher_factor(self, eta):
-        a = self.activation.value(eta)
-        return self.activation.derivative(a)[None] * self.inner.fisher_factor(a)
+        a, slope = self._activated(eta)
+        return slope[None] * self.inner.fisher_factor(a)
 
     def sample(self, eta, key):
         return self.inner.sample(self.activation.value(eta), key)
@@ -87,3 +87,15 @@ class Through(Loss):
 
     def encode(self, y, eta):
         return self.inner.encode(y, eta)
+
+    def target_rows(self, y, eta):
+        return self.inner.target_rows(y, eta)
+
+    def states(self, part):
+        bends = part != "hessian_multiply" or self.activation.states("second_derivative")
+        return super().states(part) and self.inner.states(part) and bends
+
+    def _activated(self, eta):
+        """σ(η) and σ'(η)."""
+        a = self.activation.value(eta)
+        return a, self.activation.derivative(self.activation.kept(eta, a))

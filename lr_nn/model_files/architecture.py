@@ -22,6 +22,11 @@ ACTIVATIONS: dict[str, type[Activation]] = {
         activations.leaky_relu(),
         activations.elu,
         activations.softplus,
+        activations.silu,
+        activations.gelu,
+        activations.gelu_tanh,
+        activations.sine,
+        activations.softsign,
     )
 }
 LOSSES: dict[str, type[Loss]] = {
@@ -32,6 +37,7 @@ LOSSES: dict[str, type[Loss]] = {
         losses.bernoulli,
         losses.categorical,
         losses.poisson,
+        losses.huber(1),
     )
 }
 
@@ -58,9 +64,7 @@ def build(description: Any) -> Network:
 
 
 def _describe_activation(activation: Activation) -> dict[str, Any]:
-    if ACTIVATIONS.get(activation.name) is not type(activation):
-        raise _not_ours("activation", activation, ACTIVATIONS)
-    return {"name": activation.name} | {field.name: getattr(activation, field.name) for field in fields(activation)}
+    return _describe("activation", activation, ACTIVATIONS)
 
 
 def _describe_loss(loss: Loss) -> dict[str, Any]:
@@ -70,26 +74,33 @@ def _describe_loss(loss: Loss) -> dict[str, Any]:
             "activation": _describe_activation(loss.activation),
             "loss": _describe_loss(loss.inner),
         }
-    if LOSSES.get(loss.name) is not type(loss):
-        raise _not_ours("loss", loss, LOSSES)
-    return {"name": loss.name}
+    return _describe("loss", loss, LOSSES)
+
+
+def _describe(kind: str, value: Any, known: dict[str, Any]) -> dict[str, Any]:
+    if known.get(value.name) is not type(value):
+        raise _not_ours(kind, value, known)
+    return {"name": value.name} | {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _build_activation(description: Any) -> Activation:
-    kind = _named(description, ACTIVATIONS)
-    values = _entries(description, "name", *(field.name for field in fields(kind)))[1:]
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"expected numbers as parameters of an activation; got {description}")
-    return kind(*map(float, values))
+    return _build("an activation", description, ACTIVATIONS)
 
 
 def _build_loss(description: Any) -> Loss:
     if isinstance(description, dict) and description.get("name") == "through":
         _, activation, inner = _entries(description, "name", "activation", "loss")
         return losses.through(_build_activation(activation), _build_loss(inner))
-    _entries(description, "name")
-    return _named(description, LOSSES)()
+    return _build("a loss", description, LOSSES)
+
+
+def _build(kind: str, description: Any, known: dict[str, Any]) -> Any:
+    made = _named(description, known)
+    values = _entries(description, "name", *(field.name for field in fields(made)))[1:]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"expected numbers as parameters of {kind}; got {description}")
+    return made(*map(float, values))
 
 
 def _named(description: Any, known: dict[str, Any]) -> Any:

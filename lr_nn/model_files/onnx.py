@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn.activations import Activation, LeakyRelu
+from lr_nn.activations.of_preactivation import CUBIC, TWICE
 from lr_nn.losses import Loss
 from lr_nn.losses.through import Through
 from lr_nn.model_files.architecture import describe
@@ -35,6 +36,8 @@ OPERATIONS = {
     "leaky_relu": "LeakyRelu",
     "elu": "Elu",
     "softplus": "Softplus",
+    "sine": "Sin",
+    "softsign": "Softsign",
 }
 MEANS = {
     "squared_error": "Identity",
@@ -42,6 +45,7 @@ MEANS = {
     "bernoulli": "Sigmoid",
     "categorical": "Softmax",
     "poisson": "Exp",
+    "huber": "Identity",
 }
 
 
@@ -112,13 +116,35 @@ class _Graph:
         return self.mean(net.loss, a)
 
     def activation(self, activation: Activation, z: str, to: str) -> str:
-        """σ(z); the step is a comparison."""
-        if activation.name == "step":
-            zero = self.constant(f"{to}_zero", np.zeros((), np.float32))
-            above = self.node("Greater", z, zero, to=f"{to}_above")
-            return self.node("Cast", above, to=to, attributes={"to": 1})  # 1: float32
+        """σ(z), composed of several operations where this version of ONNX has none of its own."""
+        composed = {"step": self._step, "silu": self._silu, "gelu": self._gelu, "gelu_tanh": self._gelu_tanh}
+        if activation.name in composed:
+            return composed[activation.name](z, to)
         options: dict[str, Any] = {"alpha": activation.slope} if isinstance(activation, LeakyRelu) else {}
         return self.node(OPERATIONS[activation.name], z, to=to, attributes=options)
+
+    def _step(self, z: str, to: str) -> str:
+        above = self.node("Greater", z, self.number(f"{to}_zero", 0), to=f"{to}_above")
+        return self.node("Cast", above, to=to, attributes={"to": 1})  # 1: float32
+
+    def _silu(self, z: str, to: str) -> str:
+        return self.node("Mul", z, self.node("Sigmoid", z, to=f"{to}_gate"), to=to)
+
+    def _gelu(self, z: str, to: str) -> str:
+        """z (1 + erf(z / √2)) / 2."""
+        scaled = self.node("Mul", z, self.number(f"{to}_root", 0.5**0.5), to=f"{to}_scaled")
+        error = self.node("Erf", scaled, to=f"{to}_erf")
+        doubled = self.node("Add", error, self.number(f"{to}_one", 1), to=f"{to}_doubled")
+        half = self.node("Mul", z, self.number(f"{to}_half", 0.5), to=f"{to}_z_half")
+        return self.node("Mul", half, doubled, to=to)
+
+    def _gelu_tanh(self, z: str, to: str) -> str:
+        """z sigmoid(2u), 2u = (√(8/π) (1 + 0.044715 z²)) z."""
+        square = self.node("Mul", z, z, to=f"{to}_square")
+        cubic = self.node("Mul", square, self.number(f"{to}_cubic", TWICE * CUBIC), to=f"{to}_curved")
+        factor = self.node("Add", cubic, self.number(f"{to}_twice", TWICE), to=f"{to}_factor")
+        gate = self.node("Sigmoid", self.node("Mul", factor, z, to=f"{to}_2u"), to=f"{to}_gate")
+        return self.node("Mul", z, gate, to=to)
 
     def mean(self, loss: Loss, eta: str) -> str:
         """The mean of the response at η."""
@@ -133,6 +159,10 @@ class _Graph:
 
         self.nodes.append(helper.make_node(operation, list(inputs), [to], name=to, **attributes or {}))
         return to
+
+    def number(self, name: str, value: float) -> str:
+        """Add a constant float32 scalar, and return its name."""
+        return self.constant(name, np.float32(value))
 
     def constant(self, name: str, value: ArrayLike) -> str:
         """Add a constant, and return its name."""

@@ -1,74 +1,15 @@
-"""Hidden activations a = σ(z), each with its derivatives written in terms of its own output a.
-
-Because σ' and σ'' are functions of a, the backward pass keeps no pre-activation z. To add one, write a
-subclass of `Activation` with its three functions and one instance below it. Softmax is not here: it belongs
-to the categorical loss.
-
-Kinks: step(0) = 0 and relu'(0) = 0; leaky_relu'(0) = elu'(0) = 1 (as `jax.nn` has them). `jax.grad` of `value`
-agrees, in every order: no function here has a derivative of its own (`custom_jvp`).
-"""
+"""Activations whose derivatives are functions of the output a = σ(z)."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from lr_nn import probability
-
-__all__ = [
-    "Activation",
-    "Elu",
-    "Identity",
-    "LeakyRelu",
-    "Relu",
-    "Sigmoid",
-    "Softplus",
-    "Step",
-    "Tanh",
-    "elu",
-    "identity",
-    "leaky_relu",
-    "relu",
-    "sigmoid",
-    "softplus",
-    "step",
-    "tanh",
-]
-
-
-def __dir__() -> list[str]:
-    return __all__
-
-
-@dataclass(frozen=True)
-class Activation(ABC):
-    """An elementwise function with its first and second derivative from its output.
-
-    Two activations are equal if they are of one class with equal parameters, so they compile once.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def value(self, z: jax.Array) -> jax.Array:
-        """a = σ(z), elementwise."""
-
-    @abstractmethod
-    def derivative(self, a: jax.Array) -> jax.Array:
-        """σ'(z) as a function of a = σ(z), elementwise."""
-
-    @abstractmethod
-    def second_derivative(self, a: jax.Array) -> jax.Array:
-        """σ''(z) as a function of a = σ(z), elementwise."""
-
-    def initializer(self) -> jax.nn.initializers.Initializer:
-        """The law of initial weights that keeps signals at their scale: Glorot & Bengio (2010), eq. 16."""
-        return jax.nn.initializers.glorot_uniform()
+from lr_nn.activations.base import Activation
 
 
 class Identity(Activation):
@@ -206,17 +147,3 @@ class Softplus(Activation):
 
     def second_derivative(self, a):
         return -jnp.expm1(-a) * jnp.exp(-a)
-
-
-identity = Identity()
-step = Step()
-sigmoid = Sigmoid()
-tanh = Tanh()
-relu = Relu()
-elu = Elu()
-softplus = Softplus()
-
-
-def leaky_relu(slope: float = 0.01) -> LeakyRelu:
-    """The leaky rectifier with `slope` > 0 on the negative side."""
-    return LeakyRelu(float(slope))

@@ -1,0 +1,52 @@
+"""What the passes ask of an activation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax
+
+
+@dataclass(frozen=True)
+class Activation(ABC):
+    """An elementwise function σ with its derivatives. `value` and `derivative` are enough to train.
+
+    `keeps` says what the derivatives are functions of: the output, "a", or the pre-activation, "z". `name` is the name
+    of the class unless stated. Two activations are equal if they are of one class with equal parameters, so that they
+    compile once; a class with parameters is a frozen dataclass.
+    """
+
+    keeps: ClassVar[Literal["a", "z"]] = "a"
+
+    @property
+    def name(self) -> str:
+        """The name in messages and files."""
+        return type(self).__name__
+
+    @abstractmethod
+    def value(self, z: jax.Array) -> jax.Array:
+        """a = σ(z), elementwise, in the dtype of `z`."""
+
+    @abstractmethod
+    def derivative(self, kept: jax.Array) -> jax.Array:
+        """σ'(z), elementwise, as a function of a = σ(z), or of z where `keeps` is "z"."""
+
+    def second_derivative(self, kept: jax.Array) -> jax.Array:
+        """σ''(z), elementwise, of the same argument. Optional: NotImplementedError where it is not stated."""
+        raise NotImplementedError(
+            f"the activation {self.name} states no second_derivative({self.keeps}), which the Hessian needs: add it"
+        )
+
+    def states(self, part: str) -> bool:
+        """Does the activation state this optional method?"""
+        return getattr(type(self), part) is not getattr(Activation, part)
+
+    def kept(self, z: jax.Array, a: jax.Array) -> jax.Array:
+        """The argument of the derivatives: `z` or `a`, as `keeps` says."""
+        return z if self.keeps == "z" else a
+
+    def initializer(self) -> jax.nn.initializers.Initializer:
+        """The law of initial weights that keeps signals at their scale: Glorot & Bengio (2010), eq. 16."""
+        return jax.nn.initializers.glorot_uniform()
