@@ -207,7 +207,7 @@ def check_arguments(
     """Refuse what no fit of the network can do."""
     if not isinstance(net, Network):
         raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
-    check_penalty(penalty, lanes)
+    check_penalty(penalty, lanes=lanes)
     sparse = penalty is not None and bool(np.any(np.asarray(penalty.l1) > 0))
     if not net.loss.smooth or (sparse and not convex(net)):
         raise ValueError(

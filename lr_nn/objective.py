@@ -49,7 +49,7 @@ def cost(net: Network, params: Params, batch: Batch, penalty: Penalty | None = N
     Raises ValueError or TypeError for data that do not fit the network and for a negative penalty.
     """
     batch = admit(net, params, batch)
-    check_penalty(penalty)
+    check_penalty(penalty, net)
     return _cost(net, params, batch, penalty)
 
 
@@ -94,7 +94,7 @@ def value_and_gradient(
     0.693147 [[-0.25], [0.25]] [0.0]
     """
     batch = admit(net, params, batch)
-    check_penalty(penalty)
+    check_penalty(penalty, net)
     if block_size is None:
         block_size = automatic_block_size(net, batch.x)
     else:

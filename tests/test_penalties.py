@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from cases import batch, network, on_device, parameters
@@ -117,3 +118,112 @@ def test_strengths_are_cast_to_the_dtype_of_the_weights():
     penalty = penalties.elastic_net(np.float64(0.5), 0.5)
     assert {leaf.dtype for leaf in jax.tree.leaves(penalty.gradient(params))} == {jnp.dtype(jnp.bfloat16)}
     assert penalty.value(params).dtype == jnp.float32, "a sum over weights"
+
+
+def strengths_like(params, seed=3, bias=True):
+    """One strength a coefficient, some of them zero; None for free biases."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        return rng.uniform(0, 1, leaf.shape) * (rng.uniform(size=leaf.shape) > 0.25)
+
+    return tuple(Layer(draw(w), draw(b) if bias else None) for w, b in params)
+
+
+def one_a_coefficient(params, bias=True):
+    return penalties.Penalty(strengths_like(params, 3, bias), strengths_like(params, 4, bias))
+
+
+def as_vector(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["biases penalised", "biases free"])
+def test_strengths_one_a_coefficient_weigh_each_coefficient(float64, bias):
+    params = weights()
+    penalty = one_a_coefficient(params, bias)
+    filled = [tuple(Layer(w, np.zeros(w.shape[1]) if b is None else b) for w, b in strength) for strength in penalty]
+    l1, l2, flat = as_vector(filled[0]), as_vector(filled[1]), as_vector(params)
+    assert_close(penalty.value(params), (l1 * np.abs(flat) + l2 / 2 * flat**2).sum(), flat.size)
+    assert_close(as_vector(penalty.gradient(params)), l1 * np.sign(flat) + l2 * flat)
+    assert_trees_close(penalty.gradient(params), jax.jit(jax.grad(penalty.value))(params))
+    assert_close(as_vector(penalty.hessian_diagonal(params)), l2)
+    shrunk = np.sign(flat) * np.maximum(np.abs(flat) - 0.5 * l1, 0) / (1 + 0.5 * l2)
+    assert_close(as_vector(penalty.prox(params, 0.5)), shrunk)
+    assert (shrunk == 0).any()
+
+
+def test_equal_strengths_in_a_tree_are_one_number(float64):
+    params = weights()
+    numbers = tuple(Layer(0.7, None) for _ in params)
+    arrays = tuple(Layer(np.full(w.shape, 0.7), np.zeros(b.shape)) for w, b in params)
+    for make in (penalties.l1, penalties.l2, lambda s: penalties.elastic_net(s, 0.25)):
+        for tree in (numbers, arrays):
+            assert_close(make(tree).value(params), make(0.7).value(params), 50)
+            assert_trees_close(make(tree).gradient(params), make(0.7).gradient(params))
+            assert_trees_close(make(tree).prox(params, 0.5), make(0.7).prox(params, 0.5))
+
+
+def test_cost_gradient_and_curvature_take_strengths_one_a_coefficient(float64):
+    case = network("bernoulli", depth=2)
+    params, rows = on_device(parameters(case.net), np.float64), batch(case)
+    penalty = penalties.Penalty(0.0, strengths_like(params))
+    start, unravel = jax.flatten_util.ravel_pytree(params)
+    value, gradient = lr_nn.value_and_gradient(case.net, params, rows, penalty)
+    plain, plain_gradient = lr_nn.value_and_gradient(case.net, params, rows)
+    ridge = as_vector(penalty.l2)
+    assert_close(value - plain, (ridge / 2 * as_vector(params) ** 2).sum(), 50)
+    assert_close(as_vector(gradient) - as_vector(plain_gradient), ridge * as_vector(params), 50)
+    expected = jax.jit(jax.hessian(lambda p: lr_nn.cost(case.net, unravel(p), rows, penalty)))(start)
+    op = lr_nn.curvature.hessian(case.net, params, rows, penalty)
+    assert_close(op.dense(), expected, 50)
+    op, without = (lr_nn.curvature.ggn(case.net, params, rows, p) for p in (penalty, None))
+    assert_close(as_vector(op.diagonal()) - as_vector(without.diagonal()), ridge, 50)
+    assert_close(op.trace() - without.trace(), ridge.sum(), 50)
+
+
+def test_training_takes_strengths_one_a_coefficient(float64):
+    """A step of gradient descent; lanes with strengths of their own are trainings one by one."""
+    case = network("squared_error", depth=2)
+    params, rows = on_device(parameters(case.net), np.float64), batch(case)
+    each = [penalties.l2(strengths_like(params, seed)) for seed in (3, 4)]
+    options = {"optimizer": optax.sgd(0.1), "epochs": 2}
+    single = [lr_nn.train(case.net, params, rows, penalty=penalty, **options).params for penalty in each]
+    descended = params
+    for _ in range(2):
+        gradient = lr_nn.value_and_gradient(case.net, descended, rows, each[0])[1]
+        descended = jax.tree.map(lambda p, g: p - 0.1 * g, descended, gradient)
+    assert_trees_close(single[0], descended, 50)
+    twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
+    both = jax.tree.map(lambda a, b: np.stack([a, b]), *each)
+    lanes = lr_nn.train_many(case.net, twice, rows, penalty=both, **options).params
+    for lane in range(2):
+        assert_trees_close(jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes), single[lane], 50)
+
+
+TWO_LAYERS = network("squared_error", depth=2).net
+
+
+@pytest.mark.parametrize(
+    ("strength", "message"),
+    [
+        ((Layer(1.0, None),), "2 layers"),
+        ((0.1, 0.2), "2 layers"),
+        ((Layer(np.ones((5, 4)), None), Layer(1.0, None)), r"l2 of w_1 must be a number or of shape \(4, 5\)"),
+        ((Layer(1.0, np.ones(4)), Layer(1.0, None)), r"l2 of b_1 must be a number or of shape \(5,\)"),
+        ((Layer(None, 1.0), Layer(1.0, None)), "a w in every layer"),
+        ((Layer(-1.0, None), Layer(1.0, None)), "l2 of w_1 must be finite and not negative; got -1"),
+        ((Layer(1.0, np.array([0, 0, np.nan, 0, 0])), Layer(1.0, None)), "l2 of b_1 must be finite .* at row 2"),
+    ],
+)
+def test_strengths_that_do_not_fit_the_parameters_are_refused(strength, message):
+    case = network("squared_error", depth=2)
+    with pytest.raises((TypeError, ValueError), match=message):
+        lr_nn.cost(TWO_LAYERS, parameters(TWO_LAYERS), batch(case), penalties.Penalty(0.0, strength))
+
+
+def test_fits_take_one_strength_for_all_weights():
+    net = lr_nn.logistic_regression(1)
+    penalty = penalties.l2((Layer(1.0, 1.0),))
+    with pytest.raises(ValueError, match="one number for all weights here; strengths like the parameters are for"):
+        lr_nn.fit(net, lr_nn.Batch(np.eye(2)[:, :1], np.arange(2)), penalty=penalty)

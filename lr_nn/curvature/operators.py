@@ -168,7 +168,7 @@ class MeanCurvature(Operator):
 def keep(net: Network, params: Params, batch: Batch, penalty: Penalty | None) -> tuple[Params, Backprop, Any]:
     """Parameters as JAX arrays, their pass over the batch, and the penalty: what a `MeanCurvature` keeps."""
     batch = admit(net, params, batch)
-    check_penalty(penalty)
+    check_penalty(penalty, net)
     return _keep(net, params, batch, penalty)
 
 

@@ -85,7 +85,7 @@ class RowParallel:
     @meshes.without_context_mesh
     def cost(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> jax.Array:
         """`lr_nn.cost`."""
-        check_penalty(penalty)
+        check_penalty(penalty, net)
         return sums.cost(self, net, *self.admit(net, params, batch), penalty)
 
     @meshes.without_context_mesh
@@ -93,7 +93,7 @@ class RowParallel:
         self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, block_size: int | None = None
     ) -> tuple[jax.Array, Params]:
         """`lr_nn.value_and_gradient`: one all-reduce. `block_size` counts the rows of a device."""
-        check_penalty(penalty)
+        check_penalty(penalty, net)
         params, batch = self.admit(net, params, batch)
         if block_size is None:
             block_size = automatic_block_size(net, batch.x)

@@ -23,7 +23,8 @@ from lr_nn.sharded import mesh as meshes
 from lr_nn.sharded import world
 from lr_nn.training import steps
 from lr_nn.training.checkpoints import Checkpoints
-from lr_nn.training.keeper import Keeper, identity
+from lr_nn.training.identity import identity
+from lr_nn.training.keeper import Keeper
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
 from lr_nn.training.run import admit_settings, first_state, task_of
@@ -56,7 +57,7 @@ def train(
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
     if key is not None:
         check.key(key)
-    epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
+    epochs, patience = admit_settings(net, penalty, epochs, patience, validation, checkpoints, resume)
     params, batch = parallel.admit(net, params, data)
     judged = None if validation is None else parallel.admit(net, params, validation)[1]
     n = len(batch.x)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from lr_nn.data.rows import Rows
-from lr_nn.network import Network
-from lr_nn.penalties import Penalty
 from lr_nn.training import checkpoints
 from lr_nn.training.checkpoints import Checkpoints, ForeignError
+from lr_nn.training.identity import compare, is_key, key_data, versions
 from lr_nn.training.steps import State
-from lr_nn.types import Batch
 
 if TYPE_CHECKING:
     from lr_nn.training.loop import Training
@@ -86,7 +78,7 @@ class Keeper:
         saved = checkpoints.newest(self.folder, self.settings.fall_back)
         if saved is None:
             return None
-        _compare(saved, self.config)
+        compare(saved, self.config)
         self.newest = saved.record["step"]
         if self.newest > epochs * self.per_epoch:
             raise ValueError(
@@ -186,106 +178,17 @@ def _arrays(mark: Mark) -> dict[str, np.ndarray]:
     leaves = _named("", mark.state) | (_named(BEST, mark.best[2]) if mark.judged else {})
     scores = mark.scores[: mark.judged]
     return (
-        {name: np.asarray(_plain(leaf)) for name, leaf in leaves.items()}
+        {name: np.asarray(key_data(leaf)) for name, leaf in leaves.items()}
         | {"costs": np.concatenate(mark.costs)[:step]}
         | {f"{SCORES}{name}": np.array([each[name] for each in scores]) for name in (scores[0] if scores else {})}
     )
 
 
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> Any:
-    """A leaf as numbers: random keys are wrapped."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
 def _placed(path: Path, name: str, array: np.ndarray, like: Any) -> jax.Array:
     """An array of a checkpoint in place of a leaf."""
-    plain = np.asarray(_plain(like))
+    plain = np.asarray(key_data(like))
     if (array.dtype, array.shape) != (jnp.result_type(plain), plain.shape):
         there, here = (f"{each.dtype}{each.shape}" for each in (array, plain))
         raise ForeignError(f"{path} is of another training: {name} is {there} there, {here} here")
     placed = jax.device_put(array, like.sharding) if getattr(like, "committed", False) else jnp.asarray(array)
-    return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like)) if _is_key(like) else placed
-
-
-def identity(
-    net: Network,
-    data: Batch | Rows | str,
-    validation: Batch | Rows | str | None,
-    batch_size: int,
-    key: jax.Array | None,
-    penalty: Penalty | None,
-    optimizer: optax.GradientTransformation,
-    state: State,
-    schema: Any,
-) -> dict[str, Any]:
-    """What identifies a training, as JSON: all that determines its steps except the initial parameters."""
-    return {
-        "network": _without_addresses(repr(net)),
-        "data": _fingerprint(data),
-        "validation data": None if validation is None else _fingerprint(validation),
-        "batch size": batch_size,
-        "key": None if key is None else np.asarray(_plain(key)).tolist(),
-        "penalty": None if penalty is None else {name: float(each) for name, each in penalty._asdict().items()},
-        "optimiser": _program(optimizer, state),
-        "schema": schema,
-    }
-
-
-def _fingerprint(data: Batch | Rows | str) -> str:
-    """What tells data from other data; every byte of what is in memory. Text is a fingerprint already."""
-    if isinstance(data, str):
-        return data
-    if isinstance(data, Rows):
-        return f"rows {data.fingerprint()}"
-    digest = hashlib.sha256()
-    for name, array in data._asdict().items():
-        if array is not None:
-            whole = np.ascontiguousarray(array)
-            digest.update(f"{name}{whole.dtype}{whole.shape}".encode())
-            digest.update(whole.reshape(-1).view(np.uint8).data)
-    return f"batch {digest.hexdigest()}"
-
-
-def _program(optimizer: optax.GradientTransformation, state: State) -> str:
-    """A digest of what the optimiser computes, as JAX writes it down: of its kind, its rates, its schedules."""
-    update = optax.with_extra_args_support(optimizer).update
-
-    def updated(gradient, opt_state, params):
-        value = sum(leaf.sum() for leaf in jax.tree.leaves(params))
-        return update(gradient, opt_state, params, value=value, grad=gradient, value_fn=lambda params: value)
-
-    program = jax.make_jaxpr(updated)(state.params, state.opt_state, state.params)
-    digest = hashlib.sha256(_without_addresses(str(program)).encode())
-    for constant in program.consts:
-        digest.update(np.asarray(_plain(constant)).tobytes())
-    return digest.hexdigest()
-
-
-def _without_addresses(text: str) -> str:
-    return re.sub(r"0x[0-9a-f]+", "", text)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that determine a step."""
-    found = {"numpy": np.__version__, "jax": jax.__version__, "optax": optax.__version__}
-    try:
-        return {"lr_nn": version("lr-nn"), **found}
-    except PackageNotFoundError:
-        return found
-
-
-def _compare(saved: checkpoints.Saved, config: dict[str, Any]) -> None:
-    """Raise ForeignError if a checkpoint is of another training. An optimiser is compared under its own versions."""
-    same = saved.record["versions"] == versions()
-    for name, mine in config.items():
-        theirs = saved.record["config"].get(name)
-        if json.dumps(theirs, sort_keys=True) != json.dumps(mine, sort_keys=True) and (same or name != "optimiser"):
-            values = "" if name in DIGESTS else f": {theirs} there, {mine} here"
-            raise ForeignError(f"{saved.path} is of another training, its {name} is another one{values}")
-
-
-DIGESTS = ("data", "validation data", "optimiser", "schema")
+    return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like)) if is_key(like) else placed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -16,18 +18,31 @@ def admit(
     net: Network, params: Params, data: Batch, penalty: Penalty | None, key: jax.Array | None
 ) -> tuple[Batch, Task]:
     """The checked data, and a `Task` of axes for vmap: 0 where a leaf has lanes, None where it is shared."""
-    check_penalty(penalty, lanes=True)
+    check_penalty(penalty, net, lanes=True)
     m = _lanes(net, params)
     arrays, axes = lane_axes(net, data, m)
     dtype = jnp.result_type(params[0].w)
     data = admit_lanes(net, arrays, axes, dtype, x_dtype=dtype)
-    strengths = {} if penalty is None else {f: lane_axis(f"penalty {f}", s, 0, m) for f, s in penalty._asdict().items()}
     return data, Task(
         data=axes,
         mean_weight=axes.weight,
-        penalty=None if penalty is None else Penalty(**strengths),
+        penalty=None if penalty is None else _penalty_axes(net, penalty, m),
         key=None if key is None else lane_axis("key", jax.random.key_data(key), 1, m),
     )
+
+
+def _penalty_axes(net: Network, penalty: Penalty, m: int) -> Penalty:
+    """The lane axis of every strength."""
+
+    def axes(name: str, strength: Any) -> Any:
+        if not isinstance(strength, tuple):
+            return lane_axis(name, strength, 0, m)
+        return tuple(type(layer)(leaf_axis(name, layer.w, 2), leaf_axis(name, layer.b, 1)) for layer in strength)
+
+    def leaf_axis(name: str, leaf: Any, rank: int) -> Any:
+        return None if jnp.ndim(leaf) == 0 else lane_axis(name, leaf, rank, m)
+
+    return Penalty(*(axes(f"penalty {field}", strength) for field, strength in penalty._asdict().items()))
 
 
 def _lanes(net: Network, params: Params) -> int:

@@ -18,7 +18,8 @@ from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.training import lanes
 from lr_nn.training.checkpoints import Checkpoints
 from lr_nn.training.feeds import Feed, InMemory, Streamed, admission
-from lr_nn.training.keeper import Keeper, identity
+from lr_nn.training.identity import identity
+from lr_nn.training.keeper import Keeper
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
 from lr_nn.training.steps import State, Task, steps_per_epoch
@@ -83,7 +84,7 @@ def train(
     check.on_host("train", (params, data, validation, key, penalty, opt_state), "training.step")
     if key is not None:
         check.key(key)
-    epochs, patience = admit_settings(penalty, epochs, patience, validation, checkpoints, resume)
+    epochs, patience = admit_settings(net, penalty, epochs, patience, validation, checkpoints, resume)
     data = _admitted(net, params, data)
     validation = None if validation is None else _admitted(net, params, validation)
     n = len(data) if isinstance(data, Rows) else len(data.x)
@@ -155,10 +156,16 @@ def _admitted(net: Network, params: Params, data: Any) -> Any:
 
 
 def admit_settings(
-    penalty: Penalty | None, epochs: int, patience: int | None, validation: Any, checkpoints: Any, resume: bool
+    net: Network,
+    penalty: Penalty | None,
+    epochs: int,
+    patience: int | None,
+    validation: Any,
+    checkpoints: Any,
+    resume: bool,
 ) -> tuple[int, int | None]:
     """Epochs and patience as numbers, of settings that go together."""
-    check_penalty(penalty)
+    check_penalty(penalty, net)
     if patience is not None:
         patience = check.positive_integer("patience", patience)
         if validation is None:

@@ -63,7 +63,7 @@ def step(
     `lambda sums: jax.lax.psum(sums, axes)`. Raises ValueError or TypeError as `lr_nn.value_and_gradient` does.
     """
     batch = admit(net, params, batch)
-    check_penalty(penalty)
+    check_penalty(penalty, net)
     value, gradient = evaluate(net, params, batch, penalty, automatic_block_size(net, batch.x), total, add_up)
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
         gradient,
