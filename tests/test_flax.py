@@ -12,11 +12,14 @@ from lr_nn import Batch, activations, losses
 from lr_nn.interop import flax as interop
 from tests.tolerances import assert_close
 
+KEEP_Z = ("silu", "gelu", "gelu_tanh", "sine", "softsign")
 NETWORKS = [
     lr_nn.softmax_regression(5, 3),
     lr_nn.mlp((5, 4, 3), loss=losses.categorical),
     lr_nn.mlp((5, 6, 4, 3), (activations.relu, activations.tanh), losses.squared_error),
     lr_nn.Network((5, 4, 3), activations.elu, losses.bernoulli, bias=False),
+    lr_nn.mlp((5, 6, 4, 4, 4, 3), [getattr(activations, name) for name in KEEP_Z[:4]], losses.huber(1.0)),
+    lr_nn.mlp((5, 4, 3), activations.softsign, losses.huber(1.0)),
 ]
 
 

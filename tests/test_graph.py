@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import NETWORKS, N, batch, on_device, parameters
+from cases import ACTIVATIONS, NETWORKS, N, batch, network, on_device, parameters
 from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import assert_close, assert_trees_close
@@ -95,6 +95,14 @@ def forward_by_hand(case, params, rows):
         z = a @ w if b is None else a @ w + b[None]
         a = twin(z)
     return case.loss.twin(a, rows.y).mean()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_adjoints_of_every_activation_are_those_by_hand(float64, activation):
+    case = network("huber", activation)
+    params, rows = parameters(case.net), batch(case)
+    [gradient] = graph.trace(lambda params: lr_nn.cost(case.net, params, rows), params).backward()
+    assert_trees_close(gradient, lr_nn.gradient(lr_nn.backprop(case.net, on_device(params), rows)), LENGTH)
 
 
 @pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)

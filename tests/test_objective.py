@@ -1,7 +1,7 @@
 """The cost and its gradient: weights, offsets, blocks, penalties, and the transformations of JAX around them."""
 
 from functools import partial
-from itertools import zip_longest
+from itertools import cycle, islice
 
 import chex
 import jax
@@ -21,6 +21,9 @@ from lr_nn.types import Batch, Layer
 LENGTH = 20
 compiled = jax.jit(lr_nn.value_and_gradient, static_argnums=4)
 eight_devices = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
+# Every activation, and every loss.
+PAIRS = max(len(LOSSES), len(ACTIVATIONS))
+LOSSES_AND_ACTIVATIONS = list(zip(islice(cycle(LOSSES), PAIRS), islice(cycle(ACTIVATIONS), PAIRS)))
 networks = pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)
 
 shallow_and_deep = pytest.mark.parametrize(
@@ -47,7 +50,7 @@ def test_the_penalised_cost_and_its_gradient_are_those_of_autodiff(float64, case
     assert_trees_close(gradient, expected_gradient, LENGTH)
 
 
-@pytest.mark.parametrize(("loss", "activation"), list(zip_longest(LOSSES, ACTIVATIONS, fillvalue="tanh")))
+@pytest.mark.parametrize(("loss", "activation"), LOSSES_AND_ACTIVATIONS)
 def test_autodiff_of_the_cost_agrees_with_the_gradient_by_hand(float64, loss, activation):
     case = network(loss, activation, depth=2)
     params, rows = inputs(case, weighted=True)

@@ -35,13 +35,20 @@ class Activation(ABC):
 
     def second_derivative(self, kept: jax.Array) -> jax.Array:
         """σ''(z), elementwise, of the same argument. Optional: NotImplementedError where it is not stated."""
-        raise NotImplementedError(
-            f"the activation {self.name} states no second_derivative({self.keeps}), which the Hessian needs: add it"
-        )
+        raise self._missing("second_derivative")
 
     def states(self, part: str) -> bool:
         """Does the activation state this optional method?"""
         return getattr(type(self), part) is not getattr(Activation, part)
+
+    def require(self, part: str) -> None:
+        """Raise NotImplementedError if the activation does not state this optional method."""
+        if not self.states(part):
+            raise self._missing(part)
+
+    def _missing(self, part: str) -> NotImplementedError:
+        signature = f"{part}({self.keeps}), which the Hessian needs"
+        return NotImplementedError(f"the activation {self.name} states no {signature}: add it to the class")
 
     def kept(self, z: jax.Array, a: jax.Array) -> jax.Array:
         """The argument of the derivatives: `z` or `a`, as `keeps` says."""

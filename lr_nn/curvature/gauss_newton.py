@@ -26,7 +26,7 @@ def ggn(net: Network, params: Params, batch: Batch, penalty: Penalty | None = No
     """The matrix G = Σ_i s_i J_iᵀ F_i J_i / Σ_i s_i + P as an operator, P the l2 of the penalty on the weights.
 
     Raises ValueError or TypeError for data that do not fit the network, weights that are all zero, or a negative
-    penalty.
+    penalty, and NotImplementedError for a loss that states no Fisher.
 
     >>> import jax.numpy as jnp, lr_nn
     >>> net = lr_nn.logistic_regression(2)
@@ -35,7 +35,9 @@ def ggn(net: Network, params: Params, batch: Batch, penalty: Penalty | None = No
     >>> (op @ jnp.array([8.0, 0.0, 0.0])).tolist(), op.trace().item()
     ([1.0, 0.0, 1.0], 0.5)
     """
-    return GaussNewton(net, *keep(net, params, batch, penalty))
+    kept = keep(net, params, batch, penalty)
+    net.loss.require("fisher_multiply")
+    return GaussNewton(net, *kept)
 
 
 @register_class

@@ -25,9 +25,14 @@ def hessian(net: Network, params: Params, batch: Batch, penalty: Penalty | None 
     """The matrix H = Σ_i s_i ∂²ℓ_i/∂θ² / Σ_i s_i + P as an operator, P the l2 of the penalty on the weights.
 
     Without an l1 it is the Hessian of `cost`; l1 has no curvature. Raises ValueError or TypeError for data that do not
-    fit the network, weights that are all zero, or a negative penalty.
+    fit the network, weights that are all zero, or a negative penalty, and NotImplementedError where the loss or an
+    activation states no second derivative.
     """
-    return LossHessian(net, *keep(net, params, batch, penalty))
+    kept = keep(net, params, batch, penalty)
+    net.loss.require("hessian_multiply")
+    for activation in net.hidden:
+        activation.require("second_derivative")
+    return LossHessian(net, *kept)
 
 
 @register_class
@@ -48,9 +53,10 @@ class LossHessian(MeanCurvature):
         z_dots = tangents(net, params, bp.forward, v)
         dots = [weighted(bp.loss.hessian_multiply(bp.eta, bp.y, z_dots[-1]), weight)]
         pairs: list[tuple[tuple[jax.Array, jax.Array], ...]] = []
-        layers = zip(params[:0:-1], v[:0:-1], net.hidden[::-1], bp.activations[:0:-1], deltas[:0:-1], z_dots[-2::-1])
-        for layer, tangent, activation, a, delta, z_dot in layers:
-            slope, bend = activation.derivative(a), activation.second_derivative(a)
+        inner = zip(net.hidden[::-1], bp.forward.kept[::-1], bp.activations[:0:-1])
+        layers = zip(params[:0:-1], v[:0:-1], inner, deltas[:0:-1], z_dots[-2::-1])
+        for layer, tangent, (activation, kept, a), delta, z_dot in layers:
+            slope, bend = activation.derivative(kept), activation.second_derivative(kept)
             pairs.append(((a, dots[-1]), (slope * z_dot, delta)))
             through_slope = (_back(dots[-1], layer.w, a.dtype) + _back(delta, tangent.w, a.dtype)) * slope
             dots.append(through_slope + _back(delta, layer.w, a.dtype) * bend * z_dot)

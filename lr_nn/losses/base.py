@@ -14,6 +14,21 @@ from jax.typing import ArrayLike, DTypeLike
 from lr_nn import check
 from lr_nn.trees import lift
 
+# The optional methods of a loss: what they are, and what needs them.
+OPTIONAL = {
+    "mean": "mean(eta), the mean of the response, which lr_nn.predict needs",
+    "hessian_multiply": "hessian_multiply(eta, y, v), the product (∂²ℓ/∂η²) v, which curvature.hessian needs",
+    "fisher_multiply": "fisher_multiply(eta, v), the product F v with the Fisher in η, which curvature.ggn and Newton "
+    "steps need (curvature.empirical_fisher does without)",
+    "fisher_factor": "fisher_factor(eta), a factor of the Fisher in η, which the diagonal of curvature.ggn and exact "
+    "K-FAC need (kind='empirical' does without)",
+    "sample": "sample(eta, key), targets drawn from p(y | η), which sampled estimates of the Fisher need",
+    "constant": "constant(mean), the η of the best constant model, which convex fits need",
+    "curvature": "curvature(eta, y), the second derivative ∂²ℓ/∂η², which curvature.hessian needs",
+    "information": "information(eta), the Fisher E[(∂ℓ/∂η)²], which curvature.ggn, exact K-FAC and Newton steps need "
+    "(curvature.empirical_fisher does without)",
+}
+
 
 @dataclass(frozen=True)
 class Loss(ABC):
@@ -85,6 +100,11 @@ class Loss(ABC):
         """Does the loss state this optional method?"""
         return getattr(type(self), part) is not getattr(Loss, part)
 
+    def require(self, part: str) -> None:
+        """Raise NotImplementedError, with what `part` is and is for, if the loss does not state it."""
+        if not self.states(part):
+            raise self._missing(part)
+
     def lowest(self, y: jax.Array) -> jax.Array:
         """The smallest ℓ that encoded targets (n, k) allow, (n,)."""
         return jnp.zeros(y.shape[0], y.dtype)
@@ -107,25 +127,19 @@ class Loss(ABC):
 
     def mean(self, eta: jax.Array) -> jax.Array:
         """The mean of the response (the inverse link): probabilities or values, (n, k)."""
-        raise self._missing("mean(eta), the mean of the response", "lr_nn.predict needs")
+        raise self._missing("mean")
 
     def hessian_multiply(self, eta: jax.Array, y: ArrayLike, v: jax.Array) -> jax.Array:
         """(∂²ℓ_i/∂η²) v_i, shaped as `v`. It may be indefinite where the link is not canonical."""
-        raise self._missing("hessian_multiply(eta, y, v), the product (∂²ℓ/∂η²) v", "curvature.hessian needs")
+        raise self._missing("hessian_multiply")
 
     def fisher_multiply(self, eta: jax.Array, v: jax.Array) -> jax.Array:
         """F_i v_i with F_i = E[residual residualᵀ], y drawn from p(y | η): positive semidefinite."""
-        raise self._missing(
-            "fisher_multiply(eta, v), the product F v with the Fisher in η",
-            "curvature.ggn and Newton steps on it need (curvature.empirical_fisher does without)",
-        )
+        raise self._missing("fisher_multiply")
 
     def fisher_factor(self, eta: jax.Array) -> jax.Array:
         """Columns f_c of a factor of the Fisher, as seeds (k, n, k): F_i = Σ_c f_{c,i} f_{c,i}ᵀ."""
-        raise self._missing(
-            "fisher_factor(eta), a factor of the Fisher in η",
-            "the diagonal of the GGN and exact K-FAC need (kind='empirical' does without)",
-        )
+        raise self._missing("fisher_factor")
 
     def fisher_diagonal(self, eta: jax.Array) -> jax.Array:
         """The diagonal of F_i, (n, k)."""
@@ -133,11 +147,11 @@ class Loss(ABC):
 
     def sample(self, eta: jax.Array, key: jax.Array) -> jax.Array:
         """Encoded targets (n, k) drawn from p(y | η)."""
-        raise self._missing("sample(eta, key), targets drawn from p(y | η)", "sampled estimates of the Fisher need")
+        raise self._missing("sample")
 
     def constant(self, mean: jax.Array) -> jax.Array:
         """The η (k,) of the best constant model, by the mean target (k,)."""
-        raise self._missing("constant(mean), the best constant η", "convex fits need")
+        raise self._missing("constant")
 
     def valid(self, y: Any) -> Any:
         """Which entries of the targets are admissible, elementwise; NaN and infinity never are."""
@@ -172,8 +186,8 @@ class Loss(ABC):
         """Admitted targets as `value` and `residual` take them: encoded, unless the loss takes labels as they are."""
         return self.encode(y, eta)
 
-    def _missing(self, part: str, purpose: str) -> NotImplementedError:
-        return NotImplementedError(f"the loss {self.name} states no {part}, which {purpose}: add it to the class")
+    def _missing(self, part: str) -> NotImplementedError:
+        return NotImplementedError(f"the loss {self.name} states no {OPTIONAL[part]}: add it to the class")
 
     def _shape(self, y: Any, n: int, k: int) -> None:
         if y.ndim and y.shape[0] != n:
@@ -183,6 +197,14 @@ class Loss(ABC):
             raise ValueError(
                 f"targets of a {self.name} loss with {k} outputs must have shape {expected}; got {y.shape}"
             )
+
+
+# The elementwise method that gives each of these.
+ELEMENTWISE = {
+    "hessian_multiply": "curvature",
+    "fisher_multiply": "information",
+    "fisher_factor": "information",
+}
 
 
 class Separable(Loss):
@@ -203,19 +225,18 @@ class Separable(Loss):
 
     def curvature(self, eta: jax.Array, y: jax.Array) -> jax.Array:
         """∂²ℓ/∂η_ij², elementwise."""
-        raise self._missing("curvature(eta, y), the second derivative ∂²ℓ/∂η²", "curvature.hessian needs")
+        raise self._missing("curvature")
 
     def information(self, eta: jax.Array) -> jax.Array:
         """E[(∂ℓ/∂η_ij)²] under p(y | η), elementwise: the diagonal of the Fisher."""
-        raise self._missing(
-            "information(eta), the Fisher E[(∂ℓ/∂η)²]",
-            "curvature.ggn, kfac and Newton steps need (curvature.empirical_fisher does without)",
-        )
+        raise self._missing("information")
 
     def states(self, part):
-        own = {"hessian_multiply": "curvature", "fisher_multiply": "information", "fisher_factor": "information"}
-        replaced = getattr(type(self), part) is not getattr(Separable, part)
-        return replaced or (part in own and self.states(own[part]))
+        elementwise = ELEMENTWISE.get(part, part)
+        return any(getattr(type(self), name) is not getattr(Separable, name) for name in {part, elementwise})
+
+    def _missing(self, part):
+        return super()._missing(ELEMENTWISE.get(part, part))
 
     def value(self, eta, y):
         return self._flat(self.term, eta, self.encode(y, eta)).sum(axis=1)

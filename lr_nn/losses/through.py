@@ -95,6 +95,12 @@ class Through(Loss):
         bends = part != "hessian_multiply" or self.activation.states("second_derivative")
         return super().states(part) and self.inner.states(part) and bends
 
+    def require(self, part):
+        self.inner.require(part)
+        if part == "hessian_multiply":
+            self.activation.require("second_derivative")
+        super().require(part)
+
     def _activated(self, eta):
         """σ(η) and σ'(η)."""
         a = self.activation.value(eta)

@@ -1,0 +1,269 @@
+"""Losses and activations of one's own: what is enough to train, what is missed by name, and what fits may assume."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.integrate
+import scipy.optimize
+import scipy.stats
+from tolerances import assert_close, assert_mean_close, assert_trees_close
+
+import lr_nn
+from lr_nn import activations, curvature, losses
+from lr_nn.losses import Loss, Separable
+from lr_nn.types import Batch, Layer
+
+
+class LogCosh(Separable):
+    """log cosh r, from its two required parts."""
+
+    convex = True
+
+    def term(self, eta, y):
+        r = jnp.where(eta > y, eta - y, y - eta)
+        return r + jnp.log1p(jnp.exp(-2 * r)) - jnp.log(2)
+
+    def slope(self, eta, y):
+        return jnp.tanh(eta - y)
+
+
+@dataclass(frozen=True)
+class Correlated(Loss):
+    """½ rᵀ A r with r = η - y: convex, and a shift common to both outputs changes it."""
+
+    a: tuple[tuple[float, ...], ...] = ((2.0, 0.9), (0.9, 1.0))
+    concordance = 0.0
+
+    def value(self, eta, y):
+        r = eta - y
+        return (r * self.residual(eta, y)).sum(axis=1) / 2
+
+    def residual(self, eta, y):
+        return (eta - y) @ jnp.array(self.a, eta.dtype)
+
+
+class Squared(Loss):
+    """½ ‖η - y‖², written for rows (n, k)."""
+
+    def value(self, eta, y):
+        return ((eta - y) ** 2).sum(axis=1) / 2
+
+    def residual(self, eta, y):
+        return eta - y
+
+
+class Bump(activations.Activation):
+    """e^{-z²}, without a second derivative."""
+
+    keeps = "z"
+
+    def value(self, z):
+        return jnp.exp(-z * z)
+
+    def derivative(self, z):
+        return -2 * z * jnp.exp(-z * z)
+
+
+def table(k=1, n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return Batch(rng.normal(size=(n, 3)), rng.standard_t(2, size=(n, k)) + [3.0, -1.0][:k])
+
+
+BUMP = Bump()
+
+
+def setting(loss, hidden=BUMP, k=1):
+    net = lr_nn.mlp((3, 4, k), hidden, loss)
+    return net, lr_nn.init(net, jax.random.key(0), jnp.result_type(float)), table(k)
+
+
+@pytest.mark.parametrize("loss", [LogCosh(), Correlated()], ids=lambda loss: loss.name)
+def test_value_and_residual_are_enough_to_train(float64, loss):
+    net, params, rows = setting(loss, k=2)
+    gradient = lr_nn.value_and_gradient(net, params, rows)[1]
+    assert_trees_close(gradient, jax.jit(jax.grad(lambda p: lr_nn.cost(net, p, rows)))(params), 40)
+    trained = lr_nn.train(net, params, rows, optimizer=optax.sgd(0.01), epochs=20, validation=rows)
+    assert trained.history["cost"][-1] < trained.history["cost"][0]
+    v = jax.tree.map(jnp.ones_like, params)
+    each = jax.tree.leaves(lr_nn.per_example.gradients(lr_nn.backprop(net, params, rows)))
+    each = np.concatenate([np.reshape(leaf, (40, -1)) for leaf in each], axis=1)
+    found = curvature.empirical_fisher(net, params, rows) @ v
+    assert_close(
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)]), each.T @ each.sum(axis=1) / 40, 40
+    )
+
+
+def test_targets_of_one_output_come_as_rows():
+    """y of shape (n,) beside η (n, 1) would broadcast to (n, n)."""
+    net = lr_nn.Network((3, 1), (), Squared())
+    params, rows = lr_nn.init(net, jax.random.key(0)), table()
+    flat = rows._replace(y=rows.y[:, 0], weight=np.arange(40.0))
+    reference = lr_nn.Network((3, 1), (), losses.squared_error)
+    for function in (lr_nn.cost, lr_nn.value_and_gradient):
+        assert_trees_close(function(net, params, flat), function(reference, params, flat), 40)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda net, params, rows: lr_nn.predict(net, params, rows.x), "mean"),
+        (curvature.ggn, "information"),
+        (curvature.hessian, "curvature"),
+        (curvature.kfac, "information"),
+        (lambda *at: curvature.kfac(*at, kind="sampled", key=jax.random.key(0)), "sample"),
+        (lambda net, *_: lr_nn.fit(net, table(), solver="newton_cg"), "information"),
+    ],
+    ids=["predict", "ggn", "hessian", "kfac", "sampled kfac", "newton_cg"],
+)
+def test_a_part_that_is_not_stated_is_missed_by_name(call, part):
+    with pytest.raises(NotImplementedError, match=rf"states no {part}\(.*need"):
+        call(*setting(LogCosh()))
+
+
+def test_the_hessian_misses_the_curvature_of_the_loss_and_through_the_bend_of_its_activation():
+    with pytest.raises(NotImplementedError, match=r"the loss LogCosh states no curvature\(eta, y\)"):
+        curvature.hessian(*setting(LogCosh(), activations.tanh))
+    through = losses.through(Bump(), losses.squared_error)
+    with pytest.raises(NotImplementedError, match="the activation Bump states no second_derivative"):
+        curvature.hessian(*setting(through, activations.tanh))
+    assert not through.states("hessian_multiply") and through.states("fisher_factor") and through.states("mean")
+    assert not losses.through(activations.tanh, LogCosh()).states("fisher_multiply")
+
+
+class Flat(Squared):
+    """Its value is a sum over the batch."""
+
+    def value(self, eta, y):
+        return super().value(eta, y).sum()
+
+
+class Wide(Squared):
+    """Its residual has a column too many."""
+
+    def residual(self, eta, y):
+        return jnp.concatenate([eta - y, eta - y], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Flat(), r"value of the loss Flat must have shape \(40,\); got \(\)"),
+        (Wide(), r"residual of the loss Wide must have shape \(40, 1\); got \(40, 2\)"),
+    ],
+)
+def test_results_of_another_shape_are_refused(loss, message):
+    net, params, rows = setting(loss)
+    with pytest.raises(ValueError, match=message):
+        lr_nn.value_and_gradient(net, params, rows)
+
+
+@dataclass(frozen=True)
+class Scaled(activations.Activation):
+    """c z."""
+
+    c: object
+
+    def value(self, z):
+        return self.c * z
+
+    def derivative(self, a):
+        return self.c * jnp.ones_like(a)
+
+
+class Misspelt(Bump):
+    """Keeps what there is not."""
+
+    keeps = "Z"
+
+
+def test_a_network_takes_parts_that_are_hashable_and_say_what_they_keep():
+    assert lr_nn.mlp((3, 4, 1), Scaled(2.0)) == lr_nn.mlp((3, 4, 1), Scaled(2.0)) != lr_nn.mlp((3, 4, 1), Scaled(3.0))
+    with pytest.raises(TypeError, match=r"Scaled must be hashable .*numbers or nested tuples, not as arrays"):
+        lr_nn.mlp((3, 4, 1), Scaled(np.ones(2)))
+    with pytest.raises(TypeError, match="Correlated must be hashable"):
+        lr_nn.mlp((3, 4, 2), loss=Correlated(np.eye(2)))
+    with pytest.raises(ValueError, match="keeps of the activation Misspelt must be 'a' or 'z'; got 'Z'"):
+        lr_nn.mlp((3, 4, 1), Misspelt())
+
+
+def test_flags_promise_nothing_unless_stated():
+    flags = {"convex": False, "canonical": False, "shift_invariant": False, "concordance": np.inf}
+    for loss in (Squared(), losses.through(activations.identity, losses.squared_error)):
+        assert {name: getattr(loss, name) for name in flags} == flags
+    assert Correlated().convex and not Correlated().canonical, "a finite concordance implies convexity"
+    canonical = {loss.name for loss in MENU if loss.canonical}
+    assert canonical == {"squared_error", "bernoulli", "categorical", "poisson"}
+    assert [loss.name for loss in MENU if loss.shift_invariant] == ["categorical"]
+    assert all(loss.convex for loss in MENU)
+
+
+MENU = (
+    losses.squared_error,
+    losses.absolute_error,
+    losses.huber(1.0),
+    losses.bernoulli,
+    losses.categorical,
+    losses.poisson,
+)
+
+
+def test_a_fit_of_an_own_loss_rests_on_no_promise_that_was_not_made():
+    """The rows of A do not change the optimum: it is that of least squares. Centred coefficients would cost 27."""
+    rows = table(k=2, n=200)
+    solution = lr_nn.fit(lr_nn.Network((3, 2), (), Correlated()), rows)
+    design = np.column_stack([rows.x, np.ones(200)])
+    assert solution.status == lr_nn.Status.converged and solution.certificate == np.inf
+    assert "stationary point" in solution.message
+    np.testing.assert_allclose(solution.coefficients, np.linalg.lstsq(design, rows.y)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.5, 100.0])
+def test_a_fit_of_the_huber_loss_is_that_of_scipy(delta):
+    rows = table(n=60, seed=1)
+    solution = lr_nn.fit(lr_nn.Network((3, 1), (), losses.huber(delta)), rows, tol=1e-15)
+    design = np.column_stack([rows.x, np.ones(60)])
+    expected = scipy.optimize.least_squares(
+        lambda beta: design @ beta - rows.y[:, 0], np.zeros(4), loss="huber", f_scale=delta, xtol=1e-15, ftol=1e-15
+    )
+    np.testing.assert_allclose(solution.coefficients[:, 0], expected.x, rtol=1e-5, atol=1e-6)
+    assert_close(solution.cost, expected.cost / 60, condition=1e4)
+
+
+@pytest.mark.parametrize("delta", [0.3, 1.5, 5.0])
+def test_the_law_of_the_huber_loss_is_its_density(float64, delta):
+    loss = losses.huber(delta)
+
+    def density(r):
+        return np.exp(-(r * r / 2 if abs(r) <= delta else delta * (abs(r) - delta / 2)))
+
+    pieces = [(-np.inf, -delta), (-delta, delta), (delta, np.inf)]
+    total = sum(scipy.integrate.quad(density, *piece)[0] for piece in pieces)
+    square = sum(scipy.integrate.quad(lambda r: min(abs(r), delta) ** 2 * density(r), *piece)[0] for piece in pieces)
+    assert_close(loss.information(jnp.zeros(1))[0], square / total, condition=1e4)
+    draws = np.asarray(loss.sample(jnp.full((20000, 1), 2.0), jax.random.key(0)))[:, 0] - 2
+
+    def distribution(r):
+        return sum(scipy.integrate.quad(density, low, min(high, r))[0] for low, high in pieces if low < r) / total
+
+    grid = np.linspace(-6, 6, 25)
+    expected = np.array([distribution(r) for r in grid])
+    found = (draws[:, None] <= grid[None]).mean(axis=0)
+    assert (np.abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / 20000) + 1e-9).all()
+    assert_mean_close(draws[:, None], [0.0])
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, np.inf, np.nan])
+def test_huber_needs_a_positive_delta(delta):
+    with pytest.raises(ValueError, match="huber needs a finite delta > 0"):
+        losses.huber(delta)
+
+
+def test_an_outlier_moves_the_gradient_of_the_huber_loss_by_delta_at_most():
+    net = lr_nn.Network((1, 1), (), losses.huber(2.0))
+    params = (Layer(jnp.zeros((1, 1)), jnp.zeros(1)),)
+    rows = Batch(np.ones((1, 1)), np.array([-1e6]))
+    assert float(lr_nn.value_and_gradient(net, params, rows)[1][0].b[0]) == 2.0
