@@ -170,7 +170,8 @@ def propagate(net: Network, params: Params, batch: Batch, z: jax.Array | None = 
     for layer, activation in zip(params, net.hidden):
         z = affine(layer, outputs[-1]) if z is None else z
         outputs.append(activation.value(z))
-        preactivations.append(z if activation.keeps == "z" else None)
+        # Behind a barrier, so that intermediate results of σ are computed again for σ' instead of being kept beside z.
+        preactivations.append(jax.lax.optimization_barrier(z) if activation.keeps == "z" else None)
         z = None
     last = outputs[-1]
     eta = affine(params[-1], last, accumulator(common_dtype(last.dtype, params[-1].w.dtype))) if z is None else z

@@ -132,7 +132,8 @@ def test_only_an_activation_that_asks_for_z_pays_memory_for_it():
     sigmoid, relu = memory(activations.sigmoid), memory(activations.relu)
     layer = 512 * 64 * 4
     assert sigmoid == relu <= 3.1 * layer
-    assert memory(activations.silu) >= sigmoid + 2 * layer
+    for hidden in (activations.silu, activations.gelu):
+        assert sigmoid + 2 * layer <= memory(hidden) <= sigmoid + 2.1 * layer
 
 
 def test_a_pass_of_another_activation_is_refused():
