@@ -43,8 +43,8 @@ def fit(
     """argmin J = Σ s_i ℓ_i / Σ s_i + penalty, with a bound on J - J*.
 
     net: a one-layer network with a squared-error, bernoulli, categorical or poisson loss; for others see below.
-    data: Batch(x, y, weight, offset) with x (n, d), y as the loss asks, weight (n,), offset (n,) or (n, k); or the rows
-    of a file, see below. start: the first parameters. solver: auto, newton, newton_cg, lbfgs, closed_form (least
+    data: Batch(x, y, weight, offset) with x (n, d), y as the loss asks, weight (n,), offset (n,) or (n, k); or `Rows`
+    of files. start: the first parameters. solver: auto, newton, newton_cg, lbfgs, closed_form (least
     squares) or proximal (an L1 penalty). The work is done in float64 whatever JAX is set to, or in `dtype`; the
     certificate always in float64.
 
@@ -58,9 +58,10 @@ def fit(
     of them have room there, they are read once. Solvers: auto, newton (the Hessian of every pass) or lbfgs (that of a
     sample); no l1 penalty.
 
-    A deep network, or another loss, has no convex cost: from `start` (else `init` with a fixed key) lbfgs, or
-    newton_cg, Newton by conjugate gradients on the Gauss-Newton matrix, goes to a stationary point, where no entry of
-    ∇J is above √tol · J at the start. It is converged, with a certificate of ∞, and the message says so.
+    The cost of a deep network is not convex, and another loss promises too little for a bound. Such a fit goes from
+    `start` (else `init` with a fixed key) to a stationary point, by lbfgs, or by newton_cg: Newton by conjugate gradients
+    on the Gauss-Newton matrix. It is converged where no entry of ∇J is above √tol · J at the start; its certificate is ∞,
+    and the message says so.
 
     Numerical failure is a `status`: max_steps, separated (the likelihood has no maximum; `direction` and the message
     name the coefficients concerned), rank_deficient (an optimum, but not the only one), non_finite. Raises ValueError

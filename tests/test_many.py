@@ -180,9 +180,9 @@ def test_lanes_spread_over_devices():
 
 def test_progress_is_told_and_its_errors_reach_the_caller():
     net, x, y = NETS["logistic"], RNG.standard_normal((M, N, D)), targets(NETS["logistic"], M, N)
-    told = []
-    lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), progress=told.append)
-    assert [each.done for each in told] == sorted(each.done for each in told) and told[-1] == (M, M, 0)
+    reports = []
+    lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), progress=reports.append)
+    assert [each.done for each in reports] == sorted(each.done for each in reports) and reports[-1] == (M, M, 0)
     with lr_nn.training.bar("fits") as progress:
         lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), progress=progress)
 
@@ -209,7 +209,7 @@ LANES = penalties.l2(np.array([1.0, 0.1]))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "told"),
+    ("arguments", "error", "message"),
     [
         ({"penalty": penalties.l2(1e-2)}, ValueError, "lane axis"),
         ({"penalty": LANES, "weight": np.ones((3, N))}, ValueError, "as many"),
@@ -234,8 +234,8 @@ LANES = penalties.l2(np.array([1.0, 0.1]))
         ({"penalty": penalties.l2(np.zeros((0,)))}, ValueError, "at least 1 lanes"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, error, told):
-    with pytest.raises(error, match=told):
+def test_what_cannot_be_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
         own = {"x": X, "y": Y, **arguments}
         data = Batch(*(own.pop(name, None) for name in Batch._fields))
         lr_nn.fit_many(NETS["logistic"], data, **own)

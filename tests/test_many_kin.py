@@ -161,7 +161,7 @@ def test_groups_without_an_optimum_say_so_and_others_are_fitted():
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: lr_nn.fit_groups(NET, Batch(X, Y), LABELS[:-1]), "one label a row"),
         (lambda: lr_nn.fit_groups(NET, Batch(X, Y[:-1]), LABELS), "same examples"),
@@ -182,8 +182,8 @@ def test_groups_without_an_optimum_say_so_and_others_are_fitted():
         (lambda: lr_nn.bootstrap(NET, Batch(X, Y), groups=np.ones(3)), "one label a row"),
     ],
 )
-def test_what_cannot_be_is_refused(call, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 

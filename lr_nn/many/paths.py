@@ -180,8 +180,8 @@ def cross_validate(
     """Each of the strengths (t,) of `penalty` on the rows outside each fold, scored on the rows inside.
 
     folds: how many, drawn so that each has its share of every class; or the fold of each row, (n,). key: the random key
-    of the draw; None is a fixed one. data as in `fit`, the other keywords as in `fit_many`. All fits share `x`. Raises
-    ValueError for fewer than two folds, or more than rows.
+    of this draw, a fixed one by default. data as in `fit`, the other keywords as in `fit_many`. All fits share `x`.
+    Raises ValueError for fewer than two folds, or more than rows.
 
     >>> import lr_nn, numpy as np
     >>> x = np.linspace(-2, 2, 40)[:, None]

@@ -1,4 +1,4 @@
-"""Fits without convexity: a stationary point, and what is told about it."""
+"""Fits without convexity: a stationary point, and its status."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ def stationary(
     # The step after the bound is met lowers the cost, and may lengthen the gradient: leave it room.
     found = run.stationary(problem, theta, ceiling / 10, max_steps, solver=name)
     slope = float(jnp.abs(found.point.gradient).max())
-    status, told = Status.converged, "a stationary point; there is no bound on J - J*, and other starts may end lower"
+    status, message = (
+        Status.converged,
+        "a stationary point; there is no bound on J - J*, and other starts may end lower",
+    )
     if not np.isfinite(float(found.point.cost)):
-        status, told = Status.non_finite, "the cost is not finite: look for huge features or a start too far out"
+        status, message = Status.non_finite, "the cost is not finite: look for huge features or a start too far out"
     elif slope > ceiling:
-        status, told = (
+        status, message = (
             Status.max_steps,
             f"an entry of the gradient, {slope:.1e}, is above {ceiling:.1e}: allow more steps",
         )
@@ -57,5 +60,5 @@ def stationary(
         certificate=float("inf"),
         penalty=penalty,
         solver=name,
-        message=f"{name}: {told}",
+        message=f"{name}: {message}",
     )
