@@ -59,9 +59,9 @@ def fit(
     sample); no l1 penalty.
 
     The cost of a deep network is not convex, and another loss promises too little for a bound. Such a fit goes from
-    `start` (else `init` with a fixed key) to a stationary point, by lbfgs, or by newton_cg: Newton by conjugate gradients
-    on the Gauss-Newton matrix. It is converged where no entry of ∇J is above √tol · J at the start; its certificate is ∞,
-    and the message says so.
+    `start` (else `init` with a fixed key) to a stationary point, by lbfgs, or by newton_cg: Newton by conjugate
+    gradients on the Gauss-Newton matrix. It is converged where no entry of ∇J is above √tol · J at the start; its
+    certificate is ∞, and the message says so.
 
     Numerical failure is a `status`: max_steps, separated (the likelihood has no maximum; `direction` and the message
     name the coefficients concerned), rank_deficient (an optimum, but not the only one), non_finite. Raises ValueError

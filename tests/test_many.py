@@ -178,7 +178,7 @@ def test_lanes_spread_over_devices():
     np.testing.assert_array_equal(spread.coefficients, plain.coefficients)
 
 
-def test_progress_is_told_and_its_errors_reach_the_caller():
+def test_progress_is_reported_and_its_errors_reach_the_caller():
     net, x, y = NETS["logistic"], RNG.standard_normal((M, N, D)), targets(NETS["logistic"], M, N)
     reports = []
     lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), progress=reports.append)

@@ -23,7 +23,7 @@ def test_the_snippet_is_short_and_finds_gradients_that_agree(capsys):
 
 def test_the_examples_of_own_losses_and_activations_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", (readme.README.parent / "docs" / "extending.md").read_text(), re.S)
-    classes = [block for block in re.findall(r"class \w+\(.*?(?:\n\n\n|$)", "\n\n\n".join(blocks), re.S)]
+    classes = re.findall(r"class \w+\(.*?(?:\n\n\n|$)", "\n\n\n".join(blocks), re.S)
     assert len(classes) == 4 and max(len(re.findall(r"^.*\S.*$", block, re.M)) for block in classes) <= 10
     exec(compile("\n".join(blocks), "extending.md", "exec"), {"__name__": "extending"})
     assert "slope" in capsys.readouterr().out
