@@ -295,6 +295,10 @@ def small(make=ggn, case=TWO, **changes):
     return make(case.net, on_device(parameters(case.net), np.float32), rows)
 
 
+def stacked(m):
+    return jax.tree.map(lambda a: jnp.stack([a] * m), V)
+
+
 def kernel(x, other=None):
     return curvature.ntk(TWO.net, V, x, other)
 
@@ -315,7 +319,15 @@ REFUSALS = {
         "^v must be of a floating",
     ),
     "v too short": (lambda: small() @ jnp.ones(42), ValueError, r"^v must be like params, or flat.*\(43,\).*\(42,\)"),
-    "many vectors": (lambda: small() @ jnp.ones((43, 2)), ValueError, "^v must be .*use jax.vmap for many vectors"),
+    "vectors in rows": (lambda: small() @ jnp.ones((2, 43)), ValueError, r"must be its columns: pass v\.T, \(43, m\)"),
+    "no vectors": (lambda: small() @ jnp.ones((43, 0)), ValueError, r"^v must be like params, or.*got shape \(43, 0\)"),
+    "vectors of vectors": (lambda: small() @ jnp.ones((43, 2, 2)), ValueError, r"^v must be .*got shape \(43, 2, 2\)"),
+    "trees of unequal numbers": (
+        lambda: small() @ (stacked(2)[0], stacked(3)[1]),
+        ValueError,
+        r"^v must have one leading axis, of the same length m >= 1, on every leaf.*\(2, 4, 5\)",
+    ),
+    "trees of another network": (lambda: small() @ stacked(2)[:1], ValueError, "^each v does not fit the network"),
     "v text": (lambda: small() @ np.array(["a"]), TypeError, "^v must be an array of real numbers"),
     "a pass in place of a batch": (
         lambda: ggn(TWO.net, V, lr_nn.backprop(TWO.net, V, batch(TWO))),

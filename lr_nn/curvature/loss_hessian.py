@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from lr_nn.backward import relative_weights, squared
-from lr_nn.curvature.operators import MeanCurvature, keep
+from lr_nn.curvature.mean_curvature import MeanCurvature, keep
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.row_sums import bias_gradient, weight_gradient, weighted
