@@ -145,7 +145,8 @@ def test_a_dense_matrix_is_refused_above_its_limit(monkeypatch, make):
 def moments_and_products(net, params, rows, v):
     """Diagonals and traces, which are kept in the dtype of sums, and products, in the dtypes of the parameters."""
     g, h, e = (make(net, params, rows, elastic_net(0.5, 0.25)) for make in (ggn, hessian, empirical_fisher))
-    return (g.diagonal(), e.diagonal(), g.trace(), g.traces()), tuple(op @ v for op in (g, h, e))
+    moments = *(op.diagonal() for op in (g, h, e)), g.trace(), h.trace(), g.traces()
+    return moments, tuple(op @ v for op in (g, h, e))
 
 
 compiled_moments_and_products = jax.jit(moments_and_products)
@@ -204,9 +205,7 @@ def everything(net, params, batch, v):
     found = {}
     for make in (ggn, hessian, empirical_fisher):
         op = make(net, params, batch, elastic_net(0.5, 0.25))
-        found[make.__name__] = op @ v
-        if make is not hessian or len(params) == 1:
-            found[make.__name__] = (op @ v, op.diagonal(), op.trace())
+        found[make.__name__] = (op @ v, op.diagonal(), op.trace())
     for kind in ("exact", "empirical"):
         made = curvature.kfac(net, params, batch, kind=kind)
         found[kind] = (made.factors, made.eigenbasis() @ v)
@@ -343,11 +342,6 @@ REFUSALS = {
         lambda: hessian(SHALLOW.net, V, batch(TWO)),
         ValueError,
         "^params do not fit the network",
-    ),
-    "the diagonal of the Hessian of a deep network": (
-        lambda: small(hessian).diagonal(),
-        ValueError,
-        r"one layer; use \.dense\(\)",
     ),
     "no samples": (
         lambda: small().sampled_diagonal(jax.random.key(0), samples=0),
