@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from cases import ACTIVATIONS, LOSSES, NETWORKS, K, N, batch, network, on_device, parameters
+from cases import ACTIVATIONS, LOSSES, NETWORKS, K, N, NetworkCase, batch, network, on_device, parameters
 from jax.flatten_util import ravel_pytree
 from tolerances import assert_close, assert_mean_close, assert_trees_close, tolerance
 
 import lr_nn
 from lr_nn import curvature, per_example
-from lr_nn.curvature import empirical_fisher, ggn, hessian
+from lr_nn.curvature import empirical_fisher, ggn, hessian, loss_hessian
 from lr_nn.types import Batch, Layer
 
 LENGTH = 30
@@ -131,14 +131,44 @@ def test_the_ggn_of_a_canonical_one_layer_model_is_its_hessian(float64, loss):
     assert_close(ggn(*at).dense(), hessian(*at).dense(), LENGTH)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_diagonal_and_trace_of_the_hessian_of_one_layer_are_those_of_autodiff(float64, loss):
-    case = network(loss, depth=1)
+def deep(loss, hidden, bias=True):
+    """A network of widths that differ, the activations of `hidden` between its layers."""
+    rows = [ACTIVATIONS[name] for name in hidden]
+    net = lr_nn.Network((*(4, 5, 2, 6, 4)[: len(rows) + 1], K), [a.activation for a in rows], LOSSES[loss].loss, bias)
+    return NetworkCase(net, tuple(row.twin for row in rows), LOSSES[loss])
+
+
+def every_loss_and_depth():
+    """Every loss without a hidden layer, and with 1 to 4 of them; every activation among those."""
+    names = list(ACTIVATIONS)[1:]
+    for i, loss in enumerate(LOSSES):
+        yield pytest.param(deep(loss, ()), id=f"{loss}, no hidden layer")
+        hidden = [names[(2 * i + j) % len(names)] for j in range(1 + i % 4)]
+        yield pytest.param(deep(loss, hidden, bias=i % 3 != 0), id=f"{loss}, {len(hidden)} hidden")
+
+
+@pytest.mark.parametrize("case", list(every_loss_and_depth()))
+def test_diagonal_and_trace_of_the_hessian_are_those_of_autodiff_at_every_depth(float64, case):
     params, rows, _, at = setting(case)
     expected = np.diagonal(hessian_by_autodiff(case, jax.tree.map(np.asarray, params), rows))
     assert_close(flat(hessian(*at).diagonal()), expected, LENGTH)
     scale = np.abs(expected).sum()
     assert_close(jnp.stack([hessian(*at).trace(), scale]), [expected.sum(), scale], LENGTH)
+
+
+def test_the_traces_of_the_hessian_are_those_of_each_example(float64):
+    _, rows, _, at = setting(NETWORKS["categorical, relu, 3 layers"])
+    singles = [hessian(*at[:2], rows._replace(weight=unit)).trace() for unit in np.eye(N)]
+    assert_close(hessian(*at).traces(), singles, LENGTH)
+
+
+@pytest.mark.parametrize("rows_of_a_block", [1, 3, N], ids="blocks of {}".format)
+def test_the_diagonal_of_the_hessian_is_the_same_in_blocks_of_rows(float64, monkeypatch, rows_of_a_block):
+    *_, at = setting(NETWORKS["squared_error of sigmoid, softplus, 3 layers"])
+    expected = np.diagonal(hessian(*at).dense())
+    monkeypatch.setattr(loss_hessian, "BLOCK_SIZE", rows_of_a_block * 20)
+    assert loss_hessian.rows_per_block(at[0].sizes) == rows_of_a_block, "20 numbers: w_2 H_2, (5, 4)"
+    assert_close(flat(jax.jit(lambda op: op.diagonal())(hessian(*at))), expected, LENGTH)
 
 
 def test_behind_a_sigmoid_the_squared_error_has_an_indefinite_hessian_and_a_semidefinite_ggn(float64):

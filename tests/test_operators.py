@@ -126,9 +126,21 @@ def test_one_call_is_one_program():
         counts[make.__name__ + " @"], _ = programs(lambda op=op: op @ v)
     counts["kfac"], found = programs(lambda: curvature.kfac(*at, kind="sampled", key=key))
     counts["solve"], _ = programs(lambda: found.solve(v, 0.1))
+    many = np.ones((len(v), 2), np.float32)
+    counts["many vectors"], _ = programs(lambda: found @ many)
+    combined = 2 * ggn(*at) - found.damped(0.1)
+    counts["combination @"], _ = programs(lambda: combined @ v)
+    counts["diagonal"], _ = programs(combined.diagonal)
+    counts["lanczos"], _ = programs(lambda: curvature.lanczos(combined, key, 3))
+    counts["largest"], _ = programs(lambda: curvature.largest(combined, key, tol=1e-3))
+    counts["system"], _ = programs(lambda: curvature.solve(combined, v, 0.1, max_steps=10, precondition=found))
+    counts["another system"], _ = programs(
+        lambda: curvature.solve(combined, v, 0.2, tol=1e-3, max_steps=9, precondition=found)
+    )
+    counts["hutchinson"], _ = programs(lambda: curvature.hutchinson_trace(combined, key, 3))
     counts["ntk"], _ = programs(lambda: curvature.ntk(at[0], at[1], at[2].x))
-    # The three operators share the program of their pass.
-    shared = ("hessian", "empirical_fisher")
+    # The three operators share the program of their pass; settings of a solve are arguments of its program.
+    shared = ("hessian", "empirical_fisher", "another system")
     assert counts == {name: int(name not in shared) for name in counts}
 
 
@@ -145,7 +157,8 @@ def test_a_dense_matrix_is_refused_above_its_limit(monkeypatch, make):
 def moments_and_products(net, params, rows, v):
     """Diagonals and traces, which are kept in the dtype of sums, and products, in the dtypes of the parameters."""
     g, h, e = (make(net, params, rows, elastic_net(0.5, 0.25)) for make in (ggn, hessian, empirical_fisher))
-    return (g.diagonal(), e.diagonal(), g.trace(), g.traces()), tuple(op @ v for op in (g, h, e))
+    moments = *(op.diagonal() for op in (g, h, e)), g.trace(), h.trace(), g.traces()
+    return moments, tuple(op @ v for op in (g, h, e))
 
 
 compiled_moments_and_products = jax.jit(moments_and_products)
@@ -204,9 +217,7 @@ def everything(net, params, batch, v):
     found = {}
     for make in (ggn, hessian, empirical_fisher):
         op = make(net, params, batch, elastic_net(0.5, 0.25))
-        found[make.__name__] = op @ v
-        if make is not hessian or len(params) == 1:
-            found[make.__name__] = (op @ v, op.diagonal(), op.trace())
+        found[make.__name__] = (op @ v, op.diagonal(), op.trace())
     for kind in ("exact", "empirical"):
         made = curvature.kfac(net, params, batch, kind=kind)
         found[kind] = (made.factors, made.eigenbasis() @ v)
@@ -281,7 +292,11 @@ def test_rows_over_a_mesh_give_the_same_under_jit(axis):
         """What `everything` leaves out, too: each form of a product over rows that lie on several devices."""
         op, made = ggn(net, params, batch), curvature.kfac(net, params, batch, kind="sampled", key=jax.random.key(0))
         kernels = [curvature.ntk(net, params, batch.x), curvature.ntk_trace(net, params, batch.x, batch.x[::2])]
-        drawn = op.sampled_diagonal(jax.random.key(0), samples=2)
+        drawn = [op.sampled_diagonal(jax.random.key(0), samples=2)]
+        solved = curvature.solve(op, params, 0.1, precondition=made)
+        spectra = curvature.lanczos(op, jax.random.key(0), 4).values, curvature.largest(op, jax.random.key(0)).value
+        traces = op.trace(), curvature.hutchinson_trace(op, jax.random.key(0), 3)
+        drawn += [solved, spectra, traces]
         return everything(net, params, batch, params), op.dense(), drawn, made.factors, kernels
 
     assert_trees_close(all_of(params, spread), jax.device_get(all_of(params, rows)), 10 * LENGTH)
@@ -293,6 +308,10 @@ V = on_device(parameters(TWO.net), np.float32)
 def small(make=ggn, case=TWO, **changes):
     rows = batch(case)._replace(**changes)
     return make(case.net, on_device(parameters(case.net), np.float32), rows)
+
+
+def stacked(m):
+    return jax.tree.map(lambda a: jnp.stack([a] * m), V)
 
 
 def kernel(x, other=None):
@@ -315,7 +334,15 @@ REFUSALS = {
         "^v must be of a floating",
     ),
     "v too short": (lambda: small() @ jnp.ones(42), ValueError, r"^v must be like params, or flat.*\(43,\).*\(42,\)"),
-    "many vectors": (lambda: small() @ jnp.ones((43, 2)), ValueError, "^v must be .*use jax.vmap for many vectors"),
+    "vectors in rows": (lambda: small() @ jnp.ones((2, 43)), ValueError, r"must be its columns: pass v\.T, \(43, m\)"),
+    "no vectors": (lambda: small() @ jnp.ones((43, 0)), ValueError, r"^v must be like params, or.*got shape \(43, 0\)"),
+    "vectors of vectors": (lambda: small() @ jnp.ones((43, 2, 2)), ValueError, r"^v must be .*got shape \(43, 2, 2\)"),
+    "trees of unequal numbers": (
+        lambda: small() @ (stacked(2)[0], stacked(3)[1]),
+        ValueError,
+        r"^v must have one leading axis, of the same length m >= 1, on every leaf.*\(2, 4, 5\)",
+    ),
+    "trees of another network": (lambda: small() @ stacked(2)[:1], ValueError, "^each v does not fit the network"),
     "v text": (lambda: small() @ np.array(["a"]), TypeError, "^v must be an array of real numbers"),
     "a pass in place of a batch": (
         lambda: ggn(TWO.net, V, lr_nn.backprop(TWO.net, V, batch(TWO))),
@@ -331,11 +358,6 @@ REFUSALS = {
         lambda: hessian(SHALLOW.net, V, batch(TWO)),
         ValueError,
         "^params do not fit the network",
-    ),
-    "the diagonal of the Hessian of a deep network": (
-        lambda: small(hessian).diagonal(),
-        ValueError,
-        r"one layer; use \.dense\(\)",
     ),
     "no samples": (
         lambda: small().sampled_diagonal(jax.random.key(0), samples=0),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from lr_nn import check
 from lr_nn.backward import mean_gradient, recursion, squared, sum_over_seeds
-from lr_nn.curvature.operators import MeanCurvature, keep, mean_diagonal
+from lr_nn.curvature.mean_curvature import MeanCurvature, keep, mean_diagonal
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.tangents import tangents

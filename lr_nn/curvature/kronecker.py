@@ -22,7 +22,8 @@ from lr_nn.backward import relative_weights, sum_over_seeds, sweep
 from lr_nn.curvature.blocks import by_layer, homogeneous, matmul, split
 from lr_nn.curvature.gauss_newton import sampled_residuals
 from lr_nn.curvature.kronecker_eigenbasis import Eigenbasis, EigenFactors
-from lr_nn.curvature.operators import Operator
+from lr_nn.curvature.operators import Solvable
+from lr_nn.curvature.vectors import Linear
 from lr_nn.network import Network
 from lr_nn.row_sums import counted, weighted
 from lr_nn.trees import accumulator, cast, common_dtype, compiled, dtypes_of, register_class
@@ -66,7 +67,7 @@ class Factors(NamedTuple):
 
 @register_class
 @dataclass(frozen=True)
-class Kfac(Operator):
+class Kfac(Solvable):
     """The block-diagonal matrix of A_l ⊗ G_l, one block a layer, with the pass that its factors were made of.
 
     `factors`: one `Factors(a, g)` a layer, in float32 for half precision; for a running mean of them use
@@ -90,7 +91,7 @@ class Kfac(Operator):
         `v` like the parameters or flat, such as the gradient. Raises ValueError for a damping that is not positive,
         and for a `v` of another shape as `multiply` does.
         """
-        return self._apply(_solve, v, check.positive("damping", damping))
+        return super().solve(v, damping)
 
     def logdet(self, damping: ArrayLike) -> jax.Array:
         """log det of the damped matrix, Σ_l log det((A + π√λ I) ⊗ (G + √λ/π I)), a scalar.
@@ -120,17 +121,40 @@ class Kfac(Operator):
         """
         return _eigenbasis(self)
 
-    def diagonal(self) -> Params:
-        """The diagonal, diag(A) diag(G)ᵀ in every layer, like the parameters, in float32 for half precision."""
-        return _diagonal(self)
-
-    def trace(self) -> jax.Array:
-        """Σ_l tr A_l tr G_l, a scalar."""
-        return _trace(self)
-
     def _product(self, v: Params) -> Params:
         """A V G layer by layer, in the dtype of the factors."""
         return by_layer(lambda factors, v: matmul(matmul(factors.a, v), factors.g), self.factors, v)
+
+    def _diagonal(self) -> Params:
+        """diag(A) diag(G)ᵀ in every layer."""
+        return tuple(
+            split(jnp.diagonal(a)[:, None] * jnp.diagonal(g)[None], layer)
+            for (a, g), layer in zip(self.factors, self.params)
+        )
+
+    def _trace(self) -> jax.Array:
+        """Σ_l tr A_l tr G_l."""
+        terms = [jnp.trace(a) * jnp.trace(g) for a, g in self.factors]
+        dtype = common_dtype(*(term.dtype for term in terms))
+        return jnp.stack([term.astype(dtype) for term in terms]).sum()
+
+    def _solver(self, damping: jax.Array) -> Linear:
+        """(A + π√λ I)⁻¹ V (G + √λ/π I)⁻¹ layer by layer, by the Cholesky factors."""
+        roots = _roots(self, damping)
+
+        def solve(roots: Factors, v: jax.Array) -> jax.Array:
+            return cho_solve((roots.g, True), cho_solve((roots.a, True), v).T).T
+
+        return lambda v: by_layer(solve, roots, v)
+
+    def _preconditioner(self, damping: jax.Array) -> Linear:
+        """The same by the inverse factors: products with them take a fifth of the time of triangular solves."""
+
+        def inverse(root: jax.Array) -> jax.Array:
+            return cho_solve((root, True), jnp.eye(len(root), dtype=root.dtype))
+
+        inverses = [Factors(inverse(roots.a), inverse(roots.g)) for roots in _roots(self, damping)]
+        return lambda v: by_layer(lambda factors, v: matmul(matmul(factors.a, v), factors.g), inverses, v)
 
     def _mean_over_targets(self, function: Callable[[tuple[jax.Array, ...]], Any]) -> Any:
         """Σ_c function(deltas of seed c), c the columns of the Fisher factor; the mean over c if they are samples."""
@@ -179,13 +203,6 @@ def _roots(op: Kfac, damping: jax.Array) -> list[Factors]:
     return [Factors(*map(jnp.linalg.cholesky, _damped(factors, damping))) for factors in op.factors]
 
 
-def _solve(op: Kfac, v: Params, damping: jax.Array) -> Params:
-    def solve(roots: Factors, v: jax.Array) -> jax.Array:
-        return cho_solve((roots.g, True), cho_solve((roots.a, True), v).T).T
-
-    return by_layer(solve, _roots(op, damping), v)
-
-
 @compiled
 def _logdet(op: Kfac, damping: jax.Array) -> jax.Array:
     terms = [2 * (len(g) * _log_diagonal(a) + len(a) * _log_diagonal(g)) for a, g in _roots(op, damping)]
@@ -224,17 +241,3 @@ def _eigenbasis(op: Kfac) -> Eigenbasis:
         moments = matmul(weighted(along_a, weight).T, finite_g) / total.astype(u_a.dtype)
         layers.append(EigenFactors(u_a, u_g, moments))
     return Eigenbasis(op.net, op.params, tuple(layers))
-
-
-@compiled
-def _diagonal(op: Kfac) -> Params:
-    return tuple(
-        split(jnp.diagonal(a)[:, None] * jnp.diagonal(g)[None], layer) for (a, g), layer in zip(op.factors, op.params)
-    )
-
-
-@compiled
-def _trace(op: Kfac) -> jax.Array:
-    terms = [jnp.trace(a) * jnp.trace(g) for a, g in op.factors]
-    dtype = common_dtype(*(term.dtype for term in terms))
-    return jnp.stack([term.astype(dtype) for term in terms]).sum()

@@ -1,8 +1,8 @@
-"""Symmetric matrices over the parameters of a network, given by their products with vectors.
+"""Symmetric matrices over the parameters of a network, given by their products with vectors, and their algebra.
 
-A vector is a tree like the parameters, or flat, (p,) in the order of `ravel_pytree(params)`; the result is of the same
-kind. Every operator is a pytree: it passes through `jit`, `vmap`, `scan` and `while_loop`. For many vectors use
-`jax.vmap(op.multiply)`.
+A vector is a tree like the parameters, or flat, (p,) in the order of `ravel_pytree(params)`; many vectors are the
+columns of (p, m), or a tree with a leading axis m on every leaf. The result is of the same kind. Every operator is a
+pytree: it passes through `jit`, `vmap`, `scan` and `while_loop`.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+import numpy as np
+from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.admission import admit
-from lr_nn.backward import contract, relative_weights, sweep
-from lr_nn.network import Network, check_params, n_parameters
-from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.row_sums import weighted
-from lr_nn.trees import accumulator, add, cast, common_dtype, compiled, divide, dtypes_of, widened
-from lr_nn.types import Backprop, Batch, Layer, Params
+from lr_nn.curvature.vectors import Linear, apply, map_columns, on_flat
+from lr_nn.network import Network, n_parameters
+from lr_nn.trees import accumulator, common_dtype, compiled, dtypes_of, register_class, widened
+from lr_nn.types import Params
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 # A dense matrix of this size takes 256 MiB in float32.
 MOST_PARAMETERS = 8192
@@ -32,17 +32,36 @@ MOST_PARAMETERS = 8192
 
 @dataclass(frozen=True)
 class Operator(ABC):
-    """A symmetric (p, p) matrix over the parameters of `net`."""
+    """A symmetric (p, p) matrix A over the parameters of `net`.
+
+    `A + B`, `A - B`, `-A`, `c * A`, `A * c` and `A.damped(damping)` are operators too; a product with a sum is two
+    products. A and B must have the same layers: ValueError otherwise.
+    """
 
     net: Network
     params: Params
 
-    def multiply(self, v: Params | ArrayLike) -> Any:
-        """The matrix times `v`, in the dtypes of the parameters; also written `op @ v`.
+    # NumPy would take an operator for an array of objects; so np.float64(2) * A is left to `__rmul__`.
+    __array_ufunc__ = None
 
-        `v`: like the parameters, or flat (p,). Raises TypeError or ValueError for a `v` of another shape.
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(p, p)."""
+        p = n_parameters(self.net)
+        return p, p
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of a product with a flat vector: the widest dtype of the parameters."""
+        return common_dtype(*jax.tree.leaves(dtypes_of(self.params)))
+
+    def multiply(self, v: Params | ArrayLike) -> Any:
+        """A v, in the dtypes of the parameters; also written `op @ v`.
+
+        v: like the parameters or flat (p,); or m vectors, each leaf with a leading axis m, or flat (p, m), which are
+        multiplied in blocks of 64. Raises TypeError or ValueError for a `v` of another shape.
         """
-        return self._apply(type(self)._product, v)
+        return apply(_multiplier, self, v)
 
     def __matmul__(self, v: Params | ArrayLike) -> Any:
         """`multiply`."""
@@ -51,160 +70,203 @@ class Operator(ABC):
     def dense(self) -> jax.Array:
         """The matrix itself, (p, p) in the order of `ravel_pytree(params)`, in float32 for half precision.
 
-        Raises ValueError above 8,192 parameters.
+        It is the product with the identity. Raises ValueError above 8,192 parameters.
         """
         p = n_parameters(self.net)
         if p > MOST_PARAMETERS:
             raise ValueError(f"a dense matrix of {p} parameters exceeds the limit of {MOST_PARAMETERS}; use op @ v")
         return _dense(self)
 
-    @abstractmethod
-    def diagonal(self) -> Params:
-        """The diagonal, like the parameters, in float32 for half precision."""
-
-    @abstractmethod
-    def trace(self) -> jax.Array:
-        """The trace, a scalar."""
-
-    @abstractmethod
-    def _product(self, v: Params) -> Params:
-        """`multiply` of an admitted tree, in the dtype of sums; for use inside a compiled function."""
-
-    def _apply(self, function: Callable[..., Params], v: Params | ArrayLike, *args: Any) -> Any:
-        """`function(self, tree, *args)`, a tree, as one compiled program: `v` of either kind, the result of the same.
-
-        `function` must be one object for all calls, such as a method of a class.
-        """
-        if isinstance(v, tuple):
-            check_params(self.net, v, "v")
-            return _applied(function, self, v, *args)
-        p = n_parameters(self.net)
-        flat = check.numeric("v", v)
-        if flat.shape != (p,):
-            many = ": use jax.vmap for many vectors" if flat.ndim > 1 else ""
-            raise ValueError(
-                f"v must be like params, or flat with shape ({p},), in the order of ravel_pytree(params); "
-                f"got shape {flat.shape}{many}"
-            )
-        if not jnp.issubdtype(flat.dtype, jnp.floating):
-            flat = check.cast(flat, common_dtype(*jax.tree.leaves(dtypes_of(self.params))))
-        return _applied(function, self, flat, *args)
-
-
-@partial(compiled, static_argnums=0)
-def _applied(function: Callable[..., Params], op: Operator, v: Params | jax.Array, *args: Any) -> Any:
-    dtypes = dtypes_of(op.params)
-    if isinstance(v, tuple):
-        return cast(function(op, v, *args), dtypes)
-    return flatten(function(op, unflatten(op.net, v), *args), common_dtype(*jax.tree.leaves(dtypes)))
-
-
-@compiled
-def _dense(op: Operator) -> jax.Array:
-    p, dtype = n_parameters(op.net), accumulator(common_dtype(*jax.tree.leaves(dtypes_of(op.params))))
-    basis = jnp.eye(p, dtype=dtype)
-    return jax.lax.map(lambda v: flatten(op._product(unflatten(op.net, v)), dtype), basis, batch_size=64)
-
-
-def flatten(tree: Params, dtype: DTypeLike) -> jax.Array:
-    """All leaves as one vector (p,) of `dtype`. (`ravel_pytree` takes no mixed dtypes under strict promotion.)"""
-    return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in jax.tree.leaves(tree)])
-
-
-def unflatten(net: Network, flat: jax.Array) -> Params:
-    """The inverse of `flatten`, in the dtype of `flat`."""
-    layers, start = [], 0
-    for d_in, d_out in net.shapes:
-        stop = start + d_in * d_out
-        w = flat[start:stop].reshape(d_in, d_out)
-        layers.append(Layer(w, flat[stop : stop + d_out] if net.bias else None))
-        start = stop + net.bias * d_out
-    return tuple(layers)
-
-
-@dataclass(frozen=True)
-class MeanCurvature(Operator):
-    """Σ_i s_i C_i / Σ_i s_i + P: C_i a curvature of ℓ_i, P the diagonal matrix of the penalty's l2.
-
-    `bp`, the pass over the batch, belongs to `params`.
-    """
-
-    bp: Backprop
-    penalty: Penalty | None
-
     def diagonal(self) -> Params:
         """The diagonal, like the parameters, in float32 for half precision."""
         return _diagonal(self)
 
     def trace(self) -> jax.Array:
-        """The trace, a scalar: the mean of `traces`, and the trace of P."""
+        """The trace, a scalar."""
         return _trace(self)
 
-    def traces(self) -> jax.Array:
-        """tr C_i of every example, (n,), unweighted and without the penalty."""
-        return _traces(self)
+    def damped(self, damping: ArrayLike) -> Operator:
+        """A + damping · I. Raises ValueError for a `damping` that is not one finite number."""
+        return self + Scaled(self.net, self.params, _factor("damping", damping), Identity(self.net, self.params))
+
+    def __add__(self, other: Operator) -> Operator:
+        """A + B."""
+        if not isinstance(other, Operator):
+            return NotImplemented
+        check_same_layers(self, other)
+        return Sum(self.net, self.params, self, other)
+
+    def __sub__(self, other: Operator) -> Operator:
+        """A - B."""
+        return self + -other if isinstance(other, Operator) else NotImplemented
+
+    def __neg__(self) -> Operator:
+        """-A."""
+        return self * -1.0
+
+    def __mul__(self, factor: ArrayLike) -> Operator:
+        """c A, `factor` c one finite number or a traced scalar."""
+        return Scaled(self.net, self.params, _factor("the factor of an operator", factor), self)
+
+    def __rmul__(self, factor: ArrayLike) -> Operator:
+        """c A."""
+        return self * factor
+
+    def to_scipy(self) -> LinearOperator:
+        """The matrix as a `scipy.sparse.linalg.LinearOperator`, for `eigsh`, `lobpcg` and others.
+
+        It is of the dtype of the parameters, float32 for half precision. Raises TypeError for traced operators.
+        """
+        check.on_host("to_scipy", self, "op @ v")
+        from scipy.sparse.linalg import LinearOperator  # imported late: no other function here needs SciPy
+
+        dtype = accumulator(self.dtype)
+
+        def multiply(v: np.ndarray) -> np.ndarray:
+            return np.array(self.multiply(v), dtype)
+
+        return LinearOperator(
+            self.shape, matvec=multiply, rmatvec=multiply, matmat=multiply, rmatmat=multiply, dtype=dtype
+        )
+
+    @abstractmethod
+    def _product(self, v: Params) -> Params:
+        """`multiply` of one admitted tree, in the dtype of sums; for use inside a compiled function."""
+
+    @abstractmethod
+    def _diagonal(self) -> Params:
+        """`diagonal`, for use inside a compiled function."""
+
+    @abstractmethod
+    def _trace(self) -> jax.Array:
+        """`trace`, for use inside a compiled function."""
+
+
+class Solvable(Operator):
+    """An operator whose damped matrix has an inverse in closed form."""
+
+    def solve(self, v: Params | ArrayLike, damping: ArrayLike) -> Any:
+        """The damped inverse times `v`, of the same kind as `v`; `damping` > 0.
+
+        Raises ValueError for a damping that is not positive, and for a `v` of another shape as `multiply` does.
+        """
+        return apply(_solver, self, v, check.positive("damping", damping))
+
+    @abstractmethod
+    def _solver(self, damping: jax.Array) -> Linear:
+        """`solve` as a function of one admitted tree, its factorisation made once."""
+
+    def _preconditioner(self, damping: jax.Array) -> Linear:
+        """`_solver` for many products one after another, where rounding does not matter."""
+        return self._solver(damping)
+
+
+@register_class
+@dataclass(frozen=True)
+class Identity(Operator):
+    """The identity."""
 
     def _product(self, v: Params) -> Params:
-        """The matrix times an admitted tree, in the dtype of sums."""
-        found = self._mean_product(v)
-        if self.penalty is None:
-            return found
-        v = widened(v)
-        return add(found, jax.tree.map(jnp.multiply, self.penalty.hessian_diagonal(v), v))
+        return widened(v)
 
-    def _with_penalty(self, diagonal: Params) -> Params:
-        """A diagonal of the mean, and that of P."""
-        return diagonal if self.penalty is None else add(diagonal, self.penalty.hessian_diagonal(widened(self.params)))
+    def _diagonal(self) -> Params:
+        return jax.tree.map(jnp.ones_like, widened(self.params))
 
-    @abstractmethod
-    def _mean_product(self, v: Params) -> Params:
-        """(Σ_i s_i C_i / Σ_i s_i) v, in the dtype of sums."""
-
-    @abstractmethod
-    def _squares(self) -> Backprop:
-        """The pass with a² and, for δ, the c for which the diagonal of C_i is a_i² c_iᵀ in every layer."""
+    def _trace(self) -> jax.Array:
+        return jnp.asarray(n_parameters(self.net), accumulator(self.dtype))
 
 
-def keep(net: Network, params: Params, batch: Batch, penalty: Penalty | None) -> tuple[Params, Backprop, Any]:
-    """Parameters as JAX arrays, their pass over the batch, and the penalty: what a `MeanCurvature` keeps."""
-    batch = admit(net, params, batch)
-    check_penalty(penalty, net)
-    return _keep(net, params, batch, penalty)
+@register_class
+@dataclass(frozen=True)
+class Scaled(Operator):
+    """`factor` times `operator`."""
+
+    factor: jax.Array
+    operator: Operator
+
+    def _product(self, v: Params) -> Params:
+        return self._scaled(self.operator._product(v))
+
+    def _diagonal(self) -> Params:
+        return self._scaled(self.operator._diagonal())
+
+    def _trace(self) -> jax.Array:
+        return self._scaled(self.operator._trace())
+
+    def _scaled(self, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: self.factor.astype(leaf.dtype) * leaf, tree)
+
+
+@register_class
+@dataclass(frozen=True)
+class Sum(Operator):
+    """`left` plus `right`; a product has the dtypes of the parameters of `left`."""
+
+    left: Operator
+    right: Operator
+
+    def _product(self, v: Params) -> Params:
+        return _add(self.left._product(v), self.right._product(v))
+
+    def _diagonal(self) -> Params:
+        return _add(self.left._diagonal(), self.right._diagonal())
+
+    def _trace(self) -> jax.Array:
+        return _add(self.left._trace(), self.right._trace())
+
+
+def _add(a: Any, b: Any) -> Any:
+    """a + b leaf by leaf, each in the wider dtype of its two terms."""
+
+    def add(a: jax.Array, b: jax.Array) -> jax.Array:
+        dtype = common_dtype(a.dtype, b.dtype)
+        return a.astype(dtype) + b.astype(dtype)
+
+    return jax.tree.map(add, a, b)
+
+
+def _factor(name: str, value: ArrayLike) -> jax.Array:
+    value = check.scalar(name, value)
+    check.require(name, value, check.is_finite, "finite")
+    return value
+
+
+def flat_product(op: Operator) -> Callable[[jax.Array], jax.Array]:
+    """A v as a function of one flat vector (p,), in the dtype of sums; for use inside a compiled function."""
+    return on_flat(op.net, op._product, accumulator(op.dtype))
+
+
+def check_operator(op: Any) -> None:
+    """Raise TypeError if `op` is no operator."""
+    if not isinstance(op, Operator):
+        raise TypeError(f"op must be an operator, such as lr_nn.curvature.ggn returns; got {type(op).__name__}")
+
+
+def check_same_layers(op: Operator, other: Operator) -> None:
+    """Raise ValueError if two operators belong to networks of different sizes, or one with a bias and one without."""
+    layers = [f"sizes {net.sizes} with bias={net.bias}" for net in (op.net, other.net)]
+    if layers[0] != layers[1]:
+        raise ValueError(f"two operators must be of networks with the same layers; got {layers[0]} and {layers[1]}")
+
+
+def _multiplier(op: Operator) -> Linear:
+    return op._product
+
+
+def _solver(op: Solvable, damping: jax.Array) -> Linear:
+    return op._solver(damping)
 
 
 @compiled
-def _keep(net: Network, params: Params, batch: Batch, penalty: Penalty | None) -> tuple[Params, Backprop, Any]:
-    return params, sweep(net, params, batch), penalty
-
-
-def mean_diagonal(squares: Backprop, samples: int = 1) -> Params:
-    """Σ_i s_i a_i² c_iᵀ / Σ_i s_i, divided by `samples`."""
-    weight, total = relative_weights(squares)
-    return divide(contract(squares, weight), samples * total)
+def _dense(op: Operator) -> jax.Array:
+    return map_columns(flat_product(op), jnp.eye(op.shape[0], dtype=accumulator(op.dtype)))
 
 
 @compiled
-def _diagonal(op: MeanCurvature) -> Params:
-    return op._with_penalty(mean_diagonal(op._squares()))
-
-
-def traces_of(squares: Backprop) -> jax.Array:
-    """Σ_l (‖a_{l-1}‖² + 1) Σ_j c_lj of every example, (n,), without the 1 where there is no bias."""
-    layers = [(a.sum(axis=1) + float(squares.bias), c.sum(axis=1)) for a, c in zip(squares.activations, squares.deltas)]
-    dtype = common_dtype(*(side.dtype for layer in layers for side in layer))
-    return jnp.stack([a.astype(dtype) * c.astype(dtype) for a, c in layers]).sum(axis=0)
+def _diagonal(op: Operator) -> Params:
+    return op._diagonal()
 
 
 @compiled
-def _traces(op: MeanCurvature) -> jax.Array:
-    return traces_of(op._squares())
-
-
-@compiled
-def _trace(op: MeanCurvature) -> jax.Array:
-    weight, total = relative_weights(op.bp)
-    mean = divide(weighted(traces_of(op._squares())[:, None], weight).sum(), total)
-    if op.penalty is None:
-        return mean
-    ridge = [leaf.sum(dtype=mean.dtype) for leaf in jax.tree.leaves(op.penalty.hessian_diagonal(widened(op.params)))]
-    return mean + jnp.stack(ridge).sum()
+def _trace(op: Operator) -> jax.Array:
+    return op._trace()

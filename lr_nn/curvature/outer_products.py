@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lr_nn.backward import contract, relative_weights, squared
-from lr_nn.curvature.operators import MeanCurvature, keep
+from lr_nn.curvature.mean_curvature import MeanCurvature, keep
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.row_sums import weighted
