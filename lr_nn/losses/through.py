@@ -50,6 +50,10 @@ class Through(Loss):
     def task(self):
         return self.inner.task
 
+    def lowest(self, y):
+        """That of the inner loss: a bound, which σ need not reach."""
+        return self.inner.lowest(y)
+
     def mean(self, eta):
         return self.inner.mean(self.activation.value(eta))
 
