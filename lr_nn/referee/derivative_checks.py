@@ -44,12 +44,12 @@ def largest_of_row(array: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(array), np.abs(array), 0.0).max(axis=1, keepdims=True)
 
 
-def truth_of(autodiff: np.ndarray | None, slopes: Slopes | None, unit: float) -> Truth:
-    """The derivative by `jax.grad` where the values do not refute it, else by differences; both (n, entries).
+def truth_of(shape: tuple[int, int], autodiff: np.ndarray | None, slopes: Slopes | None, unit: float) -> Truth:
+    """The derivative by `jax.grad` where the values do not refute it, else by differences; both of `shape`.
 
-    Either may be None. `unit` is the epsilon of the narrowest type in which the function was computed.
+    Either may be None; where both are, nothing is decided. `unit` is the epsilon of the narrowest type in which the
+    function was computed.
     """
-    shape = autodiff.shape if autodiff is not None else slopes.central.shape if slopes is not None else (0, 0)
     coarse = max(1.0, unit / EPS * 1e-2) if unit > EPS else 1.0
     nothing = np.zeros(shape, bool)
     with np.errstate(all="ignore"):
@@ -134,9 +134,10 @@ def _reason(
     describe: Callable[[int, int], str],
     of: str,
 ) -> str:
-    """The worst wrong entry, by how many times it is off if that is the same everywhere, and where."""
-    severity = np.where(wrong, np.where(np.isfinite(error), error, np.inf), -1.0)
-    row, entry = np.unravel_index(int(np.argmax(severity)), severity.shape)
+    """A wrong entry: by how many times it is off if that is the same everywhere, and where."""
+    # The first of the points that are about as wrong as the worst: the audit's points begin with moderate ones.
+    severity = np.where(wrong, np.where(np.isfinite(error), error, 1.0), -1.0)
+    row, entry = np.argwhere(severity >= 0.1 * min(float(severity.max()), 1.0))[0]
     where, found = describe(int(row), int(entry)), stated[row, entry]
     if slopes is not None and slopes.irregular[row, entry]:
         low, high = slopes.low[row, entry], slopes.high[row, entry]

@@ -104,7 +104,7 @@ def audit_loss(
     computed = compute(loss, targets, points, rng)
     audit = LossAudit(loss, targets, points, computed)
 
-    checks = derivative_checks(audit)
+    checks = [_targets_row(targets), *derivative_checks(audit)]
     samples = None if draws is None or not computed.has("residual") else compute_samples(loss, draws)
     checks += fisher_checks(audit, samples)
     if loss.states("mean"):
@@ -135,6 +135,14 @@ def _targets_and_draws(
     draws = draw(loss, k, rng, key) if loss.states("sample") else None
     rows = None if draws is None or draws.y is None else draws.y.reshape(-1, k)
     return example_targets(loss, k, rng, rows), draws
+
+
+def _targets_row(targets: Targets) -> PartCheck:
+    """Which targets the loss was audited with."""
+    source = f"{len(targets.y)} rows: {targets.source}"
+    if targets.left_out:
+        return PartCheck("targets", PartVerdict.not_stated, reason=f"{source}; {targets.left_out}")
+    return PartCheck("targets", PartVerdict.right, reason=source)
 
 
 def _labels_check(audit: LossAudit, labels: np.ndarray, rng: np.random.Generator) -> PartCheck:

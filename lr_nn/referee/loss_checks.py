@@ -19,14 +19,9 @@ from lr_nn.referee.derivative_checks import (
 from lr_nn.referee.loss_points import LossPoints
 from lr_nn.referee.loss_programs import Computed
 from lr_nn.referee.loss_targets import Targets
-from lr_nn.referee.part_checks import identity_check, undecided, worst_of
+from lr_nn.referee.part_checks import identity_check, tuple_of, undecided, worst_of
 from lr_nn.referee.part_report import PartCheck, PartVerdict
 from lr_nn.referee.slopes import Slopes, slopes
-
-
-def tuple_of(row: np.ndarray) -> str:
-    """A row of numbers in words."""
-    return f"({', '.join(f'{number:.3g}' for number in row)})"
 
 
 @dataclass
@@ -95,14 +90,15 @@ class LossAudit:
     @cached_property
     def gradient(self) -> Truth:
         """The true gradient of the value at base points, (base, k)."""
-        return truth_of(self._autodiff("gradient"), self.value_slopes, self.unit("value"))
+        return truth_of((self.base, self.k), self._autodiff("gradient"), self.value_slopes, self.unit("value"))
 
     @cached_property
     def hessian(self) -> Truth:
         """The true Hessian of the value at base points, (base, k k)."""
         trusted = not self.gradient.autodiff_wrong.any()
         unit = max(self.unit("value"), self.unit("residual"))
-        return truth_of(self._autodiff("hessian") if trusted else None, self.residual_slopes, unit)
+        autodiff = self._autodiff("hessian") if trusted else None
+        return truth_of((self.base, self.k**2), autodiff, self.residual_slopes, unit)
 
     @cached_property
     def kinks(self) -> np.ndarray:

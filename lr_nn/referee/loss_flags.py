@@ -13,18 +13,24 @@ from lr_nn.referee.part_report import PartCheck, PartVerdict
 
 # Rounding of a value, relative to the terms that it is compared with.
 ROUNDING = 1e-9
+# Excess above which one point is as good an example as another: the first is shown, and the first are moderate.
+FIRST = 100.0
+TINY = float(np.finfo(np.float64).tiny)
 # Slack of an inequality between derivatives, relative to them and to their typical size.
 SLACK = 1e-6
 
 
-def broken(name: str, excess: np.ndarray, describe: Callable[[int], str]) -> PartCheck:
-    """Wrong where the relative `excess` (n,) over what is allowed is positive; NaN is passed over."""
+def broken(name: str, excess: np.ndarray, describe: Callable[[int], str], error: np.ndarray | None = None) -> PartCheck:
+    """Wrong where the `excess` (n,) over what is allowed is positive; NaN is passed over.
+
+    `error` (n,) is what to report of a row; the excess if None.
+    """
     excess = np.where(np.isfinite(excess), excess, -np.inf)
     row = int(np.argmax(excess)) if len(excess) else 0
     if not len(excess) or excess[row] == -np.inf:
         return undecided(name, "no number is finite")
     if excess[row] > 0:
-        return PartCheck(name, PartVerdict.wrong, float(excess[row]), describe(row))
+        return PartCheck(name, PartVerdict.wrong, float((excess if error is None else error)[row]), describe(row))
     return PartCheck(name, PartVerdict.right)
 
 
@@ -120,7 +126,9 @@ def canonical(audit: LossAudit, mask: np.ndarray) -> PartCheck:
                     f"the Hessian depends on y: it differs at {audit.at(int(group[0]))} and {audit.at(int(group[row]))}"
                 )
 
-            checks.append(broken("canonical", apart / slack[shared] - 2, differs))
+            checks.append(
+                broken("canonical", np.minimum(apart / slack[shared] - 2, FIRST), differs, apart / size[shared])
+            )
     if audit.computed.has("fisher_multiply"):
         fisher = audit.computed["fisher_multiply"][: audit.k].swapaxes(0, 1)[rows]
         apart = np.abs(hessians - fisher).max(axis=(1, 2))
@@ -130,7 +138,7 @@ def canonical(audit: LossAudit, mask: np.ndarray) -> PartCheck:
             numbers = f"{hessians[row][entry]:.4g} and {fisher[row][entry]:.4g}"
             return f"the Hessian is not the Fisher: {numbers} at {audit.at(int(rows[row]))}"
 
-        checks.append(broken("canonical", apart / slack - 2, unlike))
+        checks.append(broken("canonical", np.minimum(apart / slack - 2, FIRST), unlike, apart / size))
     return max(checks, key=lambda check: check.verdict) if checks else undecided("canonical", "too few targets")
 
 
@@ -189,29 +197,34 @@ def separable(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     """A loss that does not couple its outputs has a diagonal Hessian."""
     rows = _rows(audit, mask)
     hessians, tolerance = _hessians(audit, rows)
-    apart = np.where(np.eye(audit.k, dtype=bool), 0.0, np.abs(hessians) / (tolerance + 1e-300)).max(
-        axis=(1, 2), initial=0
-    )
+    coupling = np.where(np.eye(audit.k, dtype=bool), 0.0, np.abs(hessians))
+    with np.errstate(all="ignore"):
+        excess = np.minimum((coupling / np.maximum(tolerance, TINY)).max(axis=(1, 2)) - 2, FIRST)
+        error = coupling.max(axis=(1, 2)) / np.abs(hessians).max(axis=(1, 2))
     return broken(
-        "couples_outputs", apart - 2, lambda row: f"the Hessian is not diagonal at {audit.at(int(rows[row]))}"
+        "couples_outputs", excess, lambda row: f"the Hessian is not diagonal at {audit.at(int(rows[row]))}", error
     )
 
 
 def lowest(audit: LossAudit, mask: np.ndarray) -> PartCheck:
-    """No value is below `lowest(y)`."""
+    """No value is below `lowest(y)`, which is 0 where the loss does not state it."""
     if (failed := audit.failed("lowest")) is not None:
         return failed
     value, least = audit.computed["value"], audit.computed["lowest"]
     if least.shape != value.shape:
-        return PartCheck("lowest", PartVerdict.wrong, reason=f"returns shape {least.shape[1:]} a row; expected (n,)")
+        return PartCheck("lowest", PartVerdict.wrong, reason=f"returns shape {least.shape} for {len(value)} rows")
     kept = mask[audit.points.target]
     with np.errstate(all="ignore"):
         excess = np.where(kept, (least - value) / (1 + np.abs(value) + np.abs(least)) - ROUNDING, -np.inf)
-    return broken(
-        "lowest",
-        excess,
-        lambda row: f"value is {value[row]:.4g}, below lowest(y) = {least[row]:.4g}, at {audit.at(row)}",
-    )
+
+    def says(row: int) -> str:
+        return f"value is {value[row]:.4g}, below lowest(y) = {least[row]:.4g}, at {audit.at(row)}: state lowest(y)"
+
+    found = broken("lowest", np.minimum(excess, ROUNDING), says, excess)
+    unstated = not audit.loss.states("lowest") and not audit.loss.convex
+    if found.verdict == PartVerdict.wrong and unstated:  # a certificate, which is relative to it, needs convexity
+        return undecided("lowest", found.reason)
+    return found
 
 
 FLAGS: dict[str, tuple[Callable[[LossAudit], bool], Callable[[LossAudit, np.ndarray], PartCheck]]] = {

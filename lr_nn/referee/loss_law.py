@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from lr_nn.referee.derivative_checks import EPS
-from lr_nn.referee.loss_checks import LossAudit, tuple_of
+from lr_nn.referee.loss_checks import LossAudit
 from lr_nn.referee.loss_samples import STEP, Samples
-from lr_nn.referee.part_checks import IDENTITY, identity_check, undecided, worst_of
+from lr_nn.referee.part_checks import IDENTITY, identity_check, tuple_of, undecided, worst_of
 from lr_nn.referee.part_report import PartCheck, PartVerdict
 from lr_nn.referee.traced_parts import Evaluation
 

@@ -11,7 +11,8 @@ from jax.typing import ArrayLike
 
 from lr_nn import check
 from lr_nn.losses import Loss
-from lr_nn.referee.traced_parts import quiet
+from lr_nn.referee.part_checks import tuple_of
+from lr_nn.referee.traced_parts import evaluate, quiet
 
 # Rows of each kind of target, and the most rows that are audited.
 EACH, MOST = 5, 16
@@ -23,6 +24,7 @@ class Targets(NamedTuple):
     `y`: as `value` takes them, (t, k), or labels (t,). `rows`: encoded, (t, k). `labels`: labels (m,) that are admitted
     besides rows, or None. `is_stated`: whether the class or the user says which targets are meant. Where neither does,
     the loss was offered numbers that may not be, and a claim that fails on them is open. `source`: in words.
+    `left_out`: offered targets at which the value is not finite, in words; empty where the set is stated.
     """
 
     y: np.ndarray
@@ -31,6 +33,7 @@ class Targets(NamedTuple):
     k: int
     is_stated: bool
     source: str
+    left_out: str = ""
 
     def subsets(self) -> Iterator[tuple[str, np.ndarray]]:
         """Targets that an unstated set may have meant, as booleans (t,), with a name; all first."""
@@ -54,7 +57,8 @@ def example_targets(loss: Loss, k: int, rng: np.random.Generator, draws: np.ndar
     """
     states_valid = any(getattr(type(loss), name) is not getattr(Loss, name) for name in ("valid", "targets"))
     if draws is None:
-        return _admitted(loss, _candidates(loss, k, rng), k, states_valid)
+        targets = _admitted(loss, _candidates(loss, k, rng), k, states_valid)
+        return targets if states_valid else _with_finite_value(loss, targets)
     kinds = {"drawn from sample": draws[rng.choice(len(draws), MOST // 2, replace=False)]}
     if states_valid:
         kinds["mixtures of draws"] = _mixtures(draws, rng)
@@ -137,6 +141,22 @@ def _admitted(loss: Loss, kinds: dict[str, np.ndarray], k: int, is_stated: bool)
         return _targets(loss, labels, None, k, is_stated, source)
     share = max(1, MOST // len(rows))
     return _targets(loss, np.concatenate([y[:share] for y in rows]), labels, k, is_stated, source)
+
+
+def _with_finite_value(loss: Loss, targets: Targets) -> Targets:
+    """The targets at which the value is finite at η = 0, all if it is nowhere."""
+    with quiet(x64=True):
+        found = evaluate({"value": loss.value}, np.zeros(targets.rows.shape), targets.y)
+    value = found.results.get("value")
+    if value is None or np.shape(value) != (len(targets.y),):
+        return targets
+    finite = np.isfinite(value)
+    if finite.all() or not finite.any():
+        return targets
+    y, rows = targets.y[finite], targets.rows[finite]
+    example = targets.rows[~finite][0]
+    words = f"value is {value[~finite][0]} at y = {tuple_of(example)}: state which targets are valid(y)"
+    return targets._replace(y=y, rows=rows, left_out=words)
 
 
 def _admit(loss: Loss, y: np.ndarray, k: int) -> Any:

@@ -28,6 +28,11 @@ def randomness(key: jax.Array | None) -> tuple[jax.Array, np.random.Generator]:
     return own, np.random.default_rng(np.asarray(data).ravel())
 
 
+def tuple_of(row: np.ndarray) -> str:
+    """A row of numbers in words."""
+    return f"({', '.join(f'{number:.3g}' for number in row)})"
+
+
 def undecided(name: str, why: str) -> PartCheck:
     """A check that cannot be made."""
     return PartCheck(name, PartVerdict.undecided, reason=why)
