@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.activations import Activation
-from lr_nn.referee.derivative_checks import EPS, Truth, autodiff_check, derivative_check, truth_of, typical_size
+from lr_nn.referee.derivative_checks import (
+    CANCELLED,
+    EPS,
+    Truth,
+    autodiff_check,
+    derivative_check,
+    truth_of,
+    typical_size,
+)
 from lr_nn.referee.far_field import NEEDED, far_check
 from lr_nn.referee.part_checks import equality_check, identity_check, randomness, shape_check, undecided
 from lr_nn.referee.part_report import PartCheck, PartReport, PartVerdict
@@ -68,7 +76,7 @@ def audit_activation(activation: Activation, *, key: jax.Array | None = None) ->
         is_class = isinstance(activation, type) and issubclass(activation, Activation)
         hint = f": pass an instance, {activation.__name__}()" if is_class else ""
         raise TypeError(f"audit_activation needs an Activation; got {activation!r:.100}{hint}")
-    key, rng = randomness(key)
+    key, rng = randomness("audit_activation", key)
     audit = _Audit(activation, *_points(rng))
     checks = [_keeps_check(activation)]
     if checks[0].verdict == PartVerdict.right:
@@ -189,11 +197,11 @@ class _Audit:
         """The second derivative against `jax.grad` of the slope, and against differences of a right derivative."""
         is_right = derivative.verdict < PartVerdict.undecided
         of_derivative = self._slopes("derivative") if is_right else None
-        bend = None if first.autodiff_wrong.any() else self._autodiff("bend")
+        bend = None if (first.autodiff_wrong & ~first.irregular).any() else self._autodiff("bend")
         if bend is None and of_derivative is None:
             return undecided("second_derivative", "the derivative is wrong, and jax.grad is of no help")
         unit = max(EPS, self.found.units["value"], self.found.units["derivative"])
-        truth = truth_of((self.z.size, 1), bend, of_derivative, unit)
+        truth = truth_of((self.z.size, 1), bend, of_derivative, unit, CANCELLED * first.typical)
         skip = None if of_value is None else of_value.irregular
         return self._derivative_check("second_derivative", truth, of_derivative, skip, "the slope of derivative")
 

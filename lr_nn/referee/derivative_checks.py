@@ -15,6 +15,8 @@ from lr_nn.referee.slopes import Slopes
 RELATIVE, TYPICAL, ROW = 1e-6, 1e-9, 1e-9
 # Differences decide where their own error is below this, relative to the slope or its typical size.
 RESOLVED = 1e-3
+# A second derivative below this, relative to the first, may be rounding.
+CANCELLED = 1e-10
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -44,11 +46,13 @@ def largest_of_row(array: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(array), np.abs(array), 0.0).max(axis=1, keepdims=True)
 
 
-def truth_of(shape: tuple[int, int], autodiff: np.ndarray | None, slopes: Slopes | None, unit: float) -> Truth:
+def truth_of(
+    shape: tuple[int, int], autodiff: np.ndarray | None, slopes: Slopes | None, unit: float, rounding: float = 0.0
+) -> Truth:
     """The derivative by `jax.grad` where the values do not refute it, else by differences; both of `shape`.
 
     Either may be None; where both are, nothing is decided. `unit` is the epsilon of the narrowest type in which the
-    function was computed.
+    function was computed; `rounding` bounds the roundings of terms of the function that cancel in its derivative.
     """
     coarse = max(1.0, unit / EPS * 1e-2) if unit > EPS else 1.0
     nothing = np.zeros(shape, bool)
@@ -56,7 +60,7 @@ def truth_of(shape: tuple[int, int], autodiff: np.ndarray | None, slopes: Slopes
         reference = autodiff if autodiff is not None else slopes.central if slopes is not None else np.zeros(shape)
         regular = reference if slopes is None else np.where(slopes.irregular, 0.0, reference)
         typical = typical_size(regular)
-        floor = coarse * (TYPICAL * typical + ROW * largest_of_row(reference))
+        floor = coarse * (rounding + TYPICAL * typical + ROW * largest_of_row(reference))
         known = np.isfinite(reference) if autodiff is not None else nothing
         tolerance = coarse * RELATIVE * np.abs(reference) + floor
         if slopes is None:
@@ -157,7 +161,7 @@ def autodiff_check(name: str, truth: Truth, autodiff: np.ndarray, describe: Call
         return PartCheck(
             name,
             PartVerdict.autodiff_wrong,
-            reason=f"jax.grad gives {autodiff[row, entry]:.4g} and the values do not, at {describe(row, entry)}",
+            reason=f"jax.grad gives {autodiff[row, entry]:.4g}, not the slope of the values, at {describe(row, entry)}",
         )
     if truth.irregular.any():
         return PartCheck(name, PartVerdict.at_a_kink)

@@ -98,7 +98,8 @@ def audit_loss(
         hint = f": pass an instance, {loss.__name__}()" if isinstance(loss, type) and issubclass(loss, Loss) else ""
         raise TypeError(f"audit_loss needs a Loss; got {loss!r:.100}{hint}")
     k = None if k is None else check.positive_integer("k", k)
-    key, rng = randomness(key)
+    check.on_host("audit_loss", y)
+    key, rng = randomness("audit_loss", key)
     targets, draws = _targets_and_draws(loss, y, k, rng, key)
     points = make_points(targets, rng)
     computed = compute(loss, targets, points, rng)

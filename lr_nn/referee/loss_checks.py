@@ -9,6 +9,7 @@ import numpy as np
 
 from lr_nn.losses import Loss, Separable
 from lr_nn.referee.derivative_checks import (
+    CANCELLED,
     EPS,
     Truth,
     autodiff_check,
@@ -95,10 +96,11 @@ class LossAudit:
     @cached_property
     def hessian(self) -> Truth:
         """The true Hessian of the value at base points, (base, k k)."""
-        trusted = not self.gradient.autodiff_wrong.any()
+        trusted = not (self.gradient.autodiff_wrong & ~self.gradient.irregular).any()
         unit = max(self.unit("value"), self.unit("residual"))
         autodiff = self._autodiff("hessian") if trusted else None
-        return truth_of((self.base, self.k**2), autodiff, self.residual_slopes, unit)
+        rounding = CANCELLED * self.gradient.typical
+        return truth_of((self.base, self.k**2), autodiff, self.residual_slopes, unit, rounding)
 
     @cached_property
     def kinks(self) -> np.ndarray:

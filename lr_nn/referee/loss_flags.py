@@ -162,7 +162,7 @@ def shift_invariant(audit: LossAudit, mask: np.ndarray) -> PartCheck:
 def concordance(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     """|D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u]; over v the left side is largest along the gradient of D²ℓ[u, u]."""
     name, stated = "concordance", audit.loss.concordance
-    if not audit.computed.has("third") or audit.gradient.autodiff_wrong.any():
+    if not audit.computed.has("third") or (audit.gradient.autodiff_wrong & ~audit.gradient.irregular).any():
         return undecided(name, "jax.grad does not give the third derivative of value")
     rows = _rows(audit, mask)
     u = audit.computed["v"][rows]

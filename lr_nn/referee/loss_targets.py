@@ -84,7 +84,8 @@ def given_targets(loss: Loss, y: ArrayLike, k: int | None, rng: np.random.Genera
             return _targets(loss, array, None, size, True, "given")
         except (TypeError, ValueError) as error:
             refusals.append(error)
-    raise ValueError(f"y is not admitted by the loss {loss.name}: {refusals[-1]}") from refusals[-1]
+    refusal = refusals[0 if loss.least_outputs == 1 else -1]
+    raise ValueError(f"y is not admitted by the loss {loss.name}: {refusal}") from refusal
 
 
 def _classes(loss: Loss, y: np.ndarray) -> int:

@@ -19,11 +19,16 @@ from lr_nn.referee.part_report import PartCheck, PartVerdict
 IDENTITY = 1e-9
 
 
-def randomness(key: jax.Array | None) -> tuple[jax.Array, np.random.Generator]:
-    """The key of an audit, a fixed one for None, and a generator seeded with it."""
+def randomness(name: str, key: jax.Array | None) -> tuple[jax.Array, np.random.Generator]:
+    """The key of an audit, a fixed one for None, and a generator seeded with it; `name` is the audit's.
+
+    Raises:
+        TypeError: it is no key, or the audit is called under `jit` or `vmap`.
+    """
     if key is not None:
         check.key(key)
     own = jax.random.key(0) if key is None else key
+    check.on_host(name, own)
     data = jax.random.key_data(own) if jnp.issubdtype(own.dtype, jax.dtypes.prng_key) else own
     return own, np.random.default_rng(np.asarray(data).ravel())
 
