@@ -387,10 +387,6 @@ WRONG_LOSSES = {
         changed(Cauchy, curvature=lambda self, eta, y: jnp.abs(Cauchy.curvature(self, eta, y))),
         "hessian_multiply",
     ),
-    "Fisher as curvature": (
-        changed(Probit, curvature=lambda self, eta, y: self.information(eta)),
-        "hessian_multiply",
-    ),
     "Hessian of the transpose": (
         changed(
             Correlated,
@@ -427,13 +423,13 @@ WRONG_LOSSES = {
         changed(SquaredError, sample=lambda self, eta, key: 0.1 + SquaredError.sample(self, eta, key)),
         "sample",
     ),
+    "law of targets that are not valid": (changed(Bernoulli, sample=SquaredError.sample), "sample"),
     "mean of another link": (changed(SquaredError, mean=lambda self, eta: 1.1 * eta), "mean"),
-    "constant of another link": (changed(Bernoulli, constant=lambda self, mean: mean), "constant"),
     "constant off by one": (changed(Bernoulli, constant=lambda self, mean: jnp.log(mean)), "constant"),
     "lowest value too high": (changed(Poisson, lowest=Loss.lowest), "lowest"),
     "falsely convex": (changed(Cauchy, convex=True), "convex"),
     "falsely convex by its concordance": (changed(Focal, concordance=5.0), "convex"),
-    "falsely canonical": (changed(Probit, canonical=True), "canonical"),
+    "falsely canonical": (changed(Cauchy, canonical=True), "canonical"),
     "falsely canonical, its Hessian constant": (
         changed(Correlated, canonical=True, fisher_multiply=lambda self, eta, v: v, fisher_factor=Loss.fisher_factor),
         "canonical",
@@ -443,6 +439,10 @@ WRONG_LOSSES = {
     "concordance too small for three classes": (changed(Categorical, concordance=1.2), "concordance"),
     "falsely smooth": (changed(Pinball, smooth=True), "smooth"),
     "falsely a sum over outputs": (changed(Correlated, couples_outputs=False), "couples_outputs"),
+    "labels that are not their rows": (
+        changed(Categorical, value=lambda self, eta, y: (1 if y.ndim == 2 else 2) * Categorical.value(self, eta, y)),
+        "labels",
+    ),
     "softplus that overflows": (NaiveBernoulli(), "far field in float32"),
     "softmax that overflows": (NaiveSoftmax(), "far field in float32"),
     "float32 for float64": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -33,7 +33,6 @@ class LossAudit:
     targets: Targets
     points: LossPoints
     computed: Computed
-    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def base(self) -> int:

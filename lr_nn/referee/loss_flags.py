@@ -182,9 +182,10 @@ def concordance(audit: LossAudit, mask: np.ndarray) -> PartCheck:
 def smooth(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     """No kink of the value where η = y. At y = 0 it may be that of an activation at η = 0."""
     found = audit.value_slopes
-    assert found is not None
+    if found is None:
+        return undecided("smooth", "value cannot be evaluated")
     index = audit.points.target[: audit.base]
-    kinks = audit.points.tie & found.irregular & (audit.targets.rows[index] != 0) & mask[index][:, None]
+    kinks = audit.points.tie[:, None] & found.irregular & (audit.targets.rows[index] != 0) & mask[index][:, None]
     if not kinks.any():
         return PartCheck("smooth", PartVerdict.right)
     row, output = map(int, np.argwhere(kinks)[0])

@@ -20,7 +20,7 @@ class LossPoints(NamedTuple):
     """Rows η (n, k), and which `target` (n,) each has, as an index of `Targets`.
 
     In this order: `base` points; those moved along each coordinate by + and - each step of `slopes`; ends and
-    midpoints of segments; base points shifted; the far field. `tie` (base, k): where η = y.
+    midpoints of segments; base points shifted; the far field. `tie` (base,): where η = y.
     """
 
     eta: np.ndarray
@@ -64,12 +64,9 @@ def make_points(targets: Targets, rng: np.random.Generator) -> LossPoints:
         return rng.choice([-1.0, 1.0], size=(t, k))
 
     shared = rng.normal(size=(2, 1, k)) * [[[1.0]], [[2.5]]]  # one η for all targets: a canonical Hessian is the same
-    kinds = [
-        *np.broadcast_to(shared, (2, t, k)),
-        *(rng.normal(size=(t, k)) * scale for scale in (0.7, 2.0, 8.0)),
-        *(rows, rows + 1e-3 * signs()),
-        *(np.zeros((t, k)), 1e-3 * signs(), 30.0 * signs()),
-    ]
+    moderate = [*np.broadcast_to(shared, (2, t, k)), *(rng.normal(size=(t, k)) * scale for scale in (0.7, 2.0, 8.0))]
+    near = [rows + 1e-3 * signs(), np.zeros((t, k)), 1e-3 * signs(), 30.0 * signs()]
+    kinds = [*moderate, rows, *near]
     base = np.concatenate(kinds)
     index = np.tile(every, len(kinds))
     steps = np.asarray(STEPS)[:, None, None] * np.maximum(1, np.abs(base))
@@ -91,7 +88,7 @@ def make_points(targets: Targets, rng: np.random.Generator) -> LossPoints:
         *(index for _ in shifts),
         np.tile(few, len(far)),
     ]
-    tie = (base == rows[index]) & np.isin(np.arange(len(base)) // t, [5])[:, None]
+    tie = np.repeat(np.arange(len(kinds)) == len(moderate), t)
     return LossPoints(
         np.concatenate(eta), np.concatenate(indices), len(base), tie, steps, SEGMENTS * t, shifts, len(far_eta)
     )

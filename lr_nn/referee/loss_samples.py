@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.losses import Loss
-from lr_nn.referee.traced_parts import evaluate, quiet
+from lr_nn.referee.traced_parts import described, evaluate, quiet
 
 # Points η at which targets are drawn, and draws at each: enough that a second moment wrong by a tenth is seen.
 POINTS, DRAWS = 4, 8192
@@ -55,6 +55,12 @@ def draw(loss: Loss, k: int, rng: np.random.Generator, key: jax.Array) -> Draws:
         return Draws(eta, None, f"returns shape {np.shape(y)}; expected {many.shape}")
     if not np.isfinite(y).all():
         return Draws(eta, None, "draws NaN or infinite targets")
+    try:
+        refused = ~np.broadcast_to(np.asarray(loss.valid(y), bool), y.shape)
+    except Exception as error:  # whatever a user's function says
+        return Draws(eta, None, f"valid {described(error)}")
+    if refused.any():
+        return Draws(eta, None, f"draws {y[refused][0]:.3g}, which is not valid(y)")
     return Draws(eta, y.reshape(POINTS, DRAWS, k))
 
 

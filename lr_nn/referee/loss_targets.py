@@ -62,6 +62,8 @@ def example_targets(loss: Loss, k: int, rng: np.random.Generator, draws: np.ndar
     kinds = {"drawn from sample": draws[rng.choice(len(draws), MOST // 2, replace=False)]}
     if states_valid:
         kinds["mixtures of draws"] = _mixtures(draws, rng)
+    if loss.task == "classes":
+        kinds["labels"] = rng.integers(k, size=EACH).astype(np.int32)
     return _admitted(loss, kinds, k, True)
 
 
