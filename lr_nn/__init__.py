@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from lr_nn.objective import cost, value_and_gradient
     from lr_nn.penalties import Penalty
-    from lr_nn.referee import audit
+    from lr_nn.referee import audit, audit_activation, audit_loss
     from lr_nn.training import train, train_many
     from lr_nn.types import Backprop, Batch, Forward, Layer, Solution, Status
 
@@ -66,7 +66,7 @@ _NAMES = {
     ),
     "objective": ("cost", "value_and_gradient"),
     "penalties": ("Penalty",),
-    "referee": ("audit",),
+    "referee": ("audit", "audit_activation", "audit_loss"),
     "training": ("train", "train_many"),
     "types": ("Backprop", "Batch", "Forward", "Layer", "Solution", "Status"),
 }

@@ -203,6 +203,8 @@ HOST: dict[str, Callable[[], Any]] = {
     ),
     "inference.score_test": lambda: inference.score_test(LOGISTIC, solution(), rows(), X[:, 0] ** 2),
     "audit": lambda: lr_nn.audit(lambda w: (w**2).sum(), lambda w: 2 * w, jnp.arange(3.0)).ok,
+    "audit_loss": lambda: lr_nn.audit_loss(losses.bernoulli, y=Y, k=1, key=KEY).ok,
+    "audit_activation": lambda: lr_nn.audit_activation(activations.tanh, key=KEY).ok,
     "graph.trace": lambda: graph.trace(lambda a, b: a * b, 2.0, 3.0).backward(),
     "save_model": in_folder(lambda folder: lr_nn.save_model(folder / "model", *deep()[:2])),
     "export_stablehlo": in_folder(lambda folder: lr_nn.export_stablehlo(folder / "model.shlo", *deep()[:2])),

@@ -105,6 +105,10 @@ class Loss(ABC):
         if not self.states(part):
             raise self._missing(part)
 
+    def describe(self, part: str) -> str:
+        """What this optional method is, and what needs it."""
+        return OPTIONAL[part]
+
     def lowest(self, y: jax.Array) -> jax.Array:
         """The smallest ℓ that encoded targets (n, k) allow, (n,)."""
         return jnp.zeros(y.shape[0], y.dtype)
@@ -187,7 +191,7 @@ class Loss(ABC):
         return self.encode(y, eta)
 
     def _missing(self, part: str) -> NotImplementedError:
-        return NotImplementedError(f"the loss {self.name} states no {OPTIONAL[part]}: add it to the class")
+        return NotImplementedError(f"the loss {self.name} states no {self.describe(part)}: add it to the class")
 
     def _shape(self, y: Any, n: int, k: int) -> None:
         if y.ndim and y.shape[0] != n:
@@ -235,8 +239,8 @@ class Separable(Loss):
         elementwise = ELEMENTWISE.get(part, part)
         return any(getattr(type(self), name) is not getattr(Separable, name) for name in {part, elementwise})
 
-    def _missing(self, part):
-        return super()._missing(ELEMENTWISE.get(part, part))
+    def describe(self, part):
+        return super().describe(ELEMENTWISE.get(part, part))
 
     def value(self, eta, y):
         return self._flat(self.term, eta, self.encode(y, eta)).sum(axis=1)

@@ -50,6 +50,10 @@ class Through(Loss):
     def task(self):
         return self.inner.task
 
+    def lowest(self, y):
+        """That of the inner loss: a bound, which σ need not reach."""
+        return self.inner.lowest(y)
+
     def mean(self, eta):
         return self.inner.mean(self.activation.value(eta))
 
@@ -94,6 +98,9 @@ class Through(Loss):
     def states(self, part):
         bends = part != "hessian_multiply" or self.activation.states("second_derivative")
         return super().states(part) and self.inner.states(part) and bends
+
+    def describe(self, part):
+        return self.inner.describe(part)
 
     def require(self, part):
         self.inner.require(part)

@@ -1,0 +1,273 @@
+"""The audit of an activation: are its derivatives those of its value?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn.activations import Activation
+from lr_nn.referee.derivative_checks import (
+    CANCELLED,
+    EPS,
+    Truth,
+    autodiff_check,
+    derivative_check,
+    truth_of,
+    typical_size,
+)
+from lr_nn.referee.far_field import NEEDED, far_check
+from lr_nn.referee.part_checks import equality_check, identity_check, randomness, shape_check, undecided
+from lr_nn.referee.part_report import PartCheck, PartReport, PartVerdict
+from lr_nn.referee.slopes import STEPS, Slopes, slopes
+from lr_nn.referee.traced_parts import Evaluation, evaluate, quiet, shapes_of
+
+# Points: within ±RANGE at random, half-integers up to WHOLE (where kinks often are), and close to zero.
+RANGE, WHOLE, RANDOM = 40.0, 10, 200
+# Within ±CENTRE an activation is not saturated: the size of its terms is read there.
+CENTRE = 2
+NEAR = (1e-3, 1e-2)
+FAR = (100.0, 300.0, 1e4)
+# Fan in and out of the weights that the initializer is asked for.
+WEIGHTS = (48, 32)
+
+
+def audit_activation(activation: Activation, *, key: jax.Array | None = None) -> PartReport:
+    """Whether the derivatives that an activation states are those of its value.
+
+    In float64, at numbers up to ±40, at 0 and at whole and half numbers: `derivative` against the slope of `value` and
+    `second_derivative`, if it is stated, against that of `derivative`, both by `jax.grad` and by differences of the
+    values, as functions of what `keeps` says, σ(z) or z. At a kink any value between the one-sided derivatives is
+    right; where `value` itself jumps, as `step` does at 0, any number is.
+
+    Also: `value` is elementwise and keeps shape and dtype (float32, bfloat16); everything is free of NaN at |z| = 100,
+    300 and 1e4 in float32 and bfloat16, and of infinities that float64 does not have; `initializer` gives finite
+    weights of the shape and dtype that it is asked for; a copy is equal and has the same hash.
+
+    Args:
+        activation: the activation.
+        key: of the random points; None is a fixed one.
+
+    Returns:
+        PartReport: `.ok`, `.checks` (name, verdict, error, reason), `.worst`, `.undecided`; `print(report)` is a
+        table, `.to_json()`. A part that raises is wrong, with the exception's message as the reason.
+
+    Raises:
+        TypeError: `activation` is no Activation, `key` no key.
+
+    The derivative of a sine is no function of its output, whose root loses the sign:
+
+    >>> import jax.numpy as jnp, lr_nn
+    >>> class Sine(lr_nn.activations.Activation):
+    ...     def value(self, z):
+    ...         return jnp.sin(z)
+    ...
+    ...     def derivative(self, a):
+    ...         return jnp.sqrt(1 - a * a)
+    >>> report = lr_nn.audit_activation(Sine())
+    >>> report.ok, report.worst.name, report.worst.reason[:25]
+    (False, 'derivative', '-1 times the slope of val')
+    """
+    if not isinstance(activation, Activation):
+        is_class = isinstance(activation, type) and issubclass(activation, Activation)
+        hint = f": pass an instance, {activation.__name__}()" if is_class else ""
+        raise TypeError(f"audit_activation needs an Activation; got {activation!r:.100}{hint}")
+    key, rng = randomness("audit_activation", key)
+    audit = _Audit(activation, *_points(rng))
+    checks = [_keeps_check(activation)]
+    if checks[0].verdict == PartVerdict.right:
+        checks += audit.checks()
+        checks += [audit.far_check(dtype) for dtype in (jnp.float32, jnp.bfloat16)]
+    checks.append(shape_check(_shape_problems(activation)))
+    checks += [_initializer_check(activation, key), equality_check(activation)]
+    if not activation.states("second_derivative"):
+        reason = "curvature.hessian would need second_derivative"
+        checks.append(PartCheck("second_derivative", PartVerdict.not_stated, reason=reason))
+    required = ("value", "derivative")
+    checks = [replace(each, required=each.name in required) for each in checks]
+    return PartReport(activation.name, tuple(checks))
+
+
+def _points(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers at which derivatives are compared, (n,), and steps (3, n)."""
+    near = np.array([0.0, *NEAR, *(-step for step in NEAR)])
+    whole = np.arange(-2 * WHOLE, 2 * WHOLE + 1) / 2
+    z = np.concatenate(
+        [
+            near,
+            whole,
+            2 * rng.normal(size=RANDOM),
+            rng.uniform(-WHOLE, WHOLE, RANDOM),
+            rng.uniform(-RANGE, RANGE, RANDOM),
+        ]
+    )
+    z = z[: len(z) // 2 * 2]
+    return z, np.asarray(STEPS)[:, None] * np.maximum(1, np.abs(z))
+
+
+def _parts(activation: Activation) -> dict[str, Callable]:
+    """What the activation states, as functions of z."""
+
+    def of_kept(method: Callable) -> Callable:
+        return lambda z: method(activation.kept(z, activation.value(z)))
+
+    parts: dict[str, Callable] = {"value": activation.value, "derivative": of_kept(activation.derivative)}
+    if activation.states("second_derivative"):
+        parts["second_derivative"] = of_kept(activation.second_derivative)
+    return parts
+
+
+@dataclass
+class _Audit:
+    """An activation at numbers z (n,) and around them."""
+
+    activation: Activation
+    z: np.ndarray
+    steps: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Evaluate everything in one program."""
+        value = self.activation.value
+
+        def slope(z: Any) -> Any:
+            return jax.grad(lambda z: value(z).sum())(z)
+
+        parts: dict[str, Callable] = {
+            **_parts(self.activation),
+            "slope": slope,
+            "bend": lambda z: jax.jvp(slope, (z,), (jnp.ones_like(z),))[1],
+            "in rows": lambda z: value(z[: self.z.size].reshape(-1, 2)).reshape(-1),
+        }
+        far = np.concatenate([[size, -size] for size in FAR])
+        self.far = far
+        around = [self.z, (self.z + self.steps).ravel(), (self.z - self.steps).ravel(), far]
+        with quiet(x64=True):
+            self.found = evaluate(parts, np.concatenate(around))
+
+    def at(self, row: int, entry: int = 0) -> str:
+        """A point in words."""
+        return f"z = {self.z[row]:.3g}"
+
+    def _slopes(self, name: str) -> Slopes | None:
+        if name not in self.found:
+            return None
+        values, n = self.found[name], self.z.size
+        ahead, behind = values[n : n + 2 * self.steps.size].reshape(2, len(STEPS), n, 1)
+        unit = max(EPS, self.found.units[name])
+        here = values[:n, None]
+        terms = typical_size(here[np.abs(self.z) <= CENTRE])
+        return slopes(here, ahead, behind, self.steps[..., None], unit, terms)
+
+    def _autodiff(self, name: str) -> np.ndarray | None:
+        return self.found[name][: self.z.size, None] if name in self.found else None
+
+    def checks(self) -> list[PartCheck]:
+        """Value, `jax.grad` of it, and the derivatives."""
+        found, n = self.found, self.z.size
+        checks = [PartCheck(name, PartVerdict.wrong, reason=found.failures[name]) for name in found.failures]
+        checks = [check for check in checks if check.name in _parts(self.activation)]
+        if "value" not in found:
+            return checks
+        value, unit = found["value"], max(EPS, found.units["value"])
+        bad = np.flatnonzero(~np.isfinite(value[:n]))
+        if len(bad):
+            checks.append(PartCheck("value", PartVerdict.wrong, reason=f"{value[bad[0]]} at {self.at(int(bad[0]))}"))
+        elif "in rows" not in found:
+            checks.append(PartCheck("value", PartVerdict.wrong, reason=found.failures["in rows"]))
+        else:
+            said = "not elementwise: alone and among others"
+            checks.append(identity_check("value", found["in rows"], value[:n], self.at, said, unit / EPS))
+        of_value = self._slopes("value")
+        first = truth_of((n, 1), self._autodiff("slope"), of_value, unit)
+        if "slope" in found:
+            checks.append(autodiff_check("jax.grad of value", first, found["slope"][:n, None], self.at))
+        if "derivative" not in found:
+            return checks
+        derivative = self._derivative_check("derivative", first, of_value, None, "the slope of value")
+        checks.append(derivative)
+        if "second_derivative" in found:
+            checks.append(self._second_check(derivative, first, of_value))
+        return checks
+
+    def _second_check(self, derivative: PartCheck, first: Truth, of_value: Slopes | None) -> PartCheck:
+        """The second derivative against `jax.grad` of the slope, and against differences of a right derivative."""
+        is_right = derivative.verdict < PartVerdict.undecided
+        of_derivative = self._slopes("derivative") if is_right else None
+        bend = None if (first.autodiff_wrong & ~first.irregular).any() else self._autodiff("bend")
+        if bend is None and of_derivative is None:
+            return undecided("second_derivative", "the derivative is wrong, and jax.grad is of no help")
+        unit = max(EPS, self.found.units["value"], self.found.units["derivative"])
+        truth = truth_of((self.z.size, 1), bend, of_derivative, unit, CANCELLED * first.typical)
+        skip = None if of_value is None else of_value.irregular
+        return self._derivative_check("second_derivative", truth, of_derivative, skip, "the slope of derivative")
+
+    def _derivative_check(
+        self, name: str, truth: Truth, around: Slopes | None, skip: np.ndarray | None, of: str
+    ) -> PartCheck:
+        stated = self.found[name][: self.z.size, None]
+        found = derivative_check(name, stated, truth, around, self.at, skip, of)
+        if found.verdict == PartVerdict.wrong and self.activation.keeps == "a":
+            return replace(found, reason=f'{found.reason}; is it a function of the output? else keeps = "z"')
+        return found
+
+    def far_check(self, dtype: Any) -> PartCheck:
+        """The parts that ran in float64, at the far points in a narrow type."""
+        parts = {name: part for name, part in _parts(self.activation).items() if name in self.found}
+        with quiet():
+            narrow: Evaluation = evaluate(parts, self.far.astype(dtype))
+        results = {name: narrow[name] for name in parts if name in narrow}
+        truth = {name: self.found[name][-len(self.far) :] for name in parts}
+        return far_check(results, truth, dtype, lambda row: f"z = {self.far[row]:g}", narrow.failures)
+
+
+def _keeps_check(activation: Activation) -> PartCheck:
+    """Whether `keeps` is one of the two arguments that the derivatives may have."""
+    if activation.keeps in ("a", "z"):
+        return PartCheck("keeps", PartVerdict.right)
+    return PartCheck("keeps", PartVerdict.wrong, reason=f'must be "a" or "z"; got {activation.keeps!r}')
+
+
+def _shape_problems(activation: Activation) -> list[str]:
+    """Sentences on parts that do not keep shape or dtype, without running anything."""
+    problems = []
+    for dtype, x64 in ((np.float64, True), (np.float32, None), (jnp.bfloat16, None)):
+        with quiet(x64):
+            for name, part in _parts(activation).items():
+                z = np.zeros((2, 3), dtype)
+                found = shapes_of(part, z)
+                if isinstance(found, str) and z.dtype.itemsize < NEEDED:
+                    continue  # the far field says so
+                if isinstance(found, str):
+                    problems.append(f"{name} in {z.dtype}: {found}")
+                elif getattr(found, "shape", None) != z.shape:
+                    problems.append(f"{name} returns shape {getattr(found, 'shape', None)} for {z.shape}")
+                elif found.dtype != z.dtype:
+                    problems.append(f"{name} returns {found.dtype} for {z.dtype}")
+    return problems
+
+
+def _initializer_check(activation: Activation, key: jax.Array) -> PartCheck:
+    """Initial weights are finite, and have the shape and the dtype that were asked for."""
+    name = "initializer"
+
+    def weights(key: Any) -> Any:
+        return activation.initializer()(key, WEIGHTS, jnp.float32)
+
+    with quiet():
+        shapes = shapes_of(weights, key)
+        if isinstance(shapes, str):
+            return PartCheck(name, PartVerdict.wrong, reason=shapes)
+        found = (getattr(shapes, "shape", None), getattr(shapes, "dtype", None))
+        if found != (WEIGHTS, np.float32):
+            reason = f"asked for shape {WEIGHTS} in float32; got shape {found[0]} in {found[1]}"
+            return PartCheck(name, PartVerdict.wrong, reason=reason)
+        drawn = evaluate({name: weights}, key)
+    if name in drawn.failures:
+        return PartCheck(name, PartVerdict.wrong, reason=drawn.failures[name])
+    if not np.isfinite(drawn[name]).all():
+        return PartCheck(name, PartVerdict.wrong, reason="weights are not finite")
+    return PartCheck(name, PartVerdict.right)
