@@ -76,8 +76,12 @@ def operator(name: str) -> Any:
     """A curvature operator times a vector, and what else it offers."""
     op = getattr(curvature, name)(*deep(), penalties.l2(0.1))
     flat = jnp.ones(lr_nn.n_parameters(NET))
-    shallow = getattr(curvature, name)(LOGISTIC, lr_nn.init(LOGISTIC, KEY), rows())
-    return op @ direction(), op.multiply(flat), op.dense(), shallow.diagonal(), shallow.trace()
+    return op @ direction(), op.multiply(flat), op @ flat[:, None], op.dense(), op.diagonal(), op.trace(), op.traces()
+
+
+def combination() -> Any:
+    """The GGN of `deep` less a tenth of its Hessian, damped."""
+    return (curvature.ggn(*deep()) - 0.1 * curvature.hessian(*deep())).damped(1.0)
 
 
 def kfac(kind: str) -> Any:
@@ -134,6 +138,11 @@ CORE: dict[str, Callable[[], Any]] = {
     "curvature.hessian": lambda: operator("hessian"),
     "curvature.empirical_fisher": lambda: operator("empirical_fisher"),
     "curvature.kfac": lambda: [kfac(kind) for kind in ("exact", "sampled", "empirical")],
+    "curvature.lanczos": lambda: curvature.lanczos(combination(), KEY, 3),
+    "curvature.largest": lambda: curvature.largest(combination(), KEY),
+    "curvature.solve": lambda: curvature.solve(combination(), direction(), 0.1),
+    "curvature.hutchinson_trace": lambda: curvature.hutchinson_trace(combination(), KEY, 2),
+    "curvature.hutchinson_diagonal": lambda: curvature.hutchinson_diagonal(combination(), KEY, 2),
     "curvature.ntk": lambda: curvature.ntk(*deep()[:2], X, X[:5]),
     "curvature.ntk_trace": lambda: curvature.ntk_trace(*deep()[:2], X),
     "private.private_gradient": lambda: private.private_gradient(

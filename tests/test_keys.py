@@ -41,6 +41,14 @@ CALLS = {
     "sampled_diagonal": lambda net, params, bp, key: curvature.ggn(net, params, DATA).sampled_diagonal(key),
     "kfac, sampled": lambda net, params, bp, key: curvature.kfac(net, params, DATA, kind="sampled", key=key).factors,
     "sample of kfac": lambda net, params, bp, key: curvature.kfac(net, params, DATA).sample(key, 0.1),
+    "lanczos": lambda net, params, bp, key: curvature.lanczos(curvature.ggn(net, params, DATA), key, 2).values,
+    "largest": lambda net, params, bp, key: curvature.largest(curvature.ggn(net, params, DATA), key).value,
+    "hutchinson_trace": lambda net, params, bp, key: curvature.hutchinson_trace(
+        curvature.ggn(net, params, DATA), key, 2
+    ),
+    "hutchinson_diagonal": lambda net, params, bp, key: curvature.hutchinson_diagonal(
+        curvature.ggn(net, params, DATA), key, 2
+    ),
     "cross_validate": lambda net, params, bp, key: lr_nn.cross_validate(net, DATA, penalty=L2, folds=2, key=key).scores,
     "bootstrap": lambda net, params, bp, key: (
         lr_nn.bootstrap(net, DATA, samples=2, penalty=lr_nn.penalties.l2(0.1), key=key).solutions.coefficients

@@ -126,9 +126,21 @@ def test_one_call_is_one_program():
         counts[make.__name__ + " @"], _ = programs(lambda op=op: op @ v)
     counts["kfac"], found = programs(lambda: curvature.kfac(*at, kind="sampled", key=key))
     counts["solve"], _ = programs(lambda: found.solve(v, 0.1))
+    many = np.ones((len(v), 2), np.float32)
+    counts["many vectors"], _ = programs(lambda: found @ many)
+    combined = 2 * ggn(*at) - found.damped(0.1)
+    counts["combination @"], _ = programs(lambda: combined @ v)
+    counts["diagonal"], _ = programs(combined.diagonal)
+    counts["lanczos"], _ = programs(lambda: curvature.lanczos(combined, key, 3))
+    counts["largest"], _ = programs(lambda: curvature.largest(combined, key, tol=1e-3))
+    counts["system"], _ = programs(lambda: curvature.solve(combined, v, 0.1, max_steps=10, precondition=found))
+    counts["another system"], _ = programs(
+        lambda: curvature.solve(combined, v, 0.2, tol=1e-3, max_steps=9, precondition=found)
+    )
+    counts["hutchinson"], _ = programs(lambda: curvature.hutchinson_trace(combined, key, 3))
     counts["ntk"], _ = programs(lambda: curvature.ntk(at[0], at[1], at[2].x))
-    # The three operators share the program of their pass.
-    shared = ("hessian", "empirical_fisher")
+    # The three operators share the program of their pass; settings of a solve are arguments of its program.
+    shared = ("hessian", "empirical_fisher", "another system")
     assert counts == {name: int(name not in shared) for name in counts}
 
 
@@ -280,7 +292,11 @@ def test_rows_over_a_mesh_give_the_same_under_jit(axis):
         """What `everything` leaves out, too: each form of a product over rows that lie on several devices."""
         op, made = ggn(net, params, batch), curvature.kfac(net, params, batch, kind="sampled", key=jax.random.key(0))
         kernels = [curvature.ntk(net, params, batch.x), curvature.ntk_trace(net, params, batch.x, batch.x[::2])]
-        drawn = op.sampled_diagonal(jax.random.key(0), samples=2)
+        drawn = [op.sampled_diagonal(jax.random.key(0), samples=2)]
+        solved = curvature.solve(op, params, 0.1, precondition=made)
+        spectra = curvature.lanczos(op, jax.random.key(0), 4).values, curvature.largest(op, jax.random.key(0)).value
+        traces = op.trace(), curvature.hutchinson_trace(op, jax.random.key(0), 3)
+        drawn += [solved, spectra, traces]
         return everything(net, params, batch, params), op.dense(), drawn, made.factors, kernels
 
     assert_trees_close(all_of(params, spread), jax.device_get(all_of(params, rows)), 10 * LENGTH)

@@ -147,6 +147,15 @@ class Kfac(Solvable):
 
         return lambda v: by_layer(solve, roots, v)
 
+    def _preconditioner(self, damping: jax.Array) -> Linear:
+        """The same by the inverse factors: products with them take a fifth of the time of triangular solves."""
+
+        def inverse(root: jax.Array) -> jax.Array:
+            return cho_solve((root, True), jnp.eye(len(root), dtype=root.dtype))
+
+        inverses = [Factors(inverse(roots.a), inverse(roots.g)) for roots in _roots(self, damping)]
+        return lambda v: by_layer(lambda factors, v: matmul(matmul(factors.a, v), factors.g), inverses, v)
+
     def _mean_over_targets(self, function: Callable[[tuple[jax.Array, ...]], Any]) -> Any:
         """Σ_c function(deltas of seed c), c the columns of the Fisher factor; the mean over c if they are samples."""
         if self.kind == "empirical":

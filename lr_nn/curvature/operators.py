@@ -156,6 +156,10 @@ class Solvable(Operator):
     def _solver(self, damping: jax.Array) -> Linear:
         """`solve` as a function of one admitted tree, its factorisation made once."""
 
+    def _preconditioner(self, damping: jax.Array) -> Linear:
+        """`_solver` for many products one after another, where rounding does not matter."""
+        return self._solver(damping)
+
 
 @register_class
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from jax.flatten_util import ravel_pytree
 
 from lr_nn import objective
 from lr_nn.backward import sweep
+from lr_nn.curvature.conjugate_gradients import conjugate_gradients
 from lr_nn.curvature.gauss_newton import GaussNewton
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
-from lr_nn.solvers import cg
 from lr_nn.solvers import memory as pairs
 from lr_nn.solvers.line_search import Line, OnLine, Point
 from lr_nn.solvers.memory import Memory
@@ -99,7 +99,8 @@ class NewtonCG(NamedTuple):
     def propose(self, point: Point, known: None) -> jax.Array:
         """At most 50 products, or a residual of min(½, √‖∇J‖)."""
         accuracy = jnp.minimum(0.5, jnp.sqrt(jnp.linalg.norm(point.gradient)))
-        return cg.solve(lambda v: self.objective.curve(point, v), lambda r: r, -point.gradient, accuracy, PRODUCTS)
+        target = -point.gradient
+        return conjugate_gradients(lambda v: self.objective.curve(point, v), lambda r: r, target, accuracy, PRODUCTS)[0]
 
     def learn(self, known: None, old: Point, new: Point) -> None:
         """Nothing."""

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lr_nn.solvers import cg, preconditioner
+from lr_nn.curvature.conjugate_gradients import conjugate_gradients
 from lr_nn.solvers import memory as pairs
+from lr_nn.solvers import preconditioner
 from lr_nn.solvers.line_search import Line, Point, search
 from lr_nn.solvers.memory import Memory
 from lr_nn.solvers.one_layer import OneLayer
@@ -225,7 +226,9 @@ class NewtonCG(NamedTuple):
             return self.objective.centred(preconditioner.solve(self.model, known.factor, vector))
 
         target = -(point.gradient / size).astype(jnp.float32)
-        found = cg.solve(lambda v: self.model.curve(eta, v), helped, target, jnp.float32(INEXACT), PRODUCTS_AT_MOST)
+        found, _ = conjugate_gradients(
+            lambda v: self.model.curve(eta, v), helped, target, jnp.float32(INEXACT), PRODUCTS_AT_MOST
+        )
         return self.objective.centred(found.astype(size.dtype) * size)
 
     def learn(self, known: CurvatureGuess, old: Point, new: Point) -> CurvatureGuess:
