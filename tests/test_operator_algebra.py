@@ -55,11 +55,9 @@ def dense(op):
     return np.asarray(op.dense())
 
 
-def mixture(hessians, ggns, identities, params=None):
-    """A combination of Hessian, GGN and identity: one structure, so that its programs are compiled once."""
-    net, here, rows = at()
-    op = hessians * hessian(net, params or here, rows) + ggns * ggn(net, params or here, rows)
-    return op.damped(identities)
+def mixture(factor, identities):
+    """A multiple of the empirical Fisher, of rank 7, and of the identity: one structure, one program for each test."""
+    return (factor * empirical_fisher(*at())).damped(identities)
 
 
 def of_penalty(strength):
@@ -191,11 +189,11 @@ def test_an_operator_is_one_of_scipy(float64):
 
 
 SPECTRA = {
-    "the Hessian": (1, 0, 0),
-    "a GGN of low rank": (0, 1, 0),
-    "a negative definite matrix": (0, -1, -0.1),
-    "a multiple of the identity": (0, 0, 2),
-    "zero": (0, 0, 0),
+    "a matrix of low rank": (1, 0),
+    "an indefinite matrix": (1, -0.1),
+    "a negative definite matrix": (-1, -0.1),
+    "a multiple of the identity": (0, 2),
+    "zero": (0, 0),
 }
 spectra = pytest.mark.parametrize("weights", SPECTRA.values(), ids=SPECTRA)
 
@@ -226,7 +224,7 @@ def test_every_ritz_value_is_the_quotient_of_its_vector_and_as_far_from_an_eigen
 
 def test_ritz_values_and_weights_are_a_gauss_quadrature_of_the_spectrum(float64):
     """Exact for polynomials of degree 2 steps - 1; the start vector depends on the key alone."""
-    op = mixture(1, 0, 0)
+    op = mixture(1, -0.1)
     exact, few = lanczos(op, KEY, P), lanczos(op, KEY, 3)
     moments = [[float(found.weights @ found.values**degree) for degree in range(7)] for found in (exact, few)]
     np.testing.assert_allclose(moments[1][:6], moments[0][:6], rtol=1e-12)
@@ -234,36 +232,35 @@ def test_ritz_values_and_weights_are_a_gauss_quadrature_of_the_spectrum(float64)
 
 
 def test_spectra_are_found_under_jit_and_vmap_over_keys_and_operators(float64):
-    """Where the space of one operator is exhausted, and that of another is not."""
-    keys, scales = jax.random.split(KEY, 3), np.array([1.0, 0.0, -2.0])
+    """Where the space of one operator is exhausted, and that of another is not; a NaN stays in its lane."""
+    keys, factors = jax.random.split(KEY, 4), np.array([1.0, 0.0, -2.0, np.nan])
+    identities = np.array([0.0, 1.0, 0.5, 0.0])
 
     @jax.jit
     @jax.vmap
-    def each(key, scale):
-        op = scale * mixture(1, 0, 0)
-        return lanczos(op, key, STEPS).values, largest(op, key, tol=1e-9).value
+    def each(key, factor, identity):
+        op = mixture(factor, identity)
+        return lanczos(op, key, STEPS).values, largest(op, key, tol=1e-9)
 
-    values, highest = each(keys, scales)
+    values, highest = each(keys, factors, identities)
     for i in range(3):
-        assert_close(values[i], lanczos(mixture(scales[i], 0, 0), keys[i], STEPS).values, P, condition=10)
-        assert_close(highest[i], np.linalg.eigvalsh(scales[i] * dense(mixture(1, 0, 0)))[-1], P, condition=10)
+        op = mixture(factors[i], identities[i])
+        assert_close(values[i], lanczos(op, keys[i], STEPS).values, P, condition=10)
+        assert_close(highest.value[i], np.linalg.eigvalsh(dense(op))[-1], P, condition=10)
+    assert np.isnan(values[3]).all() and np.isnan(highest.value[3])
+    assert highest.converged.tolist() == [True, True, True, False]
 
 
 @spectra
-@pytest.mark.parametrize("max_steps", [1000, 30])
-def test_the_largest_eigenvalue_is_that_of_the_dense_matrix(float64, weights, max_steps):
+def test_the_largest_eigenvalue_is_that_of_the_dense_matrix(float64, weights):
     op = mixture(*weights)
-    matrix, exact = dense(op), np.linalg.eigvalsh(dense(op))
-    found = largest(op, KEY, tol=1e-10, max_steps=max_steps)
-    assert found.steps <= max_steps
+    matrix, exact, found = dense(op), np.linalg.eigvalsh(dense(op)), largest(op, KEY, tol=1e-10)
     size = np.abs(exact).max()
     small = size * tolerance(np.float64, P)
     residual = np.linalg.norm(matrix @ flat(found.vector) - found.value * flat(found.vector))
     np.testing.assert_allclose(found.error, residual, rtol=0, atol=small)
-    assert found.converged == (found.error <= 1e-10 * size)
-    if max_steps == 1000:
-        assert found.converged
-        np.testing.assert_allclose(found.value, exact[-1], rtol=0, atol=1e-10 * size + small)
+    assert found.converged and found.error <= 1e-10 * size
+    np.testing.assert_allclose(found.value, exact[-1], rtol=0, atol=1e-10 * size + small)
     assert jax.tree.structure(found.vector) == jax.tree.structure(direction())
     assert_close(np.linalg.norm(flat(found.vector)), 1.0, P)
 
@@ -291,13 +288,6 @@ def test_a_single_parameter_is_its_own_eigenvector(float64, curve):
     assert_close(solve(op.damped(3.0), np.ones(1)), [1 / (curve + 3)])
 
 
-def test_what_is_not_finite_is_a_nan_that_did_not_converge(float64):
-    found, solved = jax.jit(lambda factor: (largest(factor * ggn(*at()), KEY), solve(factor * ggn(*at()), MANY[:, 0])))(
-        jnp.nan
-    )
-    assert np.isnan(found.value) and not found.converged and np.isnan(solved).all()
-
-
 def test_a_linear_system_is_solved_for_a_tree_a_vector_and_many(float64):
     op, damping = ggn(*at()), 0.25
     matrix = dense(op) + damping * np.eye(P)
@@ -307,7 +297,6 @@ def test_a_linear_system_is_solved_for_a_tree_a_vector_and_many(float64):
     found = solve(op, MANY, damping, tol=1e-14)
     assert_close(found, expected, LENGTH, condition=condition)
     assert_close(flat(solve(op, v, damping, tol=1e-14)), np.linalg.solve(matrix, flat(v)), LENGTH, condition=condition)
-    assert_close(solve(op.damped(damping), MANY[:, 0], tol=1e-14), expected[:, 0], LENGTH, condition=condition)
     assert not np.asarray(solve(op, np.zeros(P), damping)).any()
 
 
@@ -342,8 +331,8 @@ def test_a_system_that_is_not_solved_is_nan(float64):
     assert np.isnan(solve(singular, MANY[:, 0], 0.1, tol=1e-12, max_steps=3)).all(), "too few steps"
     inside = np.asarray(singular @ MANY[:, 0])
     assert_close(singular @ solve(singular, inside, tol=1e-12), inside, LENGTH, condition=1e4)
-    both = solve(0 * singular, np.stack([np.zeros(P), np.ones(P)], axis=1))
-    assert np.isfinite(both[:, 0]).all() and np.isnan(both[:, 1]).all(), "each vector by itself"
+    both = solve(singular, np.stack([inside, MANY[:, 0], np.full(P, np.nan)], axis=1), tol=1e-12)
+    assert np.isfinite(both).all(axis=0).tolist() == [True, False, False], "each vector by itself"
 
 
 def implicit(params, strength, damping, v, precondition=None):
