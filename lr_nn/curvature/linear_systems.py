@@ -18,12 +18,16 @@ from lr_nn.trees import accumulator
 from lr_nn.types import Params
 
 
+# A residual of float32 is rounded at about eps κ, 1e-6 for a condition number κ of 10; float64 has room for more digits.
+DEFAULT_TOL = {"float32": 1e-6, "float64": 1e-10}
+
+
 def solve(
     op: Operator,
     v: Params | ArrayLike,
     damping: ArrayLike = 0.0,
     *,
-    tol: ArrayLike = 1e-6,
+    tol: ArrayLike | None = None,
     max_steps: int = 1000,
     precondition: Solvable | None = None,
 ) -> Any:
@@ -34,7 +38,7 @@ def solve(
     definite, every entry of u is NaN.
 
     v: like the parameters or flat (p,), or many of either as `op.multiply` takes them; each is solved by itself, and
-    may be NaN by itself. damping: λ, finite and not negative. max_steps: the most products with A. precondition: an
+    may be NaN by itself. tol: 1e-6 by default, 1e-10 for parameters of float64. damping: λ, finite and not negative. max_steps: the most products with A. precondition: an
     operator M with a `solve`, such as `kfac(...)` or its `eigenbasis()`; needs λ > 0. M⁻¹ = M.solve(·, λ) should be
     near (A + λ I)⁻¹, and the norm of the residual r is √(rᵀ M⁻¹ r) then.
 
@@ -54,6 +58,7 @@ def solve(
     check_operator(op)
     damping = check.scalar("damping", damping)
     check.require("damping", damping, check.is_not_negative, "finite and not negative")
+    tol = DEFAULT_TOL[accumulator(op.dtype).name] if tol is None else tol
     tol, max_steps = check.positive("tol", tol), check.positive_integer("max_steps", max_steps)
     if precondition is not None:
         if not isinstance(precondition, Solvable):
