@@ -145,6 +145,22 @@ def test_one_call_is_one_program():
 
 
 @MAKERS
+def test_an_operator_holds_one_pass(make):
+    """Its compiled memory is that of the pass and the parameters: nothing of size n × p, and no second pass."""
+    net, n = lr_nn.mlp((20, 64, 64, 3)), 512
+    params = jax.eval_shape(lambda: lr_nn.init(net, jax.random.key(0)))
+    rows = Batch(*(jax.ShapeDtypeStruct((n, width), jnp.float32) for width in (20, 3)))
+
+    def memory(function):
+        found = jax.jit(function).lower(params, rows).compile().memory_analysis()
+        return found.output_size_in_bytes, found.temp_size_in_bytes
+
+    pass_size, pass_temporary = memory(lambda params, rows: (params, lr_nn.backprop(net, params, rows)))
+    size, temporary = memory(lambda params, rows: make(net, params, rows))
+    assert size <= 1.001 * pass_size and temporary <= pass_temporary + 1024
+
+
+@MAKERS
 def test_a_dense_matrix_is_refused_above_its_limit(monkeypatch, make):
     op, p = make(ONE.net, on_device(parameters(ONE.net), jnp.float32), batch(ONE)), lr_nn.n_parameters(ONE.net)
     monkeypatch.setattr(operators, "MOST_PARAMETERS", p)

@@ -17,8 +17,7 @@ from lr_nn.curvature.vectors import Linear, apply, flatten, on_flat, unflatten
 from lr_nn.trees import accumulator
 from lr_nn.types import Params
 
-
-# A residual of float32 is rounded at about eps κ, 1e-6 for a condition number κ of 10; float64 has room for more digits.
+# Residuals are rounded at about eps κ: 1e-6 in float32 for a condition number κ of 10.
 DEFAULT_TOL = {"float32": 1e-6, "float64": 1e-10}
 
 
@@ -38,9 +37,10 @@ def solve(
     definite, every entry of u is NaN.
 
     v: like the parameters or flat (p,), or many of either as `op.multiply` takes them; each is solved by itself, and
-    may be NaN by itself. tol: 1e-6 by default, 1e-10 for parameters of float64. damping: λ, finite and not negative. max_steps: the most products with A. precondition: an
-    operator M with a `solve`, such as `kfac(...)` or its `eigenbasis()`; needs λ > 0. M⁻¹ = M.solve(·, λ) should be
-    near (A + λ I)⁻¹, and the norm of the residual r is √(rᵀ M⁻¹ r) then.
+    may be NaN by itself. damping: λ, finite and not negative. tol: 1e-6 by default, 1e-10 for parameters of float64.
+    max_steps: the most products with A. precondition: an operator M with a `solve`, such as `kfac(...)` or its
+    `eigenbasis()`; needs λ > 0. M⁻¹ = M.solve(·, λ) should be near (A + λ I)⁻¹, and the norm of the residual r is
+    √(rᵀ M⁻¹ r) then.
 
     Derivatives by op, v and damping, in both modes and of every order, are those of (A + λ I)⁻¹ v: each is a further
     system of the same matrix, solved to the same `tol`. Raises ValueError or TypeError for a `v` of another shape,
