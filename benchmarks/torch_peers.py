@@ -58,6 +58,13 @@ def curvature_peers(params: Any, x: jax.Array, y: jax.Array, v: Any) -> Peers:
     return _threaded(found)
 
 
+def hessian_diagonal_peers(params: Any, x: jax.Array, y: jax.Array) -> Peers:
+    """The exact diagonal of the Hessian by BackPACK."""
+    from backpack.extensions import DiagHessian
+
+    return _threaded({"Hessian diagonal, exact by BackPACK": _backpack(params, x, y, DiagHessian)})
+
+
 def agree(ours: Any, theirs: list[Any]) -> None:
     """Raise AssertionError unless both computed the same, layer by layer: PyTorch keeps weights transposed."""
     leaves = [leaf for layer in ours for leaf in (layer.w.T, layer.b)]

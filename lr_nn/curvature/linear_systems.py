@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.curvature.conjugate_gradients import conjugate_gradients
-from lr_nn.curvature.operators import Operator, Solvable, check_operator, check_same_layers, flat_product
-from lr_nn.curvature.vectors import Linear, apply, flatten, on_flat, unflatten
+from lr_nn.curvature.operators import Operator, Solvable, check_operator, check_same_layers
+from lr_nn.curvature.vectors import Linear, apply
 from lr_nn.trees import accumulator
 from lr_nn.types import Params
 
@@ -76,19 +76,24 @@ def _inverse(
 ) -> Linear:
     """(A + λ I)⁻¹ as a function of trees."""
     dtype = accumulator(op.dtype)
-    multiply = flat_product(op.damped(damping))
-    approximate = (
-        (lambda r: r) if precondition is None else on_flat(op.net, precondition._preconditioner(damping), dtype)
-    )
 
-    def search(_: Any, target: jax.Array) -> jax.Array:
-        largest = jnp.abs(target).max()
+    def widened(function: Linear) -> Linear:
+        """The same function with all leaves of the result in one dtype."""
+        return lambda v: _cast(function(v), dtype)
+
+    multiply = widened(op.damped(damping)._product)
+    approximate = (lambda r: r) if precondition is None else widened(precondition._preconditioner(damping))
+
+    def search(_: Any, target: Params) -> Params:
+        largest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(target)]).max()
         # At size one, squares neither overflow nor underflow.
         scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-        found, converged = conjugate_gradients(multiply, approximate, target / scale, tol.astype(dtype), max_steps)
-        return jnp.where(converged, scale * found, jnp.nan)
+        scaled = jax.tree.map(lambda leaf: leaf / scale, target)
+        found, converged = conjugate_gradients(multiply, approximate, scaled, tol.astype(dtype), max_steps)
+        return jax.tree.map(lambda leaf: jnp.where(converged, scale * leaf, jnp.nan), found)
 
-    def inverse(v: Params) -> Params:
-        return unflatten(op.net, lax.custom_linear_solve(multiply, flatten(v, dtype), search, symmetric=True))
+    return lambda v: lax.custom_linear_solve(multiply, _cast(v, dtype), search, symmetric=True)
 
-    return inverse
+
+def _cast(tree: Params, dtype: DTypeLike) -> Params:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
