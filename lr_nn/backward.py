@@ -84,7 +84,7 @@ def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: ja
     y = net.loss.target_rows(batch.y, found.eta)
     if weigh:
         found = found._replace(eta=without_overflow(net, found.eta, y, batch.weight))
-    seed = _of_shape(net, "residual", net.loss.residual(found.eta, y), found.eta.shape)
+    seed = _check_shape(net, "residual", net.loss.residual(found.eta, y), found.eta.shape)
     deltas = recursion(net, params, found, weighted(seed, batch.weight) if weigh else seed)
     dtypes = tuple(Layer(*layer) for layer in dtypes_of(params))
     y = net.loss.encode(batch.y, found.eta)
@@ -100,10 +100,10 @@ def _sweep(net: Network, params: Params, batch: Batch) -> Backprop:
 
 def example_losses(net: Network, eta: jax.Array, y: jax.Array) -> jax.Array:
     """ℓ_i (n,) of target rows; ValueError where `value` of the loss returns another shape."""
-    return _of_shape(net, "value", net.loss.value(eta, y), eta.shape[:1])
+    return _check_shape(net, "value", net.loss.value(eta, y), eta.shape[:1])
 
 
-def _of_shape(net: Network, part: str, found: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _check_shape(net: Network, part: str, found: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     if found.shape != shape:
         raise ValueError(f"{part} of the loss {net.loss.name} must have shape {shape}; got {found.shape}")
     return found

@@ -25,7 +25,7 @@ from lr_nn.solvers.stationary_points import stationary
 from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Layer, Params, Solution, Status
 
-__all__ = ["check_arguments", "choose", "convex", "fit", "one_thread", "solved", "started"]
+__all__ = ["check_arguments", "choose", "fit", "has_certificate", "one_thread", "solved", "started"]
 
 
 def fit(
@@ -83,7 +83,7 @@ def fit(
         if not isinstance(data, Batch):
             raise TypeError(f"data must be a Batch(x, y) or Rows; got {type(data).__name__}")
         batch: Batch = on_automatic_mesh(data)
-        if not convex(net):
+        if not has_certificate(net):
             return stationary(net, batch, penalty, start, tol, max_steps, solver, dtype)
         problem, constant, excess = admit(net, batch, penalty, np.dtype(dtype or np.float64))
         theta = constant if start is None else started(problem, start)
@@ -108,7 +108,7 @@ def _fit_rows(
     memory = check.positive_integer("memory", memory)
     if len(rows.features) != net.sizes[0]:
         raise ValueError(f"the network takes {net.sizes[0]} features; the rows have {len(rows.features)}")
-    if not convex(net):
+    if not has_certificate(net):
         raise ValueError("fit of rows is for one layer and a convex cost; use lr_nn.train for deep networks")
     if out_of_core.fits(rows, net, memory):
         batch = rows.read(0, len(rows))
@@ -186,15 +186,15 @@ def choose(problem: OneLayer) -> tuple[str, str]:
 FEW, CHEAP = 100, 2e8
 
 
-def convex(net: Network) -> bool:
-    """True if the solvers of convex costs may be used: one layer, and a loss that promises what they rest on.
+def has_certificate(net: Network) -> bool:
+    """True if a fit ends with a bound on J - J*: one layer, and a loss that promises what the bound rests on.
 
-    They take the Fisher for the Hessian, bound its change by the concordance, begin at the best constant model, and
-    centre the coefficients of outputs that are coupled.
+    The solvers of convex costs take the Fisher for the Hessian, bound its change by the concordance, begin at the best
+    constant model, and centre the coefficients of outputs that are coupled.
     """
     loss = net.loss
     promised = loss.canonical and loss.concordance < np.inf and (loss.shift_invariant or not loss.couples_outputs)
-    return len(net.sizes) == 2 and promised and loss.states("constant")
+    return len(net.sizes) == 2 and promised and all(map(loss.states, ("constant", "fisher_multiply", "fisher_factor")))
 
 
 def least_squares(net: Network) -> bool:
@@ -210,11 +210,11 @@ def check_arguments(
         raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
     check_penalty(penalty, lanes=lanes)
     sparse = penalty is not None and bool(np.any(np.asarray(penalty.l1) > 0))
-    if not net.loss.smooth or (sparse and not convex(net)):
+    if not net.loss.smooth or (sparse and not has_certificate(net)):
         raise ValueError(
             f"fit takes smooth costs, and an l1 penalty on convex ones; use lr_nn.train for {net.loss.name}"
         )
-    known = ("auto", *(run.SOLVERS if convex(net) else run.DEEP))
+    known = ("auto", *(run.SOLVERS if has_certificate(net) else run.DEEP))
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(known)} for this network; got {solver!r}")
     if sparse and solver not in ("auto", "proximal"):

@@ -32,7 +32,7 @@ class Penalty(NamedTuple):
     """Strengths of the L1 and L2 penalty.
 
     Each is one number for all weights ((m,) for m lanes under `vmap`), or a tree like the parameters: for every layer
-    a `Layer` of arrays of the shapes of w and b, one strength a coefficient, or of single numbers. None in place of a
+    a `Layer` of arrays of the shapes of w and b, one strength per coefficient, or of single numbers. None in place of a
     bias leaves it free.
 
     >>> import jax.numpy as jnp, lr_nn
@@ -133,7 +133,8 @@ def _check_tree(name: str, strengths: tuple, net: Network | None, lanes: bool) -
                 continue
             got = jnp.shape(_strength(f"{name} of {part}_{number}", strength))
             if got not in ((), expected) and not (lanes and got[1:] == expected):
-                raise ValueError(f"{name} of {part}_{number} must be a number or of shape {expected}; got {got}")
+                each = f", or {('m', *expected)} for m lanes".replace("'", "") if lanes else ""
+                raise ValueError(f"{name} of {part}_{number} must be a number or of shape {expected}{each}; got {got}")
 
 
 def l1(strength: Any) -> Penalty:

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,9 @@ from tolerances import assert_close
 import lr_nn
 from lr_nn import activations, data, losses
 from lr_nn.activations import Activation
+from lr_nn.cli import options
 from lr_nn.losses.separable import SquaredError
-from lr_nn.model_files import arrays, record
+from lr_nn.model_files import architecture, arrays, record
 from lr_nn.model_files.architecture import describe
 
 SHAPES = [*itertools.product(ACTIVATIONS, LOSSES, [True]), ("relu", "bernoulli", False), ("step", "categorical", False)]
@@ -546,3 +548,7 @@ def test_the_schema_travels_with_an_export(tmp_path, schema):
     kept = {entry.key: entry.value for entry in onnx.load(tmp_path / "onnx").metadata_props}["schema"]
     beside = json.loads((tmp_path / "stablehlo.json").read_text(encoding="utf-8"))["schema"]
     assert data.Schema.from_json(kept) == data.Schema.from_json(json.dumps(beside)) == schema
+
+
+def test_the_command_line_offers_every_activation_that_a_file_names():
+    assert get_args(get_type_hints(options.Train)["activation"]) == tuple(architecture.ACTIVATIONS)

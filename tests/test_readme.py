@@ -21,6 +21,13 @@ def test_the_snippet_is_short_and_finds_gradients_that_agree(capsys):
         assert difference <= 1e-6 * max(size, 1e-2) and size > 0
 
 
+def test_the_own_loss_and_activation_of_the_readme_pass_their_audits(capsys):
+    [snippet] = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "class LogCosh" in block]
+    exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
+    printed = capsys.readouterr().out
+    assert "LogCosh: ok" in printed and "Snake: ok" in printed
+
+
 def test_the_examples_of_own_losses_and_activations_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", (readme.README.parent / "docs" / "extending.md").read_text(), re.S)
     classes = re.findall(r"class \w+\(.*?(?:\n\n\n|$)", "\n\n\n".join(blocks), re.S)

@@ -1,4 +1,4 @@
-"""What the passes ask of an activation."""
+"""The base class of activations."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 
 
 @dataclass(frozen=True)
 class Activation(ABC):
     """An elementwise function σ with its derivatives. `value` and `derivative` are enough to train.
 
-    `keeps` says what the derivatives are functions of: the output, "a", or the pre-activation, "z". `name` is the name
-    of the class unless stated. Two activations are equal if they are of one class with equal parameters, so that they
-    compile once; a class with parameters is a frozen dataclass.
+    `keeps` says what the derivatives are functions of: the output, "a", or the pre-activation, "z". `piecewise_linear`
+    states that σ'' is zero wherever it exists. `name` is the name of the class unless stated. Two activations are equal
+    if they are of one class with equal parameters, so that they compile once; a class with parameters is a frozen
+    dataclass.
     """
 
     keeps: ClassVar[Literal["a", "z"]] = "a"
+    piecewise_linear: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -35,11 +38,14 @@ class Activation(ABC):
 
     def second_derivative(self, kept: jax.Array) -> jax.Array:
         """σ''(z), elementwise, of the same argument. Optional: NotImplementedError where it is not stated."""
+        if self.piecewise_linear:
+            return jnp.zeros_like(kept)
         raise self._missing("second_derivative")
 
     def states(self, part: str) -> bool:
         """Does the activation state this optional method?"""
-        return getattr(type(self), part) is not getattr(Activation, part)
+        replaced = getattr(type(self), part) is not getattr(Activation, part)
+        return replaced or (part == "second_derivative" and self.piecewise_linear)
 
     def require(self, part: str) -> None:
         """Raise NotImplementedError if the activation does not state this optional method."""

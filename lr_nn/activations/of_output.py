@@ -16,6 +16,7 @@ class Identity(Activation):
     """a = z."""
 
     name = "identity"
+    piecewise_linear = True
 
     def value(self, z):
         return z
@@ -23,22 +24,17 @@ class Identity(Activation):
     def derivative(self, a):
         return jnp.ones_like(a)
 
-    def second_derivative(self, a):
-        return jnp.zeros_like(a)
-
 
 class Step(Activation):
     """a = 1 if z > 0 else 0: Rosenblatt's perceptron. Its derivative is zero, so nothing below it learns."""
 
     name = "step"
+    piecewise_linear = True
 
     def value(self, z):
         return (z > 0).astype(z.dtype)
 
     def derivative(self, a):
-        return jnp.zeros_like(a)
-
-    def second_derivative(self, a):
         return jnp.zeros_like(a)
 
 
@@ -76,15 +72,13 @@ class Relu(Activation):
     """a = max(z, 0);  σ' = [a > 0]."""
 
     name = "relu"
+    piecewise_linear = True
 
     def value(self, z):
         return jnp.where(z <= 0, 0, z)  # a NaN stays one
 
     def derivative(self, a):
         return (a > 0).astype(a.dtype)
-
-    def second_derivative(self, a):
-        return jnp.zeros_like(a)
 
     def initializer(self):
         """He et al. (2015), eq. 10: half of the signal is cut off, so its variance is doubled."""
@@ -93,10 +87,11 @@ class Relu(Activation):
 
 @dataclass(frozen=True)
 class LeakyRelu(Activation):
-    """a = z if z ≥ 0 else slope·z, slope > 0;  σ' = 1 or slope, told apart by the sign of a."""
+    """a = z if z ≥ 0 else slope·z, slope > 0;  σ' = 1 or slope, chosen by the sign of a."""
 
     slope: float = 0.01
     name = "leaky_relu"
+    piecewise_linear = True
 
     def __post_init__(self):
         """Refuse a slope that would lose the sign of z."""
@@ -110,9 +105,6 @@ class LeakyRelu(Activation):
 
     def derivative(self, a):
         return jnp.where(a >= 0, jnp.ones_like(a), self.slope)
-
-    def second_derivative(self, a):
-        return jnp.zeros_like(a)
 
     def initializer(self):
         """He et al. (2015), eq. 15: gain 2 / (1 + slope²)."""

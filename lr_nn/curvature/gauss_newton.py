@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from lr_nn import check
 from lr_nn.backward import mean_gradient, recursion, squared, sum_over_seeds
-from lr_nn.curvature.mean_curvature import MeanCurvature, keep, mean_diagonal
-from lr_nn.network import Network
+from lr_nn.curvature.mean_curvature import MeanCurvature, mean_diagonal, pass_over_batch
+from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty
 from lr_nn.tangents import tangents
 from lr_nn.trees import accumulator, compiled, register_class
@@ -35,13 +35,13 @@ def ggn(net: Network, params: Params, batch: Batch, penalty: Penalty | None = No
     >>> (op @ jnp.array([8.0, 0.0, 0.0])).tolist(), op.trace().item()
     ([1.0, 0.0, 1.0], 0.5)
     """
-    kept = keep(net, params, batch, penalty)
+    check_network(net)
     net.loss.require("fisher_multiply")
-    return GaussNewton(net, *kept)
+    return GaussNewton(net, *pass_over_batch(net, params, batch, penalty))
 
 
 @register_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussNewton(MeanCurvature):
     """C_i = J_iᵀ F_i J_i. A product is one pass forward and one back; the diagonal k backward passes."""
 

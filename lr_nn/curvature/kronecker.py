@@ -66,7 +66,7 @@ class Factors(NamedTuple):
 
 
 @register_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kfac(Solvable):
     """The block-diagonal matrix of A_l ⊗ G_l, one block a layer, with the pass that its factors were made of.
 
@@ -79,6 +79,8 @@ class Kfac(Solvable):
     indefinite; the results are then NaN.
     """
 
+    net: Network
+    params: Params
     bp: Backprop
     factors: tuple[Factors, ...]
     key: jax.Array | None

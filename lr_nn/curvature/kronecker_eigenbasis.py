@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from lr_nn.curvature.blocks import by_layer, matmul, split
 from lr_nn.curvature.operators import Solvable
 from lr_nn.curvature.vectors import Linear
+from lr_nn.network import Network
 from lr_nn.trees import common_dtype, register_class
 from lr_nn.types import Params
 
@@ -29,10 +30,12 @@ class EigenFactors(NamedTuple):
 
 
 @register_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eigenbasis(Solvable):
     """The block-diagonal matrix of U_l diag(moments_l) U_lᵀ with U_l = U_A ⊗ U_G: one `EigenFactors` a layer."""
 
+    net: Network
+    params: Params
     layers: tuple[EigenFactors, ...]
 
     def solve(self, v: Params | ArrayLike, damping: ArrayLike) -> Any:
@@ -68,5 +71,5 @@ class Eigenbasis(Solvable):
 
 def _scaled(layer: EigenFactors, v: jax.Array, scale: jax.Array) -> jax.Array:
     """U_A [(U_Aᵀ V U_G) ∘ scale] U_Gᵀ."""
-    turned = matmul(matmul(layer.a.T, v), layer.g) * scale
-    return matmul(matmul(layer.a, turned), layer.g.T)
+    rotated = matmul(matmul(layer.a.T, v), layer.g) * scale
+    return matmul(matmul(layer.a, rotated), layer.g.T)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from lr_nn.backward import relative_weights, squared
-from lr_nn.curvature.mean_curvature import MeanCurvature, keep
-from lr_nn.network import Network
+from lr_nn.curvature.mean_curvature import MeanCurvature, pass_over_batch
+from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty
 from lr_nn.row_sums import bias_gradient, weight_gradient, weighted
 from lr_nn.tangents import tangents
@@ -36,15 +36,15 @@ def hessian(net: Network, params: Params, batch: Batch, penalty: Penalty | None 
     fit the network, weights that are all zero, or a negative penalty, and NotImplementedError where the loss or an
     activation states no second derivative.
     """
-    kept = keep(net, params, batch, penalty)
+    check_network(net)
     net.loss.require("hessian_multiply")
     for activation in net.hidden:
         activation.require("second_derivative")
-    return LossHessian(net, *kept)
+    return LossHessian(net, *pass_over_batch(net, params, batch, penalty))
 
 
 @register_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LossHessian(MeanCurvature):
     """C_i = ∂²ℓ_i/∂θ².
 
@@ -70,10 +70,12 @@ class LossHessian(MeanCurvature):
         inner = zip(net.hidden[::-1], bp.forward.kept[::-1], bp.activations[:0:-1])
         layers = zip(params[:0:-1], v[:0:-1], inner, deltas[:0:-1], z_dots[-2::-1])
         for layer, tangent, (activation, kept, a), delta, z_dot in layers:
-            slope, bend = activation.derivative(kept), activation.second_derivative(kept)
+            slope = activation.derivative(kept)
             pairs.append(((a, dots[-1]), (slope * z_dot, delta)))
-            through_slope = (_back(dots[-1], layer.w, a.dtype) + _back(delta, tangent.w, a.dtype)) * slope
-            dots.append(through_slope + _back(delta, layer.w, a.dtype) * bend * z_dot)
+            dot = (_back(dots[-1], layer.w, a.dtype) + _back(delta, tangent.w, a.dtype)) * slope
+            if not activation.piecewise_linear:
+                dot = dot + _back(delta, layer.w, a.dtype) * activation.second_derivative(kept) * z_dot
+            dots.append(dot)
         pairs.append(((bp.activations[0], dots[-1]),))
         found = (
             Layer(weight_gradient(*both), bias_gradient(dot) if bp.bias else None)

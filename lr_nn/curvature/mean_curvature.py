@@ -19,13 +19,15 @@ from lr_nn.trees import add, common_dtype, compiled, divide, widened
 from lr_nn.types import Backprop, Batch, Params
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeanCurvature(Operator):
     """Σ_i s_i C_i / Σ_i s_i + P: C_i a curvature of ℓ_i, P the diagonal matrix of the penalty's l2.
 
     `bp`, the pass over the batch, belongs to `params`. The trace is the mean of `traces` plus the trace of P.
     """
 
+    net: Network
+    params: Params
     bp: Backprop
     penalty: Penalty | None
 
@@ -65,15 +67,17 @@ class MeanCurvature(Operator):
         """The pass with a² and, for δ, the c for which the diagonal of C_i is a_i² c_iᵀ in every layer."""
 
 
-def keep(net: Network, params: Params, batch: Batch, penalty: Penalty | None) -> tuple[Params, Backprop, Any]:
-    """Parameters as JAX arrays, their pass over the batch, and the penalty: what a `MeanCurvature` keeps."""
+def pass_over_batch(
+    net: Network, params: Params, batch: Batch, penalty: Penalty | None
+) -> tuple[Params, Backprop, Any]:
+    """Parameters as JAX arrays, their pass over the batch, and the penalty: the fields of `MeanCurvature`."""
     batch = admit(net, params, batch)
     check_penalty(penalty, net)
-    return _keep(net, params, batch, penalty)
+    return _pass(net, params, batch, penalty)
 
 
 @compiled
-def _keep(net: Network, params: Params, batch: Batch, penalty: Penalty | None) -> tuple[Params, Backprop, Any]:
+def _pass(net: Network, params: Params, batch: Batch, penalty: Penalty | None) -> tuple[Params, Backprop, Any]:
     return params, sweep(net, params, batch), penalty
 
 

@@ -1,8 +1,7 @@
-"""Symmetric matrices over the parameters of a network, given by their products with vectors, and their algebra.
+"""Operators: symmetric matrices over the parameters of a network, defined by their products with vectors.
 
 A vector is a tree like the parameters, or flat, (p,) in the order of `ravel_pytree(params)`; many vectors are the
-columns of (p, m), or a tree with a leading axis m on every leaf. The result is of the same kind. Every operator is a
-pytree: it passes through `jit`, `vmap`, `scan` and `while_loop`.
+columns of (p, m), or a tree with a leading axis m on every leaf. The result is of the same kind. Operators are pytrees.
 """
 
 from __future__ import annotations
@@ -30,16 +29,22 @@ if TYPE_CHECKING:
 MOST_PARAMETERS = 8192
 
 
-@dataclass(frozen=True)
 class Operator(ABC):
-    """A symmetric (p, p) matrix A over the parameters of `net`.
+    """A symmetric (p, p) matrix A over the parameters of a network, `params` of `net`.
 
-    `A + B`, `A - B`, `-A`, `c * A`, `A * c` and `A.damped(damping)` are operators too; a product with a sum is two
-    products. A and B must have the same layers: ValueError otherwise.
+    `A + B`, `A - B`, `-A`, `c * A`, `A * c`, `A / c` and `A.damped(damping)` are operators too; a product with a sum is
+    two products. A and B must have the same layers: ValueError otherwise.
     """
 
-    net: Network
-    params: Params
+    if TYPE_CHECKING:  # fields of a class, or those of its operand
+
+        @property
+        def net(self) -> Network:
+            """The network."""
+
+        @property
+        def params(self) -> Params:
+            """Its parameters."""
 
     # NumPy would take an operator for an array of objects; so np.float64(2) * A is left to `__rmul__`.
     __array_ufunc__ = None
@@ -87,14 +92,14 @@ class Operator(ABC):
 
     def damped(self, damping: ArrayLike) -> Operator:
         """A + damping · I. Raises ValueError for a `damping` that is not one finite number."""
-        return self + Scaled(self.net, self.params, _factor("damping", damping), Identity(self.net, self.params))
+        return Damped(self, _factor("damping", damping))
 
     def __add__(self, other: Operator) -> Operator:
         """A + B."""
         if not isinstance(other, Operator):
             return NotImplemented
         check_same_layers(self, other)
-        return Sum(self.net, self.params, self, other)
+        return Sum(self, other)
 
     def __sub__(self, other: Operator) -> Operator:
         """A - B."""
@@ -106,11 +111,15 @@ class Operator(ABC):
 
     def __mul__(self, factor: ArrayLike) -> Operator:
         """c A, `factor` c one finite number or a traced scalar."""
-        return Scaled(self.net, self.params, _factor("the factor of an operator", factor), self)
+        return Scaled(self, _factor("the factor of an operator", factor))
 
     def __rmul__(self, factor: ArrayLike) -> Operator:
         """c A."""
         return self * factor
+
+    def __truediv__(self, divisor: ArrayLike) -> Operator:
+        """A / c."""
+        return self * (1 / check.scalar("the divisor of an operator", divisor))
 
     def to_scipy(self) -> LinearOperator:
         """The matrix as a `scipy.sparse.linalg.LinearOperator`, for `eigsh`, `lobpcg` and others.
@@ -161,28 +170,29 @@ class Solvable(Operator):
         return self._solver(damping)
 
 
+@dataclass(frozen=True, eq=False)
+class Derived(Operator):
+    """An operator made of `operator`, of the same network."""
+
+    operator: Operator
+
+    @property
+    def net(self) -> Network:
+        """The network."""
+        return self.operator.net
+
+    @property
+    def params(self) -> Params:
+        """Its parameters."""
+        return self.operator.params
+
+
 @register_class
-@dataclass(frozen=True)
-class Identity(Operator):
-    """The identity."""
-
-    def _product(self, v: Params) -> Params:
-        return widened(v)
-
-    def _diagonal(self) -> Params:
-        return jax.tree.map(jnp.ones_like, widened(self.params))
-
-    def _trace(self) -> jax.Array:
-        return jnp.asarray(n_parameters(self.net), accumulator(self.dtype))
-
-
-@register_class
-@dataclass(frozen=True)
-class Scaled(Operator):
+@dataclass(frozen=True, eq=False)
+class Scaled(Derived):
     """`factor` times `operator`."""
 
     factor: jax.Array
-    operator: Operator
 
     def _product(self, v: Params) -> Params:
         return self._scaled(self.operator._product(v))
@@ -198,21 +208,39 @@ class Scaled(Operator):
 
 
 @register_class
-@dataclass(frozen=True)
-class Sum(Operator):
-    """`left` plus `right`; a product has the dtypes of the parameters of `left`."""
+@dataclass(frozen=True, eq=False)
+class Damped(Derived):
+    """`operator` plus `damping` times the identity."""
 
-    left: Operator
-    right: Operator
+    damping: jax.Array
 
     def _product(self, v: Params) -> Params:
-        return _add(self.left._product(v), self.right._product(v))
+        scaled = jax.tree.map(lambda leaf: self.damping.astype(leaf.dtype) * leaf, widened(v))
+        return _add(self.operator._product(v), scaled)
 
     def _diagonal(self) -> Params:
-        return _add(self.left._diagonal(), self.right._diagonal())
+        return jax.tree.map(lambda leaf: leaf + self.damping.astype(leaf.dtype), self.operator._diagonal())
 
     def _trace(self) -> jax.Array:
-        return _add(self.left._trace(), self.right._trace())
+        trace = self.operator._trace()
+        return trace + self.damping.astype(trace.dtype) * n_parameters(self.net)
+
+
+@register_class
+@dataclass(frozen=True, eq=False)
+class Sum(Derived):
+    """`operator` plus `other`; a product has the dtypes of the parameters of `operator`."""
+
+    other: Operator
+
+    def _product(self, v: Params) -> Params:
+        return _add(self.operator._product(v), self.other._product(v))
+
+    def _diagonal(self) -> Params:
+        return _add(self.operator._diagonal(), self.other._diagonal())
+
+    def _trace(self) -> jax.Array:
+        return _add(self.operator._trace(), self.other._trace())
 
 
 def _add(a: Any, b: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lr_nn.backward import contract, relative_weights, squared
-from lr_nn.curvature.mean_curvature import MeanCurvature, keep
+from lr_nn.curvature.mean_curvature import MeanCurvature, pass_over_batch
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.row_sums import weighted
@@ -23,11 +23,11 @@ def empirical_fisher(net: Network, params: Params, batch: Batch, penalty: Penalt
     Raises ValueError or TypeError for data that do not fit the network, weights that are all zero, or a negative
     penalty.
     """
-    return OuterProducts(net, *keep(net, params, batch, penalty))
+    return OuterProducts(net, *pass_over_batch(net, params, batch, penalty))
 
 
 @register_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OuterProducts(MeanCurvature):
     """C_i = g_i g_iᵀ; the diagonal is the second moment of the per-example gradients."""
 

@@ -120,7 +120,7 @@ class _Krylov(NamedTuple):
 
 @partial(compiled, static_argnames="steps")
 def _lanczos(op: Operator, key: jax.Array, steps: int) -> RitzPairs:
-    found = _extend(flat_product(op), _start(op, key, steps), 0, key)
+    found = _extend_basis(flat_product(op), _initial_basis(op, key, steps), 0, key)
     values, s = _eigh(found.projected)
     vectors = matmul(found.basis[:-1].T, s)
     return RitzPairs(values, vectors, jnp.square(s[0]), found.beta * jnp.abs(s[-1]))
@@ -139,7 +139,7 @@ def _largest(op: Operator, key: jax.Array, tol: jax.Array, max_steps: int) -> La
         found, _, s, _ = state
         return found.beta * jnp.abs(s[-1, -1])
 
-    def goes_on(state: State) -> jax.Array:
+    def unconverged(state: State) -> jax.Array:
         return (error(state) > tol.astype(dtype) * state[0].scale) & (state[3] + size - kept <= max_steps)
 
     def cycle(state: State) -> State:
@@ -149,27 +149,27 @@ def _largest(op: Operator, key: jax.Array, tol: jax.Array, max_steps: int) -> La
         basis = basis.at[kept].set(found.basis[-1])
         projected = jnp.zeros_like(found.projected).at[:kept, :kept].set(jnp.diag(values[size - kept :]))
         restarted = found._replace(basis=basis, projected=projected)
-        return with_ritz(_extend(multiply, restarted, kept, jax.random.fold_in(key, steps)), steps + size - kept)
+        return with_ritz(_extend_basis(multiply, restarted, kept, jax.random.fold_in(key, steps)), steps + size - kept)
 
-    start = _start(op, key, size)
+    start = _initial_basis(op, key, size)
     dtype = start.basis.dtype
-    state = with_ritz(_extend(multiply, start, 0, key), jnp.asarray(size, jnp.int32))
-    found, values, s, steps = state = lax.while_loop(goes_on, cycle, state)
+    state = with_ritz(_extend_basis(multiply, start, 0, key), jnp.asarray(size, jnp.int32))
+    found, values, s, steps = state = lax.while_loop(unconverged, cycle, state)
     vector = unflatten(op.net, matmul(s[None, :, -1], found.basis[:-1])[0])
     converged = error(state) <= tol.astype(dtype) * found.scale
     return LargestEigenpair(values[-1], cast(vector, dtypes_of(op.params)), error(state), steps, converged)
 
 
-def _start(op: Operator, key: jax.Array, steps: int) -> _Krylov:
-    """A basis of one random vector, with room for `steps` more."""
+def _initial_basis(op: Operator, key: jax.Array, steps: int) -> _Krylov:
+    """A state whose basis has one random unit vector and `steps` rows of zeros."""
     p, dtype = op.shape[0], accumulator(op.dtype)
     first = jax.random.normal(key, (p,), dtype)
     basis = jnp.zeros((steps + 1, p), dtype).at[0].set(_unit(first))
     return _Krylov(basis, jnp.zeros((steps, steps), dtype), jnp.zeros((), dtype), jnp.zeros((), dtype))
 
 
-def _extend(multiply: Callable[[jax.Array], jax.Array], start: _Krylov, first: int, key: jax.Array) -> _Krylov:
-    """The basis filled up from row `first`, its last that is not zero, by one product a row."""
+def _extend_basis(multiply: Callable[[jax.Array], jax.Array], start: _Krylov, first: int, key: jax.Array) -> _Krylov:
+    """Lanczos steps from row `first`, the last that is not zero, until the basis is full."""
     steps, p = len(start.projected), start.basis.shape[1]
     rounding = BREAKDOWN * float(jnp.finfo(start.basis.dtype).eps)
 
@@ -206,7 +206,7 @@ def _orthogonalise(basis: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def _random_direction(basis: jax.Array, key: jax.Array) -> jax.Array:
-    """A random unit vector orthogonal to the rows of `basis`, where there is one."""
+    """A random unit vector orthogonal to the rows of `basis`; zero if they span the space."""
     v, _ = _orthogonalise(basis, jax.random.normal(key, basis.shape[1:], basis.dtype))
     return _unit(v)
 

@@ -1,4 +1,4 @@
-"""What the backward pass asks of a loss, and the common case of a sum over outputs."""
+"""The base classes `Loss` and `Separable`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPTIONAL = {
     "fisher_factor": "fisher_factor(eta), a factor of the Fisher in η, which the diagonal of curvature.ggn and exact "
     "K-FAC need (kind='empirical' does without)",
     "sample": "sample(eta, key), targets drawn from p(y | η), which sampled estimates of the Fisher need",
-    "constant": "constant(mean), the η of the best constant model, which convex fits need",
+    "constant": "constant(mean), the η of the best constant model, which fits with a certificate need",
     "curvature": "curvature(eta, y), the second derivative ∂²ℓ/∂η², which curvature.hessian needs",
     "information": "information(eta), the Fisher E[(∂ℓ/∂η)²], which curvature.ggn, exact K-FAC and Newton steps need "
     "(curvature.empirical_fisher does without)",
@@ -36,7 +36,9 @@ class Loss(ABC):
 
     `value` and `residual` are enough to train. Every other method is optional: a function that needs one which is not
     stated raises NotImplementedError with its name. The flags `convex`, `canonical`, `shift_invariant` and
-    `concordance` promise nothing unless stated; `fit` uses what they promise, and `lr_nn.audit_loss` checks it.
+    `concordance` promise nothing unless stated, and `lr_nn.audit_loss` checks what they promise. `fit` gives a
+    certificate where a loss states `canonical`, a finite `concordance`, `constant` and its Fisher, and is `Separable`
+    or `shift_invariant`; otherwise it finds a stationary point.
 
     `name` is the name of the class unless stated. Two losses are equal if they are of one class with equal parameters,
     so that they compile once; a class with parameters is a frozen dataclass.
@@ -88,7 +90,7 @@ class Loss(ABC):
 
     @property
     def smooth(self) -> bool:
-        """Has ℓ a derivative in η everywhere?"""
+        """Has ℓ a derivative at η = y? If not, `fit` refuses it, and `lr_nn.train` takes it."""
         return True
 
     @property
@@ -117,7 +119,7 @@ class Loss(ABC):
         """The directions η̇ along which ℓ never grows, for encoded targets (n, k): a cone for every example.
 
         Rows r (n, c, k) and booleans (n, c): η̇_i is in the cone if r·η̇_i ≥ 0 for its rows, and = 0 where the boolean
-        is True. None if the cone holds 0 alone.
+        is True. None if no such direction is known: on separated data `fit` then ends as max_steps.
         """
         return None
 
@@ -187,7 +189,7 @@ class Loss(ABC):
         return y.reshape(eta.shape).astype(eta.dtype)
 
     def target_rows(self, y: ArrayLike, eta: jax.Array) -> jax.Array:
-        """Admitted targets as `value` and `residual` take them: encoded, unless the loss takes labels as they are."""
+        """The targets passed to `value` and `residual`: encoded rows, or labels where a loss takes them as they are."""
         return self.encode(y, eta)
 
     def _missing(self, part: str) -> NotImplementedError:
@@ -203,7 +205,7 @@ class Loss(ABC):
             )
 
 
-# The elementwise method that gives each of these.
+# `Separable` derives each of these methods from an elementwise one.
 ELEMENTWISE = {
     "hessian_multiply": "curvature",
     "fisher_multiply": "information",

@@ -73,7 +73,7 @@ class AbsoluteError(Separable):
 
 @dataclass(frozen=True)
 class Huber(Separable):
-    """ℓ = Σ_j h(η_j - y_j), h(r) = r²/2 where |r| ≤ δ, else δ (|r| - δ/2): Huber (1964). A row counts at most δ.
+    """ℓ = Σ_j h(η_j - y_j), h(r) = r²/2 where |r| ≤ δ, else δ (|r| - δ/2): Huber (1964). Its slope is at most δ.
 
     Its law has the density e^{-h(r)} / Z, normal in the middle with exponential tails:
     Z = √(2π) (2Φ(δ) - 1) + (2/δ) e^{-δ²/2}. Its Fisher is E[h''] = P(|r| ≤ δ).
@@ -109,11 +109,11 @@ class Huber(Separable):
     def sample(self, eta, key):
         check.key(key)
         which, middle, tail, side = jax.random.split(key, 4)
-        draws = (jax.random.exponential(tail, eta.shape, eta.dtype) / self.delta + self.delta) * jax.random.rademacher(
+        tails = (jax.random.exponential(tail, eta.shape, eta.dtype) / self.delta + self.delta) * jax.random.rademacher(
             side, eta.shape, eta.dtype
         )
         normal = jax.random.truncated_normal(middle, -self.delta, self.delta, eta.shape, eta.dtype)
-        return eta + jnp.where(jax.random.bernoulli(which, self._middle, eta.shape), normal, draws)
+        return eta + jnp.where(jax.random.bernoulli(which, self._middle, eta.shape), normal, tails)
 
     def _inside(self, r):
         return (-self.delta <= r) & (r <= self.delta)

@@ -51,7 +51,7 @@ class Through(Loss):
         return self.inner.task
 
     def lowest(self, y):
-        """That of the inner loss: a bound, which σ need not reach."""
+        """A lower bound: the smallest value of the inner loss."""
         return self.inner.lowest(y)
 
     def mean(self, eta):

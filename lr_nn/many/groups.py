@@ -13,7 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.admission import admit_rows
-from lr_nn.fitting import convex
+from lr_nn.fitting import has_certificate
 from lr_nn.many.run import Progress, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
 from lr_nn.network import Network, check_network
@@ -95,7 +95,7 @@ def fit_groups(
     check_network(net)
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
     check_penalty(penalty)
-    if not convex(net):
+    if not has_certificate(net):
         raise ValueError("groups are for networks of one layer; train_many takes groups of deep ones as weights")
     with jax.enable_x64(True):
         x, y, weight, offset = jax.tree.map(np.asarray, admit_rows(net, data, np.float64))

@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
-from lr_nn.fitting import convex
+from lr_nn.fitting import has_certificate
 from lr_nn.many.draws import generator
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.run import Progress, Settings
@@ -217,7 +217,7 @@ def _along(net: Network, data: Batch, penalty: Penalty, settings: Settings) -> t
     l1, l2 = np.broadcast_arrays(np.asarray(penalty.l1, float), np.asarray(penalty.l2, float))
     penalty = Penalty(l1.copy(), l2.copy())
     lanes = admit(net, data, penalty, None, settings)
-    if not convex(net):
+    if not has_certificate(net):
         raise ValueError(
             "paths and folds are for networks of one layer; train_many takes folds of deep ones as weights"
         )

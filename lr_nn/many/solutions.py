@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from lr_nn import check
-from lr_nn.fitting import check_arguments, convex, fit, one_thread
+from lr_nn.fitting import check_arguments, fit, has_certificate, one_thread
 from lr_nn.many import lanes
 from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes
@@ -144,7 +144,7 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
 
 def solve(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> Solutions:
     """Admitted lanes; `chains` of strengths as in `run_lanes`."""
-    if not convex(lanes.net):
+    if not has_certificate(lanes.net):
         return _stationary(lanes, settings)
     with one_thread():
         found, engine = run_lanes(lanes, settings, chains)

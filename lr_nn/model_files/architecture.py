@@ -1,4 +1,4 @@
-"""A network in words, by a table of names, and back: nothing of a file is ever run."""
+"""Networks to JSON and back: a file holds names and numbers, never code."""
 
 from __future__ import annotations
 

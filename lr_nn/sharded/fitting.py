@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from lr_nn import check
 from lr_nn.admission import admit_rows
 from lr_nn.data.rows import Rows
-from lr_nn.fitting import check_arguments, choose, convex, one_thread, solved, started
+from lr_nn.fitting import check_arguments, choose, has_certificate, one_thread, solved, started
 from lr_nn.fitting import fit as fit_here
 from lr_nn.many import Solutions, solutions
 from lr_nn.many.lanes import Lanes
@@ -62,7 +62,7 @@ def fit(
     work = np.dtype(dtype or np.float64)
     with jax.enable_x64(True), one_thread():
         batch = parallel.place(data)
-        if not convex(net):
+        if not has_certificate(net):
             start = None if start is None else replicated(parallel.mesh, start)
             return fit_here(
                 net, batch, penalty=penalty, start=start, tol=tol, max_steps=max_steps, solver=solver, dtype=dtype

@@ -1,4 +1,4 @@
-"""What identifies a training: its checkpoints continue no other."""
+"""The identity of a training: settings that must match before a checkpoint is resumed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _strengths(strength: Any) -> Any:
 
 
 def _fingerprint(data: Batch | Rows | str) -> str:
-    """What tells data from other data; every byte of what is in memory. Text is a fingerprint already."""
+    """SHA-256 of every byte of a batch, or the fingerprint of `Rows`; text is a fingerprint already."""
     if isinstance(data, str):
         return data
     if isinstance(data, Rows):
