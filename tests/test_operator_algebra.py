@@ -300,6 +300,27 @@ def test_a_linear_system_is_solved_for_a_tree_a_vector_and_many(float64):
     assert not np.asarray(solve(op, np.zeros(P), damping)).any()
 
 
+def test_systems_are_solved_inside_scan_and_while_loop(float64):
+    op, strengths, v = ggn(*at()), np.array([0.5, 1.0, 2.0]), MANY[:, 0]
+    matrix = np.asarray(op.dense())
+
+    @jax.jit
+    def inside(op, v):
+        _, each = jax.lax.scan(lambda op, damping: (op, solve(op, v, damping, tol=1e-14)), op, strengths)
+        # Inverse iteration, three steps.
+        start = (v, 0)
+        power, _ = jax.lax.while_loop(
+            lambda state: state[1] < 3, lambda state: (solve(op, state[0], 0.5, tol=1e-14), state[1] + 1), start
+        )
+        return each, power
+
+    each, power = inside(op, v)
+    inverses = [np.linalg.inv(matrix + damping * np.eye(P)) for damping in strengths]
+    condition = np.linalg.cond(matrix + strengths[0] * np.eye(P))
+    assert_close(each, np.stack([inverse @ v for inverse in inverses]), LENGTH, condition=condition)
+    assert_close(power, np.linalg.matrix_power(inverses[0], 3) @ v, LENGTH, condition=3 * condition)
+
+
 def test_a_residual_is_as_small_as_asked_for_at_any_scale_of_the_right_hand_side():
     op = ggn(*at(jnp.float32))
     matrix, v = dense(op) + 0.01 * np.eye(P), MANY[:, 0].astype(np.float32)
@@ -465,3 +486,4 @@ def test_numbers_of_numpy_and_jax_multiply_from_both_sides(float64):
     for factor in (2, 2.0, np.float32(2), np.float64(2), np.array(2.0), jnp.asarray(2.0), np.int64(2)):
         for product in (factor * op, op * factor):
             assert isinstance(product, type(2 * op)) and product.factor == 2
+        assert (op / factor).factor == 0.5
