@@ -24,7 +24,7 @@ from own_parts import (
 import lr_nn
 from lr_nn import activations, losses
 from lr_nn.losses import Loss, Separable
-from lr_nn.referee import PartVerdict
+from lr_nn.referee import Verdict
 from lr_nn.referee.slopes import STEPS, slopes
 
 MENU = [losses.huber(0.1), losses.through(activations.gelu, losses.huber(1.0))]
@@ -45,7 +45,7 @@ def rows(report):
 
 
 def wrong(report):
-    return {check.name for check in report.checks if check.verdict == PartVerdict.wrong}
+    return {check.name for check in report.checks if check.verdict == Verdict.wrong}
 
 
 def assert_ok(report):
@@ -57,8 +57,8 @@ def test_every_loss_of_the_menu_is_right(case):
     report = lr_nn.audit_loss(case.loss)
     assert_ok(report)
     assert not report.undecided
-    assert case.canonical == (rows(report)["canonical"].verdict == PartVerdict.right)
-    overflows = rows(report)["far field in float32"].verdict == PartVerdict.overflows
+    assert case.canonical == (rows(report)["canonical"].verdict == Verdict.right)
+    overflows = rows(report)["far field in float32"].verdict == Verdict.overflows
     assert overflows == case.overflows
 
 
@@ -117,11 +117,11 @@ def test_only_the_part_with_the_mistake_is_wrong():
 def test_parts_that_are_not_stated_are_listed_with_what_needs_them():
     found = rows(audit_loss(LogCosh()))
     for part in ("hessian_multiply", "fisher_multiply", "fisher_factor", "mean", "sample", "constant", "canonical"):
-        assert found[part].verdict == PartVerdict.not_stated
+        assert found[part].verdict == Verdict.not_stated
     reason = found["hessian_multiply"].reason
     assert reason == "no curvature(eta, y), the second derivative ∂²ℓ/∂η², which curvature.hessian needs"
     bump = rows(lr_nn.audit_activation(Bump()))
-    assert bump["second_derivative"].verdict == PartVerdict.not_stated
+    assert bump["second_derivative"].verdict == Verdict.not_stated
 
 
 def test_at_a_kink_any_value_between_the_one_sided_slopes_is_right():
@@ -130,7 +130,7 @@ def test_at_a_kink_any_value_between_the_one_sided_slopes_is_right():
             type(RIGHT_LOSSES["pinball"]),
             slope=lambda self, eta, y, slope=slope: jnp.where(y == eta, slope, jnp.where(y > eta, -0.3, 0.7)),
         )
-        assert rows(audit_loss(pinball))["residual"].verdict == PartVerdict.at_a_kink
+        assert rows(audit_loss(pinball))["residual"].verdict == Verdict.at_a_kink
 
 
 def test_what_jax_gets_wrong_in_a_right_loss_is_said_and_is_no_fault_of_the_residual():
@@ -140,7 +140,7 @@ def test_what_jax_gets_wrong_in_a_right_loss_is_said_and_is_no_fault_of_the_resi
     loss = changed(LogCosh, term=term, slope=lambda self, eta, y: jnp.sign(eta - y), smooth=False)
     report = audit_loss(loss)
     assert_ok(report)
-    assert rows(report)["jax.grad of value"].verdict == PartVerdict.autodiff_wrong
+    assert rows(report)["jax.grad of value"].verdict == Verdict.autodiff_wrong
 
 
 def test_a_claim_that_fails_at_targets_that_may_not_be_meant_is_undecided():
@@ -148,7 +148,7 @@ def test_a_claim_that_fails_at_targets_that_may_not_be_meant_is_undecided():
     report = audit_loss(silent)
     assert report.ok and "convex" in {check.name for check in report.undecided}
     assert "valid" in rows(report)["convex"].reason
-    assert rows(lr_nn.audit_loss(silent, y=[0, 1, 1]))["convex"].verdict == PartVerdict.right
+    assert rows(lr_nn.audit_loss(silent, y=[0, 1, 1]))["convex"].verdict == Verdict.right
 
 
 def test_targets_of_the_user_decide_the_outputs():
