@@ -81,10 +81,10 @@ def audit_activation(activation: Activation, *, key: jax.Array | None = None) ->
         raise TypeError(f"audit_activation needs an Activation; got {activation!r:.100}{hint}")
     key, rng = randomness("audit_activation", key)
     audit = _Audit(activation, *_points(rng))
-    checks = [_keeps_check(activation)]
-    if checks[0].verdict == Verdict.right:
-        checks += audit.checks()
-        checks += audit.far_checks()
+    if activation.keeps in ("a", "z"):
+        checks = [PartCheck("keeps", Verdict.right), *audit.checks(), *audit.far_checks()]
+    else:
+        checks = [PartCheck("keeps", Verdict.wrong, reason=f'must be "a" or "z"; got {activation.keeps!r}')]
     checks.append(shape_check(_shape_problems(activation)))
     checks += [_initializer_check(activation, key), equality_check(activation)]
     if not activation.states("second_derivative"):
@@ -211,13 +211,6 @@ class _Audit:
         parts = {name: part for name, part in _parts(self.activation).items() if name in self.found}
         truth = {name: self.found[name][-len(FAR) :] for name in parts}
         return far_checks(parts, (FAR,), truth, lambda row: f"z = {FAR[row]:g}")
-
-
-def _keeps_check(activation: Activation) -> PartCheck:
-    """Whether `keeps` is one of the two arguments that the derivatives may have."""
-    if activation.keeps in ("a", "z"):
-        return PartCheck("keeps", Verdict.right)
-    return PartCheck("keeps", Verdict.wrong, reason=f'must be "a" or "z"; got {activation.keeps!r}')
 
 
 def _shape_problems(activation: Activation) -> list[str]:

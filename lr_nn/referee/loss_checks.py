@@ -126,15 +126,13 @@ class LossAudit:
         problem = self.computed.problems.get(name)
         if problem is None:
             return None
-        if "shape" in problem:
+        if "shape" in problem and name in ("value", "residual"):
             problem += f" (audited with k = {self.k} outputs; pass k=... if the loss needs another number)"
         return PartCheck(name, Verdict.wrong, reason=problem)
 
 
 def value_check(audit: LossAudit) -> PartCheck:
     """The value is finite in float64, and that of an example does not depend on the other examples."""
-    if (failed := audit.failed("value")) is not None:
-        return failed
     value, few = audit.computed["value"], len(audit.computed["alone"])
     near = np.abs(audit.points.eta[: audit.base]).max(axis=1) <= 9
     bad = np.argwhere(near & ~np.isfinite(value[: audit.base]))
@@ -147,8 +145,7 @@ def value_check(audit: LossAudit) -> PartCheck:
 
 def derivative_checks(audit: LossAudit) -> list[PartCheck]:
     """Checks of value, `jax.grad` of it, the residual and the Hessian product."""
-    checks = [value_check(audit)]
-    found = audit.computed
+    found, checks = audit.computed, [audit.failed("value") or value_check(audit)]
     if not found.has("value"):
         return [*checks, audit.residual_check]
     if found.has("gradient"):
@@ -158,15 +155,13 @@ def derivative_checks(audit: LossAudit) -> list[PartCheck]:
         checks.append(PartCheck("jax.grad of value", Verdict.autodiff_wrong, reason=reason))
     checks.append(audit.residual_check)
     if audit.loss.states("hessian_multiply"):
-        checks.append(hessian_check(audit))
+        checks.append(audit.failed("hessian_multiply") or hessian_check(audit))
     return checks
 
 
 def hessian_check(audit: LossAudit) -> PartCheck:
     """The Hessian product with unit vectors against the second derivative; symmetric, and linear in v."""
     name = "hessian_multiply"
-    if (failed := audit.failed(name)) is not None:
-        return failed
     if not audit.hessian.decided.any() and audit.residual_slopes is None:
         return undecided(name, "the residual is wrong, and jax.grad does not give the Hessian of value")
     stated, of = audit.matrices(name).reshape(audit.base, -1), "the derivative of residual"
@@ -193,8 +188,6 @@ def linear_and_symmetric(audit: LossAudit, name: str) -> list[PartCheck]:
 
 def labels_check(audit: LossAudit) -> PartCheck:
     """Value and residual of labels, as `target_rows` gives them, are those of their encoded rows."""
-    if (failed := audit.failed("labels")) is not None:
-        return failed
     labels = audit.targets.labels
     assert labels is not None
     checks = [

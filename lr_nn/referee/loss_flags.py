@@ -45,7 +45,10 @@ def flag_checks(audit: LossAudit) -> list[PartCheck]:
         elif not audit.computed.has("value"):
             checks.append(undecided(name, "value cannot be evaluated"))
         else:
-            checks.append(over_subsets((words, check(audit, mask)) for words, mask in audit.targets.subsets()))
+            checks.append(
+                audit.failed(name)
+                or over_subsets((words, check(audit, mask)) for words, mask in audit.targets.subsets())
+            )
     return checks
 
 
@@ -205,8 +208,6 @@ def separable(audit: LossAudit, mask: np.ndarray) -> PartCheck:
 
 def lowest(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     """No value is below `lowest(y)`, which is 0 where the loss does not state it."""
-    if (failed := audit.failed("lowest")) is not None:
-        return failed
     value, least = audit.computed["value"], audit.computed["lowest"]
     if least.shape != value.shape:
         return PartCheck("lowest", Verdict.wrong, reason=f"returns shape {least.shape} for {len(value)} rows")

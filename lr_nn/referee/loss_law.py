@@ -123,8 +123,6 @@ def _mean_check(name: str, excess: np.ndarray, size: np.ndarray, said: str, wher
 def sample_check(audit: LossAudit, samples: Samples | str) -> PartCheck:
     """Under drawn targets the residual has mean 0, and its second moment is the mean Hessian."""
     name = "sample"
-    if (failed := audit.failed(name)) is not None:
-        return failed
     if not audit.computed.has("residual"):
         return undecided(name, "the residual cannot be evaluated")
     if isinstance(samples, str):
@@ -145,8 +143,6 @@ def sample_check(audit: LossAudit, samples: Samples | str) -> PartCheck:
 def mean_check(audit: LossAudit, samples: Samples | str) -> PartCheck:
     """The mean of sampled targets is `mean`, which is finite."""
     name = "mean"
-    if (failed := audit.failed(name)) is not None:
-        return failed
     found = audit.computed[name][: audit.base]
     if np.isnan(found).any():
         row = int(np.argwhere(np.isnan(found))[0, 0])
@@ -161,8 +157,6 @@ def mean_check(audit: LossAudit, samples: Samples | str) -> PartCheck:
 def constant_check(audit: LossAudit) -> PartCheck:
     """The total residual at `constant` of the mean target is zero."""
     name = "constant"
-    if (failed := audit.failed(name)) is not None:
-        return failed
     results = zip(audit.targets.subsets(), audit.computed[name])
     return over_subsets((words, _total_check(name, audit, mask, *result)) for (words, mask), result in results)
 
