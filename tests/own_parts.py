@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lr_nn.activations import Activation
 from lr_nn.losses import Bernoulli, Categorical, Loss, Poisson, Separable, SquaredError
 from lr_nn.probability import expit, softplus
+from lr_nn.trees import lift
 
 
 class LogCosh(Separable):
@@ -26,19 +27,15 @@ class LogCosh(Separable):
 
 
 @dataclass(frozen=True)
-class Correlated(Loss):
-    """½ rᵀ A r, a Gaussian with precision A: two outputs."""
+class Coupled(Loss):
+    """½ rᵀ A r with r = η - y, two outputs: convex, and a shift common to both changes it."""
 
     a: tuple = ((2.0, 0.9), (0.9, 1.0))
     least_outputs = 2
-    canonical = False
     concordance = 0.0
 
     def _matrix(self, eta):
         return jnp.asarray(self.a, eta.dtype)
-
-    def mean(self, eta):
-        return eta
 
     def value(self, eta, y):
         r = eta - y
@@ -46,6 +43,13 @@ class Correlated(Loss):
 
     def residual(self, eta, y):
         return (eta - y) @ self._matrix(eta)
+
+
+class Correlated(Coupled):
+    """The same with its law, a Gaussian of precision A."""
+
+    def mean(self, eta):
+        return eta
 
     def hessian_multiply(self, eta, y, v):
         return v @ self._matrix(eta)
@@ -189,6 +193,30 @@ class Probit(Separable):
         return jnp.where(far, -left / series, ratio)
 
 
+class OneVsRest(Loss):
+    """A sum over classes of Bernoulli losses, for labels or rows: `value` and `residual` take rows."""
+
+    task = "classes"
+    least_outputs = 2
+    convex = True
+
+    def valid(self, y):
+        return (y >= 0) & (y <= 1)
+
+    def targets(self, y, n, k, dtype=jnp.float32):
+        y = jnp.asarray(y)
+        return super().targets(y, n, k, dtype) if y.ndim == 2 else y
+
+    def encode(self, y, eta):
+        return jax.nn.one_hot(y, eta.shape[1], dtype=eta.dtype) if y.ndim == 1 else y
+
+    def value(self, eta, y):
+        return (softplus(eta) - y * eta).sum(axis=1)
+
+    def residual(self, eta, y):
+        return expit(eta) - y
+
+
 RIGHT_LOSSES = {
     "log-cosh": LogCosh(),
     "correlated": Correlated(),
@@ -197,6 +225,7 @@ RIGHT_LOSSES = {
     "cauchy": Cauchy(),
     "negative binomial": NegativeBinomial(),
     "probit": Probit(),
+    "one versus rest": OneVsRest(),
 }
 
 
@@ -352,7 +381,7 @@ class NoisySquaredError(SquaredError):
         return eta + 2 * jax.random.normal(key, eta.shape, eta.dtype)
 
 
-# The loss, and the row of the audit that must be wrong.
+# The loss, and the rows of the audit that are wrong.
 WRONG_LOSSES = {
     "residual of the other sign": (changed(LogCosh, slope=lambda self, eta, y: jnp.tanh(y - eta)), "residual"),
     "residual twice": (changed(LogCosh, slope=lambda self, eta, y: 2 * jnp.tanh(eta - y)), "residual"),
@@ -365,6 +394,8 @@ WRONG_LOSSES = {
             Correlated, residual=lambda self, eta, y: at_entry(Correlated.residual(self, eta, y), lambda r: 0.5 * r)
         ),
         "residual",
+        "fisher_multiply",
+        "sample",
     ),
     "residual of negative eta": (
         changed(LogCosh, slope=lambda self, eta, y: jnp.where(eta < -1, 0, jnp.tanh(eta - y))),
@@ -378,6 +409,7 @@ WRONG_LOSSES = {
     "residual of y squared": (
         changed(Bernoulli, slope=lambda self, eta, y: expit(eta) - jnp.square(y)),
         "residual",
+        "constant",
     ),
     "curvature twice": (
         changed(Cauchy, curvature=lambda self, eta, y: 2 * Cauchy.curvature(self, eta, y)),
@@ -401,26 +433,36 @@ WRONG_LOSSES = {
     "Fisher twice": (
         changed(SquaredError, information=lambda self, eta: 2 * jnp.ones_like(eta)),
         "fisher_multiply",
+        "canonical",
     ),
     "Fisher a tenth too large": (
         changed(Bernoulli, information=lambda self, eta: 1.1 * Bernoulli.information(self, eta)),
+        "hessian_multiply",
         "fisher_multiply",
+        "canonical",
     ),
     "Fisher without the correlation": (
-        changed(Categorical, fisher_multiply=lambda self, eta, v: self.mean(eta) * (1 - self.mean(eta)) * v),
+        changed(
+            Categorical, fisher_multiply=lambda self, eta, v: lift(self.mean(eta) * (1 - self.mean(eta)), v.ndim) * v
+        ),
+        "hessian_multiply",
         "fisher_multiply",
+        "fisher_factor",
+        "canonical",
     ),
     "factor of another matrix": (
         changed(Correlated, fisher_factor=lambda self, eta: 1.4 * Correlated.fisher_factor(self, eta)),
         "fisher_factor",
+        "fisher_diagonal",
     ),
     "diagonal of another matrix": (
         changed(Categorical, fisher_diagonal=lambda self, eta: self.mean(eta)),
         "fisher_diagonal",
     ),
-    "law of twice the noise": (NoisySquaredError(), "sample"),
+    "law of twice the noise": (NoisySquaredError(), "fisher_multiply", "sample"),
     "law of another mean": (
         changed(SquaredError, sample=lambda self, eta, key: 0.1 + SquaredError.sample(self, eta, key)),
+        "mean",
         "sample",
     ),
     "law of targets that are not valid": (changed(Bernoulli, sample=SquaredError.sample), "sample"),
@@ -428,10 +470,11 @@ WRONG_LOSSES = {
     "constant off by one": (changed(Bernoulli, constant=lambda self, mean: jnp.log(mean)), "constant"),
     "lowest value too high": (changed(Poisson, lowest=Loss.lowest), "lowest"),
     "falsely convex": (changed(Cauchy, convex=True), "convex"),
-    "falsely convex by its concordance": (changed(Focal, concordance=5.0), "convex"),
+    "falsely convex by its concordance": (changed(Focal, concordance=5.0), "convex", "concordance"),
     "falsely canonical": (changed(Cauchy, canonical=True), "canonical"),
     "falsely canonical, its Hessian constant": (
         changed(Correlated, canonical=True, fisher_multiply=lambda self, eta, v: v, fisher_factor=Loss.fisher_factor),
+        "fisher_multiply",
         "canonical",
     ),
     "falsely shift invariant": (changed(Correlated, shift_invariant=True), "shift_invariant"),
@@ -443,8 +486,8 @@ WRONG_LOSSES = {
         changed(Categorical, value=lambda self, eta, y: (1 if y.ndim == 2 else 2) * Categorical.value(self, eta, y)),
         "labels",
     ),
-    "softplus that overflows": (NaiveBernoulli(), "far field in float32"),
-    "softmax that overflows": (NaiveSoftmax(), "far field in float32"),
+    "softplus that overflows": (NaiveBernoulli(), "far field in float32", "far field in bfloat16"),
+    "softmax that overflows": (NaiveSoftmax(), "far field in float32", "far field in bfloat16"),
     "float32 for float64": (
         changed(LogCosh, slope=lambda self, eta, y: jnp.tanh(eta - y).astype(jnp.float32)),
         "shapes and dtypes",
@@ -457,10 +500,13 @@ WRONG_LOSSES = {
     "value averaged": (
         changed(Correlated, value=lambda self, eta, y: jnp.square(eta - y).sum(axis=1) / len(eta)),
         "value",
+        "residual",
+        "hessian_multiply",
     ),
     "value NaN at zero": (
         changed(LogCosh, term=lambda self, eta, y: jnp.where(eta == 0, jnp.nan, LogCosh.term(self, eta, y))),
         "value",
+        "residual",
     ),
     "products without leading axes": (
         changed(Correlated, fisher_multiply=lambda self, eta, v: jnp.einsum("nk,kj->nj", v, self._matrix(eta))),
@@ -515,6 +561,7 @@ WRONG_ACTIVATIONS = {
     "softplus that overflows": (
         changed(Bump, value=lambda self, z: jnp.log(1 + jnp.exp(z)), derivative=lambda self, z: expit(z)),
         "far field in float32",
+        "far field in bfloat16",
     ),
     "not elementwise": (
         changed(Bump, value=lambda self, z: z - z.mean(), derivative=lambda self, z: jnp.ones_like(z)),
@@ -534,5 +581,9 @@ WRONG_ACTIVATIONS = {
         "initializer",
     ),
     "a parameter without a hash": (Unhashable(), "equality and hash"),
-    "a branch on values": (changed(Bump, derivative=lambda self, z: z if (z > 0).all() else -z), "derivative"),
+    "a branch on values": (
+        changed(Bump, derivative=lambda self, z: z if (z > 0).all() else -z),
+        "derivative",
+        "shapes and dtypes",
+    ),
 }

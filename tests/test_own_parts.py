@@ -10,40 +10,13 @@ import pytest
 import scipy.integrate
 import scipy.optimize
 import scipy.stats
+from own_parts import Bump, Coupled, LogCosh
 from tolerances import assert_close, assert_mean_close, assert_trees_close
 
 import lr_nn
 from lr_nn import activations, curvature, losses
-from lr_nn.losses import Loss, Separable
+from lr_nn.losses import Loss
 from lr_nn.types import Batch, Layer
-
-
-class LogCosh(Separable):
-    """log cosh r, from its two required parts."""
-
-    convex = True
-
-    def term(self, eta, y):
-        r = jnp.where(eta > y, eta - y, y - eta)
-        return r + jnp.log1p(jnp.exp(-2 * r)) - jnp.log(2)
-
-    def slope(self, eta, y):
-        return jnp.tanh(eta - y)
-
-
-@dataclass(frozen=True)
-class Correlated(Loss):
-    """½ rᵀ A r with r = η - y: convex, and a shift common to both outputs changes it."""
-
-    a: tuple[tuple[float, ...], ...] = ((2.0, 0.9), (0.9, 1.0))
-    concordance = 0.0
-
-    def value(self, eta, y):
-        r = eta - y
-        return (r * self.residual(eta, y)).sum(axis=1) / 2
-
-    def residual(self, eta, y):
-        return (eta - y) @ jnp.array(self.a, eta.dtype)
 
 
 class Squared(Loss):
@@ -54,18 +27,6 @@ class Squared(Loss):
 
     def residual(self, eta, y):
         return eta - y
-
-
-class Bump(activations.Activation):
-    """e^{-z²}, without a second derivative."""
-
-    keeps = "z"
-
-    def value(self, z):
-        return jnp.exp(-z * z)
-
-    def derivative(self, z):
-        return -2 * z * jnp.exp(-z * z)
 
 
 def table(k=1, n=40, seed=0):
@@ -81,7 +42,7 @@ def setting(loss, hidden=BUMP, k=1):
     return net, lr_nn.init(net, jax.random.key(0), jnp.result_type(float)), table(k)
 
 
-@pytest.mark.parametrize("loss", [LogCosh(), Correlated()], ids=lambda loss: loss.name)
+@pytest.mark.parametrize("loss", [LogCosh(), Coupled()], ids=lambda loss: loss.name)
 def test_value_and_residual_are_enough_to_train(float64, loss):
     net, params, rows = setting(loss, k=2)
     gradient = lr_nn.value_and_gradient(net, params, rows)[1]
@@ -184,8 +145,8 @@ def test_a_network_takes_parts_that_are_hashable_and_say_what_they_keep():
     assert lr_nn.mlp((3, 4, 1), Scaled(2.0)) == lr_nn.mlp((3, 4, 1), Scaled(2.0)) != lr_nn.mlp((3, 4, 1), Scaled(3.0))
     with pytest.raises(TypeError, match=r"Scaled must be hashable .*numbers or nested tuples, not as arrays"):
         lr_nn.mlp((3, 4, 1), Scaled(np.ones(2)))
-    with pytest.raises(TypeError, match="Correlated must be hashable"):
-        lr_nn.mlp((3, 4, 2), loss=Correlated(np.eye(2)))
+    with pytest.raises(TypeError, match="Coupled must be hashable"):
+        lr_nn.mlp((3, 4, 2), loss=Coupled(np.eye(2)))
     with pytest.raises(ValueError, match="keeps of the activation Misspelt must be 'a' or 'z'; got 'Z'"):
         lr_nn.mlp((3, 4, 1), Misspelt())
 
@@ -194,7 +155,7 @@ def test_flags_promise_nothing_unless_stated():
     flags = {"convex": False, "canonical": False, "shift_invariant": False, "concordance": np.inf}
     for loss in (Squared(), losses.through(activations.identity, losses.squared_error)):
         assert {name: getattr(loss, name) for name in flags} == flags
-    assert Correlated().convex and not Correlated().canonical, "a finite concordance implies convexity"
+    assert Coupled().convex and not Coupled().canonical, "a finite concordance implies convexity"
     canonical = {loss.name for loss in MENU if loss.canonical}
     assert canonical == {"squared_error", "bernoulli", "categorical", "poisson"}
     assert [loss.name for loss in MENU if loss.shift_invariant] == ["categorical"]
@@ -214,7 +175,7 @@ MENU = (
 def test_a_fit_of_an_own_loss_rests_on_no_promise_that_was_not_made():
     """The rows of A do not change the optimum: it is that of least squares. Centred coefficients would cost 27."""
     rows = table(k=2, n=200)
-    solution = lr_nn.fit(lr_nn.Network((3, 2), (), Correlated()), rows)
+    solution = lr_nn.fit(lr_nn.Network((3, 2), (), Coupled()), rows)
     design = np.column_stack([rows.x, np.ones(200)])
     assert solution.status == lr_nn.Status.converged and solution.certificate == np.inf
     assert "stationary point" in solution.message

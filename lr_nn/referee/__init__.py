@@ -6,7 +6,7 @@
 from lr_nn.referee.activation_audit import audit_activation
 from lr_nn.referee.entry import audit
 from lr_nn.referee.loss_audit import audit_loss
-from lr_nn.referee.part_report import PartCheck, PartReport, PartVerdict
+from lr_nn.referee.part_report import PartCheck, PartReport
 from lr_nn.referee.report import Check, Errors, Finding, Leaf, Report, Undecided, Verdict
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Leaf",
     "PartCheck",
     "PartReport",
-    "PartVerdict",
     "Report",
     "Undecided",
     "Verdict",

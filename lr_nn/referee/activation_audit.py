@@ -20,19 +20,22 @@ from lr_nn.referee.derivative_checks import (
     truth_of,
     typical_size,
 )
-from lr_nn.referee.far_field import NEEDED, far_check
+from lr_nn.referee.far_field import NEEDED, TYPES, far_checks
 from lr_nn.referee.part_checks import equality_check, identity_check, randomness, shape_check, undecided
-from lr_nn.referee.part_report import PartCheck, PartReport, PartVerdict
+from lr_nn.referee.part_report import PartCheck, PartReport
+from lr_nn.referee.report import Verdict
 from lr_nn.referee.slopes import STEPS, Slopes, slopes
-from lr_nn.referee.traced_parts import Evaluation, evaluate, quiet, shapes_of
+from lr_nn.referee.traced_parts import evaluate, quiet, shape_problem
 
 # Points: within ±RANGE at random, half-integers up to WHOLE (where kinks often are), and close to zero.
 RANGE, WHOLE, RANDOM = 40.0, 10, 200
 # Within ±CENTRE an activation is not saturated: the size of its terms is read there.
 CENTRE = 2
 NEAR = (1e-3, 1e-2)
-FAR = (100.0, 300.0, 1e4)
-# Fan in and out of the weights that the initializer is asked for.
+FAR = np.array([100.0, -100.0, 300.0, -300.0, 1e4, -1e4])
+# The shape of z at which shapes and dtypes are compared.
+SHAPE = (2, 3)
+# The shape of the weights that the initializer makes: fan in and out.
 WEIGHTS = (48, 32)
 
 
@@ -53,8 +56,8 @@ def audit_activation(activation: Activation, *, key: jax.Array | None = None) ->
         key: of the random points; None is a fixed one.
 
     Returns:
-        PartReport: `.ok`, `.checks` (name, verdict, error, reason), `.worst`, `.undecided`; `print(report)` is a
-        table, `.to_json()`. A part that raises is wrong, with the exception's message as the reason.
+        PartReport: `.ok`, `.checks` (name, verdict, error, reason), the same as `.leaves`, `.worst`, `.undecided`;
+        `print(report)` is a table, `.to_json()`. A part that raises is wrong, for the reason that it gives.
 
     Raises:
         TypeError: `activation` is no Activation, `key` no key.
@@ -78,33 +81,24 @@ def audit_activation(activation: Activation, *, key: jax.Array | None = None) ->
         raise TypeError(f"audit_activation needs an Activation; got {activation!r:.100}{hint}")
     key, rng = randomness("audit_activation", key)
     audit = _Audit(activation, *_points(rng))
-    checks = [_keeps_check(activation)]
-    if checks[0].verdict == PartVerdict.right:
-        checks += audit.checks()
-        checks += [audit.far_check(dtype) for dtype in (jnp.float32, jnp.bfloat16)]
+    if activation.keeps in ("a", "z"):
+        checks = [PartCheck("keeps", Verdict.right), *audit.checks(), *audit.far_checks()]
+    else:
+        checks = [PartCheck("keeps", Verdict.wrong, reason=f'must be "a" or "z"; got {activation.keeps!r}')]
     checks.append(shape_check(_shape_problems(activation)))
     checks += [_initializer_check(activation, key), equality_check(activation)]
     if not activation.states("second_derivative"):
         reason = "curvature.hessian would need second_derivative"
-        checks.append(PartCheck("second_derivative", PartVerdict.not_stated, reason=reason))
-    required = ("value", "derivative")
-    checks = [replace(each, required=each.name in required) for each in checks]
-    return PartReport(activation.name, tuple(checks))
+        checks.append(PartCheck("second_derivative", Verdict.not_stated, reason=reason))
+    return PartReport(activation.name, tuple(checks), required=("value", "derivative"))
 
 
 def _points(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Numbers at which derivatives are compared, (n,), and steps (3, n)."""
     near = np.array([0.0, *NEAR, *(-step for step in NEAR)])
     whole = np.arange(-2 * WHOLE, 2 * WHOLE + 1) / 2
-    z = np.concatenate(
-        [
-            near,
-            whole,
-            2 * rng.normal(size=RANDOM),
-            rng.uniform(-WHOLE, WHOLE, RANDOM),
-            rng.uniform(-RANGE, RANGE, RANDOM),
-        ]
-    )
+    random = [2 * rng.normal(size=RANDOM), *(rng.uniform(-size, size, RANDOM) for size in (WHOLE, RANGE))]
+    z = np.concatenate([near, whole, *random])
     z = z[: len(z) // 2 * 2]
     return z, np.asarray(STEPS)[:, None] * np.maximum(1, np.abs(z))
 
@@ -142,14 +136,12 @@ class _Audit:
             "bend": lambda z: jax.jvp(slope, (z,), (jnp.ones_like(z),))[1],
             "in rows": lambda z: value(z[: self.z.size].reshape(-1, 2)).reshape(-1),
         }
-        far = np.concatenate([[size, -size] for size in FAR])
-        self.far = far
-        around = [self.z, (self.z + self.steps).ravel(), (self.z - self.steps).ravel(), far]
+        around = [self.z, (self.z + self.steps).ravel(), (self.z - self.steps).ravel(), FAR]
         with quiet(x64=True):
             self.found = evaluate(parts, np.concatenate(around))
 
     def at(self, row: int, entry: int = 0) -> str:
-        """A point in words."""
+        """The text of a point, for messages."""
         return f"z = {self.z[row]:.3g}"
 
     def _slopes(self, name: str) -> Slopes | None:
@@ -168,19 +160,19 @@ class _Audit:
     def checks(self) -> list[PartCheck]:
         """Value, `jax.grad` of it, and the derivatives."""
         found, n = self.found, self.z.size
-        checks = [PartCheck(name, PartVerdict.wrong, reason=found.failures[name]) for name in found.failures]
+        checks = [PartCheck(name, Verdict.wrong, reason=found.failures[name]) for name in found.failures]
         checks = [check for check in checks if check.name in _parts(self.activation)]
         if "value" not in found:
             return checks
         value, unit = found["value"], max(EPS, found.units["value"])
         bad = np.flatnonzero(~np.isfinite(value[:n]))
         if len(bad):
-            checks.append(PartCheck("value", PartVerdict.wrong, reason=f"{value[bad[0]]} at {self.at(int(bad[0]))}"))
+            checks.append(PartCheck("value", Verdict.wrong, reason=f"{value[bad[0]]} at {self.at(int(bad[0]))}"))
         elif "in rows" not in found:
-            checks.append(PartCheck("value", PartVerdict.wrong, reason=found.failures["in rows"]))
+            checks.append(PartCheck("value", Verdict.wrong, reason=found.failures["in rows"]))
         else:
-            said = "not elementwise: alone and among others"
-            checks.append(identity_check("value", found["in rows"], value[:n], self.at, said, unit / EPS))
+            difference = "not elementwise: alone and among others"
+            checks.append(identity_check("value", found["in rows"], value[:n], self.at, difference, unit / EPS))
         of_value = self._slopes("value")
         first = truth_of((n, 1), self._autodiff("slope"), of_value, unit)
         if "slope" in found:
@@ -195,7 +187,7 @@ class _Audit:
 
     def _second_check(self, derivative: PartCheck, first: Truth, of_value: Slopes | None) -> PartCheck:
         """The second derivative against `jax.grad` of the slope, and against differences of a right derivative."""
-        is_right = derivative.verdict < PartVerdict.undecided
+        is_right = derivative.verdict < Verdict.undecided
         of_derivative = self._slopes("derivative") if is_right else None
         bend = None if (first.autodiff_wrong & ~first.irregular).any() else self._autodiff("bend")
         if bend is None and of_derivative is None:
@@ -210,44 +202,29 @@ class _Audit:
     ) -> PartCheck:
         stated = self.found[name][: self.z.size, None]
         found = derivative_check(name, stated, truth, around, self.at, skip, of)
-        if found.verdict == PartVerdict.wrong and self.activation.keeps == "a":
+        if found.verdict == Verdict.wrong and self.activation.keeps == "a":
             return replace(found, reason=f'{found.reason}; is it a function of the output? else keeps = "z"')
         return found
 
-    def far_check(self, dtype: Any) -> PartCheck:
-        """The parts that ran in float64, at the far points in a narrow type."""
+    def far_checks(self) -> list[PartCheck]:
+        """The parts that ran in float64, at the far points in narrow types."""
         parts = {name: part for name, part in _parts(self.activation).items() if name in self.found}
-        with quiet():
-            narrow: Evaluation = evaluate(parts, self.far.astype(dtype))
-        results = {name: narrow[name] for name in parts if name in narrow}
-        truth = {name: self.found[name][-len(self.far) :] for name in parts}
-        return far_check(results, truth, dtype, lambda row: f"z = {self.far[row]:g}", narrow.failures)
-
-
-def _keeps_check(activation: Activation) -> PartCheck:
-    """Whether `keeps` is one of the two arguments that the derivatives may have."""
-    if activation.keeps in ("a", "z"):
-        return PartCheck("keeps", PartVerdict.right)
-    return PartCheck("keeps", PartVerdict.wrong, reason=f'must be "a" or "z"; got {activation.keeps!r}')
+        truth = {name: self.found[name][-len(FAR) :] for name in parts}
+        return far_checks(parts, (FAR,), truth, lambda row: f"z = {FAR[row]:g}")
 
 
 def _shape_problems(activation: Activation) -> list[str]:
-    """Sentences on parts that do not keep shape or dtype, without running anything."""
-    problems = []
-    for dtype, x64 in ((np.float64, True), (np.float32, None), (jnp.bfloat16, None)):
+    """One message per part that changes shape or dtype."""
+    problems: dict[str, str] = {}
+    for dtype, x64 in ((np.dtype(np.float64), True), *((dtype, None) for dtype in TYPES)):
         with quiet(x64):
             for name, part in _parts(activation).items():
-                z = np.zeros((2, 3), dtype)
-                found = shapes_of(part, z)
-                if isinstance(found, str) and z.dtype.itemsize < NEEDED:
-                    continue  # the far field says so
-                if isinstance(found, str):
-                    problems.append(f"{name} in {z.dtype}: {found}")
-                elif getattr(found, "shape", None) != z.shape:
-                    problems.append(f"{name} returns shape {getattr(found, 'shape', None)} for {z.shape}")
-                elif found.dtype != z.dtype:
-                    problems.append(f"{name} returns {found.dtype} for {z.dtype}")
-    return problems
+                problem, found = shape_problem(part, (np.zeros(SHAPE, dtype),), SHAPE)
+                if problem and dtype.itemsize >= NEEDED:  # of a narrower type the far field says it
+                    problems.setdefault(name, f"{name} in {dtype}: {problem}")
+                elif not problem and found != dtype:
+                    problems.setdefault(name, f"{name} returns {found} for {dtype}")
+    return list(problems.values())
 
 
 def _initializer_check(activation: Activation, key: jax.Array) -> PartCheck:
@@ -258,16 +235,12 @@ def _initializer_check(activation: Activation, key: jax.Array) -> PartCheck:
         return activation.initializer()(key, WEIGHTS, jnp.float32)
 
     with quiet():
-        shapes = shapes_of(weights, key)
-        if isinstance(shapes, str):
-            return PartCheck(name, PartVerdict.wrong, reason=shapes)
-        found = (getattr(shapes, "shape", None), getattr(shapes, "dtype", None))
-        if found != (WEIGHTS, np.float32):
-            reason = f"asked for shape {WEIGHTS} in float32; got shape {found[0]} in {found[1]}"
-            return PartCheck(name, PartVerdict.wrong, reason=reason)
-        drawn = evaluate({name: weights}, key)
-    if name in drawn.failures:
-        return PartCheck(name, PartVerdict.wrong, reason=drawn.failures[name])
-    if not np.isfinite(drawn[name]).all():
-        return PartCheck(name, PartVerdict.wrong, reason="weights are not finite")
-    return PartCheck(name, PartVerdict.right)
+        reason, dtype = shape_problem(weights, (key,), WEIGHTS)
+        if not reason and dtype != np.float32:
+            reason = f"returns {dtype} for float32"
+        if not reason:
+            found = evaluate({name: weights}, key)
+            reason = found.failures.get(name, "")
+            if not reason and not np.isfinite(found[name]).all():
+                reason = "weights are not finite"
+    return PartCheck(name, Verdict.wrong if reason else Verdict.right, reason=reason)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lr_nn.referee.part_report import PartCheck, PartVerdict
+from lr_nn.referee.part_report import PartCheck
+from lr_nn.referee.report import Verdict
 from lr_nn.referee.slopes import Slopes
 
 # A stated derivative may differ from the true one by these: relative to itself, to the typical size of the derivative,
@@ -98,35 +99,35 @@ def derivative_check(
         stated: what the part returns.
         truth: of `truth_of`.
         slopes: the slopes of the function, whose kinks admit any value between the one-sided slopes.
-        describe: (row, entry) -> the point, in words.
-        skip: points (n, 1) at which nothing is asked.
-        of: what it should be, in words.
+        describe: (row, entry) -> the text of the point.
+        skip: points (n, 1) to skip.
+        of: what it should be, for the reason.
     """
-    asked = np.ones(stated.shape, bool) if skip is None else np.broadcast_to(~skip, stated.shape)
+    checked = np.ones(stated.shape, bool) if skip is None else np.broadcast_to(~skip, stated.shape)
     with np.errstate(all="ignore"):
         off = np.abs(stated - truth.value)
         wrong = truth.decided & ~(off <= truth.tolerance)
         kinks = np.zeros(stated.shape, bool)
         if slopes is not None:
             between = slopes.jump & np.isfinite(stated) | (slopes.low <= stated) & (stated <= slopes.high)
-            kinks = slopes.irregular & between & asked
+            kinks = slopes.irregular & between & checked
             wrong |= slopes.irregular & ~between & np.isfinite(slopes.low)
         error = off / np.maximum(np.maximum(np.abs(truth.value), truth.typical), np.finfo(float).tiny)
-    wrong &= asked
-    decided = truth.decided & asked
+    wrong &= checked
+    decided = truth.decided & checked
     if wrong.any():
         shown = wrong & decided if (wrong & decided).any() else wrong
         largest = float(np.nanmax(np.where(shown & np.isfinite(error), error, 0.0), initial=0.0))
-        return PartCheck(name, PartVerdict.wrong, largest, _reason(stated, truth, slopes, shown, error, describe, of))
+        return PartCheck(name, Verdict.wrong, largest, _reason(stated, truth, slopes, shown, error, describe, of))
     if not decided.any():
         reason = "neither jax.grad nor differences of the values resolve the derivative"
-        return PartCheck(name, PartVerdict.undecided, reason=reason)
+        return PartCheck(name, Verdict.undecided, reason=reason)
     largest = float(np.max(error[decided], initial=0.0))
     if kinks.any():
         row, entry = np.argwhere(kinks)[0]
         reason = f"any value between the one-sided derivatives is right, as at {describe(row, entry)}"
-        return PartCheck(name, PartVerdict.at_a_kink, largest, reason)
-    return PartCheck(name, PartVerdict.right, largest)
+        return PartCheck(name, Verdict.at_a_kink, largest, reason)
+    return PartCheck(name, Verdict.right, largest)
 
 
 def _reason(
@@ -138,7 +139,7 @@ def _reason(
     describe: Callable[[int, int], str],
     of: str,
 ) -> str:
-    """A wrong entry: by how many times it is off if that is the same everywhere, and where."""
+    """The reason: a common factor if there is one, else one entry; and the point."""
     # The first of the points that are about as wrong as the worst: the audit's points begin with moderate ones.
     severity = np.where(wrong, np.where(np.isfinite(error), error, 1.0), -1.0)
     row, entry = np.argwhere(severity >= 0.1 * min(float(severity.max()), 1.0))[0]
@@ -146,23 +147,25 @@ def _reason(
     if slopes is not None and slopes.irregular[row, entry]:
         low, high = slopes.low[row, entry], slopes.high[row, entry]
         return f"{found:.4g} is not between the one-sided derivatives {low:.4g} and {high:.4g} at {where}"
-    with np.errstate(all="ignore"):
-        ratios = (stated / truth.value)[wrong & (np.abs(truth.value) > 1e-3 * truth.typical)]
-    same = ratios.size and np.isfinite(ratios).all() and np.ptp(ratios) <= 1e-3 * np.abs(ratios).max()
-    if same and abs(ratios[0]) > 1e-12:
-        return f"{ratios[0]:.4g} times {of} at {where}"
+    large = wrong & (np.abs(truth.value) > 1e-3 * truth.typical)
+    factor = common_factor(stated[large], truth.value[large])
+    if factor is not None and abs(factor) > 1e-12:
+        return f"{factor:.4g} times {of} at {where}"
     return f"{found:.4g}, but {of} is {truth.value[row, entry]:.4g}, at {where}"
+
+
+def common_factor(left: np.ndarray, right: np.ndarray) -> float | None:
+    """c where left = c * right in every entry, to three digits; else None."""
+    with np.errstate(all="ignore"):
+        ratios = left / right
+    same = ratios.size and np.isfinite(ratios).all() and np.ptp(ratios) <= 1e-3 * np.abs(ratios).max()
+    return float(ratios.flat[0]) if same else None
 
 
 def autodiff_check(name: str, truth: Truth, autodiff: np.ndarray, describe: Callable[[int, int], str]) -> PartCheck:
     """Whether `jax.grad` of the function is the slope of its values."""
     if truth.autodiff_wrong.any():
         row, entry = map(int, np.argwhere(truth.autodiff_wrong)[0])
-        return PartCheck(
-            name,
-            PartVerdict.autodiff_wrong,
-            reason=f"jax.grad gives {autodiff[row, entry]:.4g}, not the slope of the values, at {describe(row, entry)}",
-        )
-    if truth.irregular.any():
-        return PartCheck(name, PartVerdict.at_a_kink)
-    return PartCheck(name, PartVerdict.right)
+        reason = f"jax.grad gives {autodiff[row, entry]:.4g}, not the slope of the values, at {describe(row, entry)}"
+        return PartCheck(name, Verdict.autodiff_wrong, reason=reason)
+    return PartCheck(name, Verdict.at_a_kink if truth.irregular.any() else Verdict.right)

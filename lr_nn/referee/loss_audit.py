@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
 from lr_nn.losses import Loss
-from lr_nn.referee.far_field import far_check
+from lr_nn.referee.far_field import far_checks
 from lr_nn.referee.loss_checks import LossAudit, derivative_checks, labels_check
 from lr_nn.referee.loss_flags import flag_checks
 from lr_nn.referee.loss_law import constant_check, fisher_checks, mean_check, sample_check
 from lr_nn.referee.loss_points import make_points
-from lr_nn.referee.loss_programs import (
-    OPTIONAL,
-    compute,
-    compute_constants,
-    compute_far,
-    compute_labels,
-)
+from lr_nn.referee.loss_programs import PARTS, compute, points_first, stated_parts
 from lr_nn.referee.loss_samples import Draws, compute_samples, draw
 from lr_nn.referee.loss_targets import Targets, default_outputs, example_targets, given_targets
 from lr_nn.referee.part_checks import equality_check, randomness, shape_check
-from lr_nn.referee.part_report import PartCheck, PartReport, PartVerdict
+from lr_nn.referee.part_report import PartCheck, PartReport
+from lr_nn.referee.report import Verdict
 
 
 def audit_loss(
@@ -58,9 +48,9 @@ def audit_loss(
         key: of the random points; None is a fixed one.
 
     Returns:
-        PartReport: `.ok`, `.checks` (name, verdict, error, reason), `.worst`, `.undecided`; `print(report)` is a
-        table, `.to_json()`. A part that raises is wrong, with the exception's message as the reason. Parts that are
-        not stated are listed with what needs them.
+        PartReport: `.ok`, `.checks` (name, verdict, error, reason), the same as `.leaves`, `.worst`, `.undecided`;
+        `print(report)` is a table, `.to_json()`. A part that raises is wrong, for the reason that it gives. Parts that
+        are not stated are listed with what needs them.
 
     Raises:
         TypeError: `loss` is no Loss, `k` no integer, `key` no key.
@@ -93,37 +83,36 @@ def audit_loss(
     points = make_points(targets, rng)
     computed = compute(loss, targets, points, rng)
     audit = LossAudit(loss, targets, points, computed)
+    samples = compute_samples(loss, draws) if computed.has("residual") else "the residual cannot be evaluated"
 
-    checks = [_targets_row(targets), *derivative_checks(audit)]
-    samples = None if draws is None or not computed.has("residual") else compute_samples(loss, draws)
-    checks += fisher_checks(audit, samples)
+    checks = [_targets_row(targets), *derivative_checks(audit), *fisher_checks(audit, samples)]
     if loss.states("mean"):
-        checks.append(mean_check(audit, samples))
+        checks.append(audit.failed("mean") or mean_check(audit, samples))
     if loss.states("sample"):
-        checks.append(sample_check(audit, samples))
+        checks.append(audit.failed("sample") or sample_check(audit, samples))
     if loss.states("constant") and computed.has("residual"):
-        checks.append(constant_check(audit, partial(compute_constants, loss, targets)))
+        checks.append(audit.failed("constant") or constant_check(audit))
     if targets.labels is not None and computed.has("value", "residual"):
-        checks.append(_labels_check(audit, targets.labels, rng))
+        checks.append(audit.failed("labels") or labels_check(audit))
     checks += flag_checks(audit)
     checks.append(shape_check(computed.dtypes))
-    checks += [_far_check(audit, dtype) for dtype in (jnp.float32, jnp.bfloat16)]
+    checks += _far_checks(audit)
     checks.append(equality_check(loss))
-    checks += [_not_stated(loss, name) for name in OPTIONAL if not loss.states(name)]
-    required = ("value", "residual")
-    return PartReport(loss.name, tuple(replace(each, required=each.name in required) for each in checks))
+    missing = [name for name in PARTS if not loss.states(name)]
+    checks += [PartCheck(name, Verdict.not_stated, reason=f"no {loss.describe(name)}") for name in missing]
+    return PartReport(loss.name, tuple(checks), required=("value", "residual"))
 
 
 def _targets_and_draws(
     loss: Loss, y: ArrayLike | None, k: int | None, rng: np.random.Generator, key: jax.Array
-) -> tuple[Targets, Draws | None]:
-    """The targets of the audit, and draws from the law of the loss; None where it states no `sample`."""
+) -> tuple[Targets, Draws | str]:
+    """The targets of the audit, and draws from the law of the loss, or why there are none."""
     if y is not None:
         targets = given_targets(loss, y, k, rng)
-        return targets, draw(loss, targets.k, rng, key) if loss.states("sample") else None
+        return targets, draw(loss, targets.k, rng, key)
     k = default_outputs(loss) if k is None else k
-    draws = draw(loss, k, rng, key) if loss.states("sample") else None
-    rows = None if draws is None or draws.y is None else draws.y.reshape(-1, k)
+    draws = draw(loss, k, rng, key)
+    rows = draws.y.reshape(-1, k) if isinstance(draws, Draws) else None
     return example_targets(loss, k, rng, rows), draws
 
 
@@ -131,35 +120,16 @@ def _targets_row(targets: Targets) -> PartCheck:
     """Which targets the loss was audited with."""
     source = f"{len(targets.y)} rows: {targets.source}"
     if targets.left_out:
-        return PartCheck("targets", PartVerdict.not_stated, reason=f"{source}; {targets.left_out}")
-    return PartCheck("targets", PartVerdict.right, reason=source)
+        return PartCheck("targets", Verdict.not_stated, reason=f"{source}; {targets.left_out}")
+    return PartCheck("targets", Verdict.right, reason=source)
 
 
-def _labels_check(audit: LossAudit, labels: np.ndarray, rng: np.random.Generator) -> PartCheck:
-    found = compute_labels(audit.loss, labels, audit.k, rng)
-    if "labels" in found.failures:
-        return PartCheck("labels", PartVerdict.wrong, reason=found.failures["labels"])
-    return labels_check(found["labels"], labels)
-
-
-def _far_check(audit: LossAudit, dtype: Any) -> PartCheck:
-    """The parts that ran in float64, at the far points in a narrow type."""
-    computed, points = audit.computed, audit.points
-    far, first = slice(len(points.eta) - points.far, None), len(points.eta) - points.far
-    named = ("value", "residual", *OPTIONAL, "fisher_diagonal")
-    names = [name for name in named if computed.has(name)]
-    found = compute_far(audit.loss, audit.targets, points, computed["v"], names, dtype)
-
-    def of_rows(name: str, array: np.ndarray) -> np.ndarray:
-        return array.swapaxes(0, 1) if name == "fisher_factor" else array
-
-    truth = {
-        name: of_rows(name, computed[name][-1] if name.endswith("multiply") else computed[name])[far] for name in names
-    }
-    results = {name: of_rows(name, found[name]) for name in names if name in found}
-    return far_check(results, truth, dtype, lambda row: audit.at(first + row), found.failures)
-
-
-def _not_stated(loss: Loss, name: str) -> PartCheck:
-    """The check of an optional part that the loss does not state."""
-    return PartCheck(name, PartVerdict.not_stated, reason=f"no {loss.describe(name)}")
+def _far_checks(audit: LossAudit) -> list[PartCheck]:
+    """The parts that ran in float64, at the far points in narrow types."""
+    computed, points, far = audit.computed, audit.points, audit.points.blocks["far"]
+    parts = points_first({name: part for name, part in stated_parts(audit.loss).items() if computed.has(name)})
+    truth = {name: computed[name][-1] if name.endswith("multiply") else computed[name] for name in parts}
+    arrays = (points.eta[far], audit.targets.y[points.target[far]], computed["v"][far])
+    return far_checks(
+        parts, arrays, {name: array[far] for name, array in truth.items()}, lambda row: audit.at(far.start + row)
+    )

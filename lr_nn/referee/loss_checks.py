@@ -21,13 +21,14 @@ from lr_nn.referee.loss_points import LossPoints
 from lr_nn.referee.loss_programs import Computed
 from lr_nn.referee.loss_targets import Targets
 from lr_nn.referee.part_checks import identity_check, tuple_of, undecided, worst_of
-from lr_nn.referee.part_report import PartCheck, PartVerdict
+from lr_nn.referee.part_report import PartCheck
+from lr_nn.referee.report import Verdict
 from lr_nn.referee.slopes import Slopes, slopes
 
 
 @dataclass
 class LossAudit:
-    """A loss at the points of its audit, with what the checks have in common."""
+    """A loss at the points of its audit, with the derivatives that its checks compare with."""
 
     loss: Loss
     targets: Targets
@@ -45,7 +46,7 @@ class LossAudit:
         return self.points.k
 
     def at(self, row: int, output: int | None = None) -> str:
-        """A point in words; of a loss that is a sum over outputs, the coordinate that matters."""
+        """The text of a point, for messages; of a loss that is a sum over outputs, that of one coordinate."""
         eta, y = self.points.eta[row], self.targets.rows[self.points.target[row]]
         if output is not None and (isinstance(self.loss, Separable) or self.k == 1):
             return f"eta = {eta[output]:.3g}, y = {y[output]:.3g}"
@@ -56,6 +57,10 @@ class LossAudit:
         """The epsilon of the narrowest type to which a part rounds."""
         return max(EPS, self.computed.parts.units.get(name, EPS))
 
+    def matrices(self, name: str) -> np.ndarray:
+        """The products of a part with the unit vectors at base points, (base, k, k): point, unit vector, output."""
+        return self.computed[name][: self.k, : self.base].swapaxes(0, 1)
+
     @cached_property
     def value_slopes(self) -> Slopes | None:
         """Slopes of the value along each coordinate, (base, k)."""
@@ -64,20 +69,19 @@ class LossAudit:
     @cached_property
     def residual_slopes(self) -> Slopes | None:
         """Slopes of the residual, (base, k k): entry c k + j is that of output j along coordinate c."""
-        return self._slopes("residual") if self.residual_check.verdict < PartVerdict.undecided else None
+        return self._slopes("residual") if self.residual_check.verdict < Verdict.undecided else None
 
     def _slopes(self, name: str) -> Slopes | None:
         if not self.computed.has(name):
             return None
         values = self.computed[name]
-        ahead, behind = self.points.moved(values)
+        ahead, behind = self.points.moved(values).reshape(2, len(self.points.steps), self.base, -1)
         steps, here = self.points.steps, np.repeat(values[: self.base, None], self.k, axis=1).reshape(self.base, -1)
         if values.ndim == 2:
             steps = np.repeat(steps, self.k, axis=2)
-        shape = (len(steps), self.base, -1)
         reach = np.maximum(1, np.abs(self.points.eta[: self.base]).max(axis=1, keepdims=True))
         terms = typical_size(values[: self.base]) * reach
-        return slopes(here, ahead.reshape(shape), behind.reshape(shape), steps, self.unit(name), terms)
+        return slopes(here, ahead, behind, steps, self.unit(name), terms)
 
     def _autodiff(self, name: str) -> np.ndarray | None:
         if not self.computed.has(name):
@@ -105,9 +109,7 @@ class LossAudit:
     def kinks(self) -> np.ndarray:
         """Base points at which the value has a kink or a jump along some coordinate, (base, 1)."""
         found = self.value_slopes
-        if found is None:
-            return np.zeros((self.base, 1), bool)
-        return np.asarray(found.irregular.any(axis=1, keepdims=True))
+        return np.zeros((self.base, 1), bool) if found is None else np.any(found.irregular, axis=1, keepdims=True)
 
     @cached_property
     def residual_check(self) -> PartCheck:
@@ -122,74 +124,74 @@ class LossAudit:
     def failed(self, name: str) -> PartCheck | None:
         """The check of a part that raised or has a wrong shape."""
         problem = self.computed.problems.get(name)
-        hint = ""
-        if problem is not None and "shape" in problem and name == "value":
-            hint = f" (audited with k = {self.k} outputs; pass k=... if the loss needs another number)"
-        return None if problem is None else PartCheck(name, PartVerdict.wrong, reason=problem + hint)
+        if problem is None:
+            return None
+        if "shape" in problem and name in ("value", "residual"):
+            problem += f" (audited with k = {self.k} outputs; pass k=... if the loss needs another number)"
+        return PartCheck(name, Verdict.wrong, reason=problem)
 
 
 def value_check(audit: LossAudit) -> PartCheck:
     """The value is finite in float64, and that of an example does not depend on the other examples."""
-    if (failed := audit.failed("value")) is not None:
-        return failed
     value, few = audit.computed["value"], len(audit.computed["alone"])
     near = np.abs(audit.points.eta[: audit.base]).max(axis=1) <= 9
     bad = np.argwhere(near & ~np.isfinite(value[: audit.base]))
     if len(bad):
         row = int(bad[0, 0])
-        return PartCheck("value", PartVerdict.wrong, reason=f"{value[row]} in float64 at {audit.at(row)}")
-    said = f"the value of an example depends on the others: among {few} rows and among all of them it is"
-    return identity_check("value", audit.computed["alone"], value[:few], audit.at, said, 10)
+        return PartCheck("value", Verdict.wrong, reason=f"{value[row]} in float64 at {audit.at(row)}")
+    difference = f"the value of an example depends on the others: among {few} rows and among all of them it is"
+    return identity_check("value", audit.computed["alone"], value[:few], audit.at, difference, 10)
 
 
 def derivative_checks(audit: LossAudit) -> list[PartCheck]:
     """Checks of value, `jax.grad` of it, the residual and the Hessian product."""
-    checks = [value_check(audit)]
-    found = audit.computed
+    found, checks = audit.computed, [audit.failed("value") or value_check(audit)]
     if not found.has("value"):
         return [*checks, audit.residual_check]
     if found.has("gradient"):
         checks.append(autodiff_check("jax.grad of value", audit.gradient, found["gradient"], audit.at))
     else:
         reason = found.problems.get("gradient", "")
-        checks.append(PartCheck("jax.grad of value", PartVerdict.autodiff_wrong, reason=reason))
+        checks.append(PartCheck("jax.grad of value", Verdict.autodiff_wrong, reason=reason))
     checks.append(audit.residual_check)
     if audit.loss.states("hessian_multiply"):
-        checks.append(hessian_check(audit))
+        checks.append(audit.failed("hessian_multiply") or hessian_check(audit))
     return checks
 
 
 def hessian_check(audit: LossAudit) -> PartCheck:
     """The Hessian product with unit vectors against the second derivative; symmetric, and linear in v."""
     name = "hessian_multiply"
-    if (failed := audit.failed(name)) is not None:
-        return failed
-    products = audit.computed[name][:, : audit.base]
-    dense = products[: audit.k].swapaxes(0, 1)  # point, unit vector, output
-    unit = max(1.0, audit.unit(name) / EPS)
-    of = "the derivative of residual"
     if not audit.hessian.decided.any() and audit.residual_slopes is None:
         return undecided(name, "the residual is wrong, and jax.grad does not give the Hessian of value")
-    stated = dense.reshape(audit.base, -1)
+    stated, of = audit.matrices(name).reshape(audit.base, -1), "the derivative of residual"
 
     def describe(row: int, entry: int) -> str:
         column, output = divmod(entry, audit.k)
         return audit.at(row, output) + ("" if column == output else f", along output {column}")
 
     exact = derivative_check(name, stated, audit.hessian, audit.residual_slopes, describe, audit.kinks, of)
-    if exact.verdict == PartVerdict.wrong:
-        return exact
-    v = audit.computed["v"][: audit.base]
-    product, expected = products[audit.k], np.einsum("nc,ncj->nj", v, dense)
-    linear = identity_check(name, product, expected, audit.at, "not linear in v: with v and with its entries", unit)
-    turned = identity_check(name, dense, dense.swapaxes(1, 2), audit.at, "not symmetric", unit)
-    return worst_of(name, [exact, linear, turned])
+    return exact if exact.verdict == Verdict.wrong else worst_of([exact, *linear_and_symmetric(audit, name)])
 
 
-def labels_check(results: list[tuple[np.ndarray, np.ndarray]], labels: np.ndarray) -> PartCheck:
-    """Integer labels are their encoded rows."""
+def linear_and_symmetric(audit: LossAudit, name: str) -> list[PartCheck]:
+    """Whether the product of a part is linear in v and its matrix symmetric, to the roundings of its type."""
+    matrices, coarse = audit.matrices(name), audit.unit(name) / EPS
+    product = audit.computed[name][audit.k, : audit.base]
+    expected = np.einsum("nc,ncj->nj", audit.computed["v"][: audit.base], matrices)
+    difference = "not linear in v: with v and with its entries"
+    return [
+        identity_check(name, product, expected, audit.at, difference, coarse),
+        identity_check(name, matrices, matrices.swapaxes(1, 2), audit.at, "not symmetric", coarse),
+    ]
+
+
+def labels_check(audit: LossAudit) -> PartCheck:
+    """Value and residual of labels, as `target_rows` gives them, are those of their encoded rows."""
+    labels = audit.targets.labels
+    assert labels is not None
     checks = [
         identity_check("labels", of_labels, of_rows, lambda row: f"label {labels[row]}", f"{part} of label and row")
-        for part, of_labels, of_rows in zip(("value", "residual"), *results)
+        for part, of_labels, of_rows in zip(("value", "residual"), *audit.computed["labels"])
     ]
-    return worst_of("labels", checks)
+    return worst_of(checks)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from lr_nn.referee.derivative_checks import largest_of_row
 from lr_nn.referee.loss_checks import LossAudit
-from lr_nn.referee.part_checks import undecided
-from lr_nn.referee.part_report import PartCheck, PartVerdict
+from lr_nn.referee.loss_points import SHIFTS
+from lr_nn.referee.part_checks import eigenvalues, undecided
+from lr_nn.referee.part_report import PartCheck
+from lr_nn.referee.report import Verdict
 
 # Rounding of a value, relative to the terms that it is compared with.
 ROUNDING = 1e-9
@@ -23,44 +25,42 @@ SLACK = 1e-6
 def broken(name: str, excess: np.ndarray, describe: Callable[[int], str], error: np.ndarray | None = None) -> PartCheck:
     """Wrong where the `excess` (n,) over what is allowed is positive; NaN is passed over.
 
-    `error` (n,) is what to report of a row; the excess if None.
+    `error` (n,) is the error to report; the excess if None.
     """
     excess = np.where(np.isfinite(excess), excess, -np.inf)
     row = int(np.argmax(excess)) if len(excess) else 0
     if not len(excess) or excess[row] == -np.inf:
         return undecided(name, "no number is finite")
     if excess[row] > 0:
-        return PartCheck(name, PartVerdict.wrong, float((excess if error is None else error)[row]), describe(row))
-    return PartCheck(name, PartVerdict.right)
+        return PartCheck(name, Verdict.wrong, float((excess if error is None else error)[row]), describe(row))
+    return PartCheck(name, Verdict.right)
 
 
 def flag_checks(audit: LossAudit) -> list[PartCheck]:
     """A check for each promise; what promises nothing is not stated."""
     checks = []
     for name, (promised, check) in FLAGS.items():
-        try:
-            stated = promised(audit)
-        except Exception as error:  # of a user's property
-            checks.append(PartCheck(name, PartVerdict.wrong, reason=f"raised {type(error).__name__}: {error}"))
-            continue
-        if not stated:
-            checks.append(PartCheck(name, PartVerdict.not_stated, reason=NOT_STATED[name]))
+        if not promised(audit):
+            checks.append(PartCheck(name, Verdict.not_stated, reason=NOT_STATED[name]))
         elif not audit.computed.has("value"):
             checks.append(undecided(name, "value cannot be evaluated"))
         else:
-            checks.append(_over_subsets(name, check, audit))
+            checks.append(
+                audit.failed(name)
+                or over_subsets((words, check(audit, mask)) for words, mask in audit.targets.subsets())
+            )
     return checks
 
 
-def _over_subsets(name: str, check: Callable[[LossAudit, np.ndarray], PartCheck], audit: LossAudit) -> PartCheck:
-    """A promise at all targets; where the class does not say which are valid, it may hold for fewer."""
-    subsets = list(audit.targets.subsets())
-    found = check(audit, subsets[0][1])
-    if found.verdict != PartVerdict.wrong:
-        return found
-    for words, mask in subsets[1:]:
-        if check(audit, mask).verdict != PartVerdict.wrong:
-            return undecided(name, f"holds for {words} alone ({found.reason}): state which targets are valid(y)")
+def over_subsets(checks: Iterable[tuple[str, PartCheck]]) -> PartCheck:
+    """The check of all targets, which is the first; undecided if it is wrong and that of a named subset is not."""
+    checks = iter(checks)
+    _, found = next(checks)
+    if found.verdict == Verdict.wrong:
+        for name, check in checks:
+            if check.verdict != Verdict.wrong:
+                reason = f"holds for {name} alone ({found.reason}): state which targets are valid(y)"
+                return undecided(found.name, reason)
     return found
 
 
@@ -78,31 +78,29 @@ def _hessians(audit: LossAudit, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def convex(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     """No negative curvature, and no midpoint of a segment above the mean of its ends."""
-    index = audit.points.target
-    ends_and_middle = audit.points.of_segments(audit.computed["value"])
-    of_segment = audit.points.of_segments(np.arange(len(index)))[2].astype(int)
-    kept = mask[index[of_segment]]
-    start, end, middle = ends_and_middle[:, kept]
+    middles = audit.points.of_segments(np.arange(len(audit.points.target)))[2]
+    kept = mask[audit.points.target[middles]]
+    start, end, middle = audit.points.of_segments(audit.computed["value"])[:, kept]
     with np.errstate(all="ignore"):
         above = middle - (start + end) / 2
         size = np.abs(start) + np.abs(end) + np.abs(middle)
         excess = above / size - ROUNDING
 
     def segment(row: int) -> str:
-        where = audit.at(int(of_segment[kept][row]))
+        where = audit.at(int(middles[kept][row]))
         return f"{above[row]:.3g} above the mean of the ends of a segment with middle {where}"
 
     along = broken("convex", excess, segment)
     rows = _rows(audit, mask)
-    if along.verdict == PartVerdict.wrong or not len(rows):
+    if along.verdict == Verdict.wrong or not len(rows):
         return along
     hessians, tolerance = _hessians(audit, rows)
-    lowest = np.linalg.eigvalsh((hessians + hessians.swapaxes(1, 2)) / 2)[:, 0]
+    lowest = eigenvalues(hessians)[:, 0]
     allowed = audit.k * tolerance.max(axis=(1, 2)) + SLACK * audit.hessian.typical
     worst = int(np.argmax(-lowest - allowed))
     if lowest[worst] < -allowed[worst]:
         reason = f"the Hessian has the eigenvalue {lowest[worst]:.3g} at {audit.at(int(rows[worst]))}"
-        return PartCheck("convex", PartVerdict.wrong, float(-lowest[worst]), reason)
+        return PartCheck("convex", Verdict.wrong, float(-lowest[worst]), reason)
     return along
 
 
@@ -122,15 +120,13 @@ def canonical(audit: LossAudit, mask: np.ndarray) -> PartCheck:
             apart = np.abs(hessians[shared] - first).max(axis=(1, 2))
 
             def differs(row: int, group: np.ndarray = group) -> str:
-                return (
-                    f"the Hessian depends on y: it differs at {audit.at(int(group[0]))} and {audit.at(int(group[row]))}"
-                )
+                points = f"{audit.at(int(group[0]))} and {audit.at(int(group[row]))}"
+                return f"the Hessian depends on y: it differs at {points}"
 
-            checks.append(
-                broken("canonical", np.minimum(apart / slack[shared] - 2, FIRST), differs, apart / size[shared])
-            )
+            excess = np.minimum(apart / slack[shared] - 2, FIRST)
+            checks.append(broken("canonical", excess, differs, apart / size[shared]))
     if audit.computed.has("fisher_multiply"):
-        fisher = audit.computed["fisher_multiply"][: audit.k].swapaxes(0, 1)[rows]
+        fisher = audit.matrices("fisher_multiply")[rows]
         apart = np.abs(hessians - fisher).max(axis=(1, 2))
 
         def unlike(row: int) -> str:
@@ -148,13 +144,13 @@ def shift_invariant(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     here, moved = value[: audit.base], audit.points.shifted(value)
     kept = mask[audit.points.target[: audit.base]]
     with np.errstate(all="ignore"):
-        size = np.abs(here) + np.abs(audit.points.eta[: audit.base]).max(axis=1) + np.abs(audit.points.shifts).max()
+        size = np.abs(here) + np.abs(audit.points.eta[: audit.base]).max(axis=1) + np.abs(SHIFTS).max()
         change = np.where(kept, np.abs(moved - here) / size, 0.0).max(axis=0)
 
     def says(row: int) -> str:
         shift = int(np.argmax(np.abs(moved[:, row] - here[row])))
-        by = audit.points.shifts[shift]
-        return f"value is {here[row]:.4g} and, with {by:g} added to eta, {moved[shift, row]:.4g} at {audit.at(row)}"
+        values = f"{here[row]:.4g} and, with {SHIFTS[shift]:g} added to eta, {moved[shift, row]:.4g}"
+        return f"value is {values} at {audit.at(row)}"
 
     return broken("shift_invariant", change - ROUNDING, says)
 
@@ -180,18 +176,19 @@ def concordance(audit: LossAudit, mask: np.ndarray) -> PartCheck:
 
 
 def smooth(audit: LossAudit, mask: np.ndarray) -> PartCheck:
-    """No kink of the value where η = y. At y = 0 it may be that of an activation at η = 0."""
+    """The value has a derivative at η = y. Kinks elsewhere are allowed, as is one at η = y = 0: an activation's."""
     found = audit.value_slopes
     if found is None:
         return undecided("smooth", "value cannot be evaluated")
     index = audit.points.target[: audit.base]
     kinks = audit.points.tie[:, None] & found.irregular & (audit.targets.rows[index] != 0) & mask[index][:, None]
     if not kinks.any():
-        return PartCheck("smooth", PartVerdict.right)
+        elsewhere = "there is a derivative at eta = y; kinks elsewhere, as of an activation at eta = 0, are allowed"
+        return PartCheck("smooth", Verdict.right, reason=elsewhere if found.irregular.any() else "")
     row, output = map(int, np.argwhere(kinks)[0])
     low, high = found.low[row, output], found.high[row, output]
     reason = f"the derivative jumps from {low:.3g} to {high:.3g} at {audit.at(row, output)}: state smooth = False"
-    return PartCheck("smooth", PartVerdict.wrong, float(high - low), reason)
+    return PartCheck("smooth", Verdict.wrong, float(high - low), reason)
 
 
 def separable(audit: LossAudit, mask: np.ndarray) -> PartCheck:
@@ -202,18 +199,18 @@ def separable(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     with np.errstate(all="ignore"):
         excess = np.minimum((coupling / np.maximum(tolerance, TINY)).max(axis=(1, 2)) - 2, FIRST)
         error = coupling.max(axis=(1, 2)) / np.abs(hessians).max(axis=(1, 2))
-    return broken(
-        "couples_outputs", excess, lambda row: f"the Hessian is not diagonal at {audit.at(int(rows[row]))}", error
-    )
+
+    def coupled(row: int) -> str:
+        return f"the Hessian is not diagonal at {audit.at(int(rows[row]))}"
+
+    return broken("couples_outputs", excess, coupled, error)
 
 
 def lowest(audit: LossAudit, mask: np.ndarray) -> PartCheck:
     """No value is below `lowest(y)`, which is 0 where the loss does not state it."""
-    if (failed := audit.failed("lowest")) is not None:
-        return failed
     value, least = audit.computed["value"], audit.computed["lowest"]
     if least.shape != value.shape:
-        return PartCheck("lowest", PartVerdict.wrong, reason=f"returns shape {least.shape} for {len(value)} rows")
+        return PartCheck("lowest", Verdict.wrong, reason=f"returns shape {least.shape} for {len(value)} rows")
     kept = mask[audit.points.target]
     with np.errstate(all="ignore"):
         excess = np.where(kept, (least - value) / (1 + np.abs(value) + np.abs(least)) - ROUNDING, -np.inf)
@@ -223,7 +220,7 @@ def lowest(audit: LossAudit, mask: np.ndarray) -> PartCheck:
 
     found = broken("lowest", np.minimum(excess, ROUNDING), says, excess)
     unstated = not audit.loss.states("lowest") and not audit.loss.convex
-    if found.verdict == PartVerdict.wrong and unstated:  # a certificate, which is relative to it, needs convexity
+    if found.verdict == Verdict.wrong and unstated:  # a certificate, which is relative to it, needs convexity
         return undecided("lowest", found.reason)
     return found
 
@@ -238,7 +235,7 @@ FLAGS: dict[str, tuple[Callable[[LossAudit], bool], Callable[[LossAudit, np.ndar
     "lowest": (lambda audit: True, lowest),
 }
 NOT_STATED = {
-    "convex": "fit takes the loss for one that may have several minima",
+    "convex": "no promise; a finite concordance implies it",
     "canonical": "the Hessian may depend on y",
     "shift_invariant": "a common shift of the outputs may change the loss",
     "concordance": "no bound on how fast the Hessian changes",

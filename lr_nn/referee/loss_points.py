@@ -19,44 +19,42 @@ SEGMENTS, SHIFTS = 4, (1.7, -20.0)
 class LossPoints(NamedTuple):
     """Rows η (n, k), and which `target` (n,) each has, as an index of `Targets`.
 
-    In this order: `base` points; those moved along each coordinate by + and - each step of `slopes`; ends and
-    midpoints of segments; base points shifted; the far field. `tie` (base,): where η = y.
+    `blocks`: the rows of the `base` points; of those `moved` along each coordinate by + and - each step of `slopes`;
+    of the ends and midpoints of `segments`; of base points `shifted`; of the `far` field. `tie` (base,): where η = y.
     """
 
     eta: np.ndarray
     target: np.ndarray
-    base: int
+    blocks: dict[str, slice]
     tie: np.ndarray
     steps: np.ndarray
-    segments: int
-    shifts: np.ndarray
-    far: int
+
+    @property
+    def base(self) -> int:
+        """The number of base points, which come first."""
+        return int(self.blocks["base"].stop)
 
     @property
     def k(self) -> int:
         """The number of outputs."""
         return self.eta.shape[1]
 
-    def moved(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values at base points moved ahead and behind, each (3, base, k, ...): step, point, coordinate."""
-        tail = values.shape[1:]
-        count = 2 * len(STEPS) * self.k * self.base
-        parts = values[self.base : self.base + count].reshape(2, len(STEPS), self.k, self.base, *tail)
-        return parts[0].swapaxes(1, 2), parts[1].swapaxes(1, 2)
+    def moved(self, values: np.ndarray) -> np.ndarray:
+        """Values at base points moved ahead and behind, (2, 3, base, k, ...): side, step, point, coordinate."""
+        shape = (2, len(STEPS), self.k, self.base, *values.shape[1:])
+        return values[self.blocks["moved"]].reshape(shape).swapaxes(2, 3)
 
     def of_segments(self, values: np.ndarray) -> np.ndarray:
         """Values (3, segments): at one end, the other, and the midpoint."""
-        first = self.base * (1 + 2 * len(STEPS) * self.k)
-        return values[first : first + 3 * self.segments].reshape(3, self.segments)
+        return values[self.blocks["segments"]].reshape(3, -1)
 
     def shifted(self, values: np.ndarray) -> np.ndarray:
         """Values (shifts, base) at base points shifted."""
-        first = self.base * (1 + 2 * len(STEPS) * self.k) + 3 * self.segments
-        return values[first : first + len(SHIFTS) * self.base].reshape(len(SHIFTS), self.base)
+        return values[self.blocks["shifted"]].reshape(len(SHIFTS), self.base)
 
 
 def make_points(targets: Targets, rng: np.random.Generator) -> LossPoints:
-    """Base points for every target, and what is made of them."""
+    """Base points for each target, with moved, segment, shifted and far points."""
     t, k = targets.rows.shape
     rows, every = targets.rows, np.arange(t)
 
@@ -68,27 +66,25 @@ def make_points(targets: Targets, rng: np.random.Generator) -> LossPoints:
     near = [rows + 1e-3 * signs(), np.zeros((t, k)), 1e-3 * signs(), 30.0 * signs()]
     kinds = [*moderate, rows, *near]
     base = np.concatenate(kinds)
-    index = np.tile(every, len(kinds))
     steps = np.asarray(STEPS)[:, None, None] * np.maximum(1, np.abs(base))
     moves = np.eye(k)[None, :, None, :] * steps.swapaxes(1, 2)[..., None]  # step, coordinate, point, output
-    around = np.concatenate([base + moves, base - moves]).reshape(-1, k)
 
     spread = rng.normal(size=(2, SEGMENTS, t, k)) * np.array([3.0, 3.0, 0.5, 8.0])[:SEGMENTS, None, None]
     centre = np.where(np.arange(SEGMENTS)[:, None, None] == 2, rows, 0.0)
     ends = (centre + spread).reshape(2, -1, k)
-    segments = np.concatenate([ends, ends.mean(axis=0, keepdims=True)])
 
     far = [size * pattern for size in FAR for pattern in (np.ones((t, k)), -np.ones((t, k)), signs())]
     few = rng.permutation(t)[:FAR_TARGETS]
-    far_eta = np.stack(far)[:, few].reshape(-1, k)
-    shifts = np.asarray(SHIFTS)
-    eta = [base, around, segments.reshape(-1, k), *(base + shift for shift in shifts), far_eta]
-    indices = [
-        *(index, np.tile(index, 2 * len(STEPS) * k), np.tile(every, 3 * SEGMENTS)),
-        *(index for _ in shifts),
-        np.tile(few, len(far)),
-    ]
+    eta = {
+        "base": base,
+        "moved": np.concatenate([base + moves, base - moves]),
+        "segments": np.concatenate([ends, ends.mean(axis=0, keepdims=True)]),
+        "shifted": np.stack([base + shift for shift in SHIFTS]),
+        "far": np.stack(far)[:, few],
+    }
+    rows_of = {name: block.reshape(-1, k) for name, block in eta.items()}
+    target = [np.resize(few if name == "far" else every, len(block)) for name, block in rows_of.items()]
+    stops = np.cumsum([len(block) for block in rows_of.values()]).tolist()
+    blocks = {name: slice(start, stop) for name, start, stop in zip(eta, [0, *stops], stops)}
     tie = np.repeat(np.arange(len(kinds)) == len(moderate), t)
-    return LossPoints(
-        np.concatenate(eta), np.concatenate(indices), len(base), tie, steps, SEGMENTS * t, shifts, len(far_eta)
-    )
+    return LossPoints(np.concatenate(list(rows_of.values())), np.concatenate(target), blocks, tie, steps)

@@ -1,23 +1,41 @@
-"""Everything that the audit of a loss computes with JAX: shapes, one program in float64, the samples, the far field."""
+"""What the audit of a loss computes with JAX at its points: shapes, then every part in one program in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.losses import Loss
+from lr_nn.losses.base import OPTIONAL
+from lr_nn.referee.far_field import cast
 from lr_nn.referee.loss_points import LossPoints
 from lr_nn.referee.loss_targets import Targets
-from lr_nn.referee.traced_parts import Evaluation, evaluate, quiet, shapes_of
+from lr_nn.referee.traced_parts import Evaluation, evaluate, quiet, shape_problem
 
-OPTIONAL = ("hessian_multiply", "fisher_multiply", "fisher_factor", "mean", "sample", "constant")
-# Parts that state the Fisher a second time, so that they exist where it does.
-OF_FACTOR = "fisher_diagonal"
+# The optional methods of every loss. A Separable's elementwise ones give three of them.
+PARTS = tuple(name for name in OPTIONAL if name not in ("curvature", "information"))
+# Rows of which the value is computed a second time, without the others.
+ALONE = 3
+
+
+class Arguments(NamedTuple):
+    """Arrays at which parts are evaluated.
+
+    At points: η (n, k), `y` as `value` takes it, directions v (n, k) and encoded targets `rows` (n, k). `targets`: of
+    each target, y and its encoded row. `labels`: η (m, k) and labels (m,), or None.
+    """
+
+    eta: Any
+    y: Any
+    v: Any
+    rows: Any
+    targets: tuple[Any, Any]
+    labels: tuple[Any, Any] | None
 
 
 @dataclass
@@ -38,162 +56,148 @@ class Computed:
 
 def stated_parts(loss: Loss) -> dict[str, Callable]:
     """The methods of a loss that it states, as functions of (η, y, v)."""
-    calls: dict[str, Callable] = {
+    parts: dict[str, Callable] = {
         "value": lambda eta, y, v: loss.value(eta, y),
         "residual": lambda eta, y, v: loss.residual(eta, y),
         "hessian_multiply": loss.hessian_multiply,
         "fisher_multiply": lambda eta, y, v: loss.fisher_multiply(eta, v),
         "fisher_factor": lambda eta, y, v: loss.fisher_factor(eta),
-        OF_FACTOR: lambda eta, y, v: loss.fisher_diagonal(eta),
+        "fisher_diagonal": lambda eta, y, v: loss.fisher_diagonal(eta),
         "mean": lambda eta, y, v: loss.mean(eta),
     }
-    asked = {name: "fisher_factor" if name == OF_FACTOR else name for name in calls}
-    own_diagonal = loss.states("fisher_multiply") and loss.states(OF_FACTOR)
-    return {
-        name: call
-        for name, call in calls.items()
-        if asked[name] not in OPTIONAL or loss.states(asked[name]) or (name == OF_FACTOR and own_diagonal)
-    }
+    stated = {name for name in (*PARTS, "fisher_diagonal") if loss.states(name)} | {"value", "residual"}
+    if "fisher_factor" in stated:
+        stated.add("fisher_diagonal")  # by default the sum of squares of the factor
+    return {name: part for name, part in parts.items() if name in stated}
+
+
+def points_first(parts: dict[str, Callable]) -> dict[str, Callable]:
+    """The parts with points on the first axis of the result: a factor (k, n, k) becomes (n, k, k)."""
+
+    def turned(eta: Any, y: Any, v: Any) -> Any:
+        return jnp.swapaxes(parts["fisher_factor"](eta, y, v), 0, 1)
+
+    return parts | ({"fisher_factor": turned} if "fisher_factor" in parts else {})
 
 
 def shape_problems(loss: Loss, targets: Targets) -> tuple[dict[str, str], list[str]]:
-    """Parts that raise or return a wrong shape, and sentences on wrong dtypes, without running anything."""
+    """Parts that raise or return a wrong shape in float64; messages on wrong dtypes, and on what float32 raises."""
     problems: dict[str, str] = {}
     dtypes: list[str] = []
     few, k = min(4, len(targets.y)), targets.k
-    for dtype, x64 in ((np.float64, True), (np.float32, None)):
+    shapes = {"value": (few,), "fisher_factor": (k, few, k)}
+
+    def compare(name: str, part: Callable, args: tuple[Any, ...], shape: tuple[int, ...], dtype: Any) -> None:
+        problem, found = shape_problem(part, args, shape)
+        if problem and dtype == np.float64:
+            problems.setdefault(name, problem)
+        elif problem and name not in problems:
+            dtypes.append(f"{name} in {dtype}: {problem}")
+        elif not problem and found != dtype:
+            dtypes.append(f"{name} returns {found} for {dtype}")
+
+    for dtype, x64 in ((np.dtype(np.float64), True), (np.dtype(np.float32), None)):
         with quiet(x64):
-            eta, y = np.zeros((few, k), dtype), _cast(targets.y[:few], dtype)
-            expected = {"value": (few,), "fisher_factor": (k, few, k)}
+            eta, y = np.zeros((few, k), dtype), cast(targets.y[:few], dtype)
             for name, part in stated_parts(loss).items():
-                leads = ((), (2, 3)) if name.endswith("multiply") else ((),)
-                for lead in leads:
-                    shape = (*lead, *expected.get(name, (few, k)))
-                    found = shapes_of(part, eta, y, np.zeros((*lead, few, k), dtype))
-                    _note(name, found, shape, dtype, problems, dtypes)
+                for lead in ((), (2, 3)) if name.endswith("multiply") else ((),):
+                    v = np.zeros((*lead, few, k), dtype)
+                    compare(name, part, (eta, y, v), (*lead, *shapes.get(name, (few, k))), dtype)
             if loss.states("sample"):
-                _note("sample", shapes_of(loss.sample, eta, jax.random.key(0)), (few, k), dtype, problems, dtypes)
+                compare("sample", loss.sample, (eta, jax.random.key(0)), (few, k), dtype)
             if loss.states("constant"):
-                _note("constant", shapes_of(loss.constant, np.full(k, 1 / k, dtype)), (k,), dtype, problems, dtypes)
+                compare("constant", loss.constant, (np.full(k, 1 / k, dtype),), (k,), dtype)
     return problems, dtypes
-
-
-def _note(
-    name: str, found: Any, shape: tuple[int, ...], dtype: Any, problems: dict[str, str], dtypes: list[str]
-) -> None:
-    """Keep what is wrong with the result of a part. What only float32 raises is no problem of the float64 audit."""
-    kind = np.dtype(dtype)
-    wide = kind == np.float64
-    if isinstance(found, str):
-        text = found
-    elif not hasattr(found, "shape"):
-        text = f"returns {type(found).__name__}, not an array"
-    elif found.shape != shape:
-        text = f"returns shape {found.shape}; expected {shape}"
-    else:
-        if found.dtype != kind:
-            dtypes.append(f"{name} returns {found.dtype} for {kind}")
-        return
-    if wide:
-        problems.setdefault(name, text)
-    elif name not in problems:
-        dtypes.append(f"{name} in {kind}: {text}")
-
-
-def _cast(y: np.ndarray, dtype: Any) -> np.ndarray:
-    return y.astype(dtype) if y.dtype.kind == "f" else y
 
 
 def compute(loss: Loss, targets: Targets, points: LossPoints, rng: np.random.Generator) -> Computed:
     """Every part, and autodiff of `value`, at every point in float64. Products are with the k unit vectors, then v."""
     problems, dtypes = shape_problems(loss, targets)
-    k = points.k
-    stated = {name: part for name, part in stated_parts(loss).items() if name not in problems}
-    parts: dict[str, Callable] = {name: _of_rows(name, part, k) for name, part in stated.items()}
-    few = min(3, len(targets.y))
-
-    def total(eta: Any, y: Any) -> Any:
-        return loss.value(eta, y).sum()
-
-    def gradient(eta: Any, y: Any) -> Any:
-        return jax.grad(total)(eta, y)
-
-    def hessian(eta: Any, y: Any) -> Any:
-        def along(unit: Any) -> Any:
-            return jax.jvp(lambda eta: gradient(eta, y), (eta,), (jnp.broadcast_to(unit, eta.shape),))[1]
-
-        return jax.vmap(along)(jnp.eye(k, dtype=eta.dtype))
-
-    def third(eta: Any, y: Any, u: Any) -> Any:
-        def curvature(eta: Any) -> Any:
-            return (jax.jvp(lambda eta: gradient(eta, y), (eta,), (u,))[1] * u).sum()
-
-        return jax.grad(curvature)(eta)
-
-    if "value" not in problems:
-        parts["gradient"] = lambda eta, y, v, rows: gradient(eta, y)
-        parts["hessian"] = lambda eta, y, v, rows: hessian(eta, y)
-        parts["alone"] = lambda eta, y, v, rows: loss.value(eta[:few], y[:few])
-        if loss.concordance < np.inf:
-            parts["third"] = lambda eta, y, v, rows: third(eta, y, v)
-    parts["lowest"] = lambda eta, y, v, rows: loss.lowest(rows)
-    v = rng.normal(size=points.eta.shape)
-    # Some directions along one output or the difference of two, where a Hessian changes fastest.
-    units = np.concatenate([np.eye(k), np.eye(k) - np.roll(np.eye(k), 1, axis=0)])
-    some = np.arange(len(v)) % 2 == 0
-    some[len(v) - points.far :] = False  # where a product overflows, 0 times infinity is no mistake
-    v[some] = units[rng.integers(len(units), size=some.sum())]
+    stated = points_first({name: part for name, part in stated_parts(loss).items() if name not in problems})
+    parts = {name: _at_points(name, part, points.k) for name, part in stated.items()}
+    parts["lowest"] = lambda at: loss.lowest(at.rows)
+    if "value" in parts:
+        parts |= _autodiff_parts(loss)
+    if loss.states("constant") and not {"constant", "residual"} & set(problems):
+        parts["constant"] = _constant_residuals(loss, targets)
+    if targets.labels is not None and not {"value", "residual"} & set(problems):
+        parts["labels"] = _label_results(loss)
+    v, y, rows = _directions(points, rng), targets.y[points.target], targets.rows[points.target]
+    labels = targets.labels
+    of_labels = None if labels is None else (rng.normal(size=(len(labels), points.k)), labels)
     with quiet(x64=True):
-        found = evaluate(parts, points.eta, targets.y[points.target], v, targets.rows[points.target])
+        found = evaluate(parts, Arguments(points.eta, y, v, rows, (targets.y, targets.rows), of_labels))
     found.results["v"] = v
-    problems |= {name: text for name, text in found.failures.items() if name not in problems}
-    return Computed(found, problems, dtypes)
+    return Computed(found, found.failures | problems, dtypes)
 
 
-def _of_rows(name: str, part: Callable, k: int) -> Callable:
-    """A part as a function of (η, y, v, encoded rows); a product gets the unit vectors and v on a leading axis."""
+def _at_points(name: str, part: Callable, k: int) -> Callable:
+    """A part as a function of `Arguments`; a product gets the unit vectors and v on a leading axis."""
     if not name.endswith("multiply"):
-        return lambda eta, y, v, rows: part(eta, y, v)
+        return lambda at: part(at.eta, at.y, at.v)
 
-    def products(eta: Any, y: Any, v: Any, rows: Any) -> Any:
-        units = jnp.broadcast_to(jnp.eye(k, dtype=eta.dtype)[:, None, :], (k, *eta.shape))
-        return part(eta, y, jnp.concatenate([units, v[None]]))
+    def products(at: Arguments) -> Any:
+        units = jnp.broadcast_to(jnp.eye(k, dtype=at.eta.dtype)[:, None, :], (k, *at.eta.shape))
+        return part(at.eta, at.y, jnp.concatenate([units, at.v[None]]))
 
     return products
 
 
-def compute_constants(loss: Loss, targets: Targets, masks: list[np.ndarray]) -> Evaluation:
-    """The total residual over targets at `constant` of their mean, and the sum of magnitudes; one for each mask."""
+def _autodiff_parts(loss: Loss) -> dict[str, Callable]:
+    """The value of the first points alone, and derivatives of the value: D³ℓ[v, v] if `concordance` bounds it."""
 
-    def totals(rows: Any, y: Any) -> Any:
+    def gradient(eta: Any, y: Any) -> Any:
+        return jax.grad(lambda eta: loss.value(eta, y).sum())(eta)
+
+    def along(eta: Any, y: Any, u: Any) -> Any:
+        return jax.jvp(lambda eta: gradient(eta, y), (eta,), (jnp.broadcast_to(u, eta.shape),))[1]
+
+    parts: dict[str, Callable] = {
+        "alone": lambda at: loss.value(at.eta[:ALONE], at.y[:ALONE]),
+        "gradient": lambda at: gradient(at.eta, at.y),
+        "hessian": lambda at: jax.vmap(along, (None, None, 0))(at.eta, at.y, jnp.eye(at.eta.shape[1])),
+    }
+    if loss.concordance < np.inf:
+        parts["third"] = lambda at: jax.grad(lambda eta: (along(eta, at.y, at.v) * at.v).sum())(at.eta)
+    return parts
+
+
+def _constant_residuals(loss: Loss, targets: Targets) -> Callable:
+    """For each subset of the targets, `constant` of their mean and their residuals there."""
+
+    def residuals(at: Arguments) -> Any:
         found = []
-        for mask in masks:
-            eta = loss.constant(rows[mask].mean(axis=0))
-            residual = loss.residual(jnp.broadcast_to(eta, rows[mask].shape), y[mask])
-            found.append((eta, residual.sum(axis=0), jnp.abs(residual).sum(axis=0)))
+        for _, mask in targets.subsets():
+            y, rows = (array[mask] for array in at.targets)
+            eta = loss.constant(rows.mean(axis=0))
+            found.append((eta, loss.residual(jnp.broadcast_to(eta, rows.shape), y)))
         return found
 
-    with quiet(x64=True):
-        return evaluate({"constant": totals}, targets.rows, targets.y)
+    return residuals
 
 
-def compute_labels(loss: Loss, labels: np.ndarray, k: int, rng: np.random.Generator) -> Evaluation:
-    """Value and residual at integer labels (m,) and at the same targets encoded."""
+def _label_results(loss: Loss) -> Callable:
+    """Value and residual at labels, as `target_rows` gives them and as encoded rows."""
 
-    def both(eta: Any, y: Any) -> Any:
-        rows = loss.encode(y, eta)
-        return [(loss.value(eta, each), loss.residual(eta, each)) for each in (y, rows)]
+    def results(at: Arguments) -> Any:
+        assert at.labels is not None
+        eta, y = at.labels
+        return [
+            (loss.value(eta, each), loss.residual(eta, each))
+            for each in (loss.target_rows(y, eta), loss.encode(y, eta))
+        ]
 
-    with quiet(x64=True):
-        return evaluate({"labels": both}, rng.normal(size=(len(labels), k)), labels)
+    return results
 
 
-def compute_far(
-    loss: Loss, targets: Targets, points: LossPoints, v: np.ndarray, names: list[str], dtype: Any
-) -> Evaluation:
-    """Parts at the points of the far field in a narrow type."""
-    stated = stated_parts(loss)
-    rows = slice(len(points.eta) - points.far, None)
-    with quiet():
-        arrays = (points.eta[rows], targets.y[points.target[rows]], v[rows])
-        return evaluate({name: stated[name] for name in names}, *(_cast(array, dtype) for array in arrays))
+def _directions(points: LossPoints, rng: np.random.Generator) -> np.ndarray:
+    """Random directions v (n, k); half of those near are along one output or the difference of two.
+
+    There a Hessian changes fastest. Far out, where a product overflows, 0 times infinity is no mistake.
+    """
+    v = rng.normal(size=points.eta.shape)
+    units = np.concatenate([np.eye(points.k), np.eye(points.k) - np.roll(np.eye(points.k), 1, axis=0)])
+    some = np.arange(len(v)) % 2 == 0
+    some[points.blocks["far"]] = False
+    v[some] = units[rng.integers(len(units), size=some.sum())]
+    return v

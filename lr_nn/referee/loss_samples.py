@@ -21,11 +21,10 @@ STEP = 1e-4
 
 @dataclass(frozen=True)
 class Draws:
-    """Targets y (p, m, k) drawn at p points η (p, k); or why there are none."""
+    """Targets y (p, m, k) drawn at p points η (p, k)."""
 
     eta: np.ndarray
-    y: np.ndarray | None
-    failure: str = ""
+    y: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,32 +41,32 @@ class Samples:
     mean: np.ndarray | None
 
 
-def draw(loss: Loss, k: int, rng: np.random.Generator, key: jax.Array) -> Draws:
-    """Targets at a few moderate η."""
+def draw(loss: Loss, k: int, rng: np.random.Generator, key: jax.Array) -> Draws | str:
+    """Targets at a few moderate η; the error message if there are none."""
+    if not loss.states("sample"):
+        return "no sample"
     eta = np.clip(0.7 * rng.normal(size=(POINTS, k)), -1.5, 1.5)
     many = np.repeat(eta, DRAWS, axis=0)
     with quiet(x64=True):
         found = evaluate({"sample": loss.sample}, many, key)
     if "sample" not in found:
-        return Draws(eta, None, found.failures["sample"])
+        return found.failures["sample"]
     y = found["sample"]
     if np.shape(y) != many.shape:
-        return Draws(eta, None, f"returns shape {np.shape(y)}; expected {many.shape}")
-    if not np.isfinite(y).all():
-        return Draws(eta, None, "draws NaN or infinite targets")
+        return f"returns shape {np.shape(y)}; expected {many.shape}"
     try:
-        refused = ~np.broadcast_to(np.asarray(loss.valid(y), bool), y.shape)
+        refused = ~(np.isfinite(y) & np.asarray(loss.valid(y), bool))
     except Exception as error:  # whatever a user's function says
-        return Draws(eta, None, f"valid {described(error)}")
+        return f"valid {described(error)}"
     if refused.any():
-        return Draws(eta, None, f"draws {y[refused][0]:.3g}, which is not valid(y)")
+        return f"draws {y[refused][0]:.3g}, which is not valid(y)"
     return Draws(eta, y.reshape(POINTS, DRAWS, k))
 
 
-def compute_samples(loss: Loss, draws: Draws) -> Samples | str:
-    """What belongs to the draws; a sentence where their residuals raise."""
-    if draws.y is None:
-        return draws.failure
+def compute_samples(loss: Loss, draws: Draws | str) -> Samples | str:
+    """Residuals, Hessians, Fisher and mean at the draws; the error message if there are none or the residual raises."""
+    if isinstance(draws, str):
+        return draws
     k = draws.eta.shape[1]
     moves = STEP * np.concatenate([np.zeros((1, k)), np.eye(k), -np.eye(k)])
 

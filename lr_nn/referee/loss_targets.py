@@ -21,10 +21,10 @@ EACH, MOST = 5, 16
 class Targets(NamedTuple):
     """Admitted targets of k outputs.
 
-    `y`: as `value` takes them, (t, k), or labels (t,). `rows`: encoded, (t, k). `labels`: labels (m,) that are admitted
-    besides rows, or None. `is_stated`: whether the class or the user says which targets are meant. Where neither does,
-    the loss was offered numbers that may not be, and a claim that fails on them is open. `source`: in words.
-    `left_out`: offered targets at which the value is not finite, in words; empty where the set is stated.
+    `y`: as `value` takes them, (t, k), or labels (t,). `rows`: encoded, (t, k). `labels`: admitted labels (m,) of a
+    loss whose `target_rows` may keep them, or None. `is_stated`: whether the class or the user says which targets are
+    valid; where neither does, a claim that fails at some candidates is undecided. `source`: the kinds of targets.
+    `left_out`: why candidates were left out at which the value is not finite; empty where the set is stated.
     """
 
     y: np.ndarray
@@ -36,7 +36,7 @@ class Targets(NamedTuple):
     left_out: str = ""
 
     def subsets(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Targets that an unstated set may have meant, as booleans (t,), with a name; all first."""
+        """Masks (t,) of candidate target sets, with names: all, y >= 0, y in [0, 1]."""
         yield "", np.ones(len(self.rows), bool)
         if not self.is_stated:
             for name, inside in (("y >= 0", self.rows >= 0), ("y in [0, 1]", (self.rows >= 0) & (self.rows <= 1))):
@@ -68,7 +68,7 @@ def example_targets(loss: Loss, k: int, rng: np.random.Generator, draws: np.ndar
 
 
 def given_targets(loss: Loss, y: ArrayLike, k: int | None, rng: np.random.Generator) -> Targets:
-    """The user's targets (n,) or (n, k), at most 16 rows of them; `k` None is as they say.
+    """The user's targets (n,) or (n, k), at most 16 rows of them; `k` None: as many outputs as they have.
 
     Raises:
         ValueError: they are not admitted by the loss.
@@ -127,23 +127,24 @@ def _admitted(loss: Loss, kinds: dict[str, np.ndarray], k: int, is_stated: bool)
     refusal: Exception | None = None
     for name, y in kinds.items():
         try:
-            _admit(loss, y, k)
+            taken = _admit(loss, y, k)
         except Exception as error:  # a refusal, or a mistake in a user's `targets`
             refusal = error
             continue
-        admitted[name] = y
+        admitted[name] = y if y.ndim == 2 else np.asarray(taken)
     if not admitted:
         raise ValueError(
             f"none of the audit's example targets with {k} outputs is admitted by the loss {loss.name} ({refusal}): "
             "pass some of your own, audit_loss(loss, y=...), and k=... if it needs another number of outputs"
         ) from refusal
-    labels = next((y for y in admitted.values() if y.ndim == 1), None)
-    rows = [y for y in admitted.values() if y.ndim == 2]
     source = ", ".join(admitted)
-    if not rows and labels is not None:
-        return _targets(loss, labels, None, k, is_stated, source)
+    rows = [y for y in admitted.values() if y.ndim == 2]
+    if not rows:
+        return _targets(loss, kinds["labels"], None, k, is_stated, source)
+    takes_labels = type(loss).target_rows is not Loss.target_rows
     share = max(1, MOST // len(rows))
-    return _targets(loss, np.concatenate([y[:share] for y in rows]), labels, k, is_stated, source)
+    y = np.concatenate([y[:share] for y in rows])
+    return _targets(loss, y, admitted.get("labels") if takes_labels else None, k, is_stated, source)
 
 
 def _with_finite_value(loss: Loss, targets: Targets) -> Targets:
@@ -158,8 +159,8 @@ def _with_finite_value(loss: Loss, targets: Targets) -> Targets:
         return targets
     y, rows = targets.y[finite], targets.rows[finite]
     example = targets.rows[~finite][0]
-    words = f"value is {value[~finite][0]} at y = {tuple_of(example)}: state which targets are valid(y)"
-    return targets._replace(y=y, rows=rows, left_out=words)
+    left_out = f"value is {value[~finite][0]} at y = {tuple_of(example)}: state which targets are valid(y)"
+    return targets._replace(y=y, rows=rows, left_out=left_out)
 
 
 def _admit(loss: Loss, y: np.ndarray, k: int) -> Any:

@@ -4,68 +4,49 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import asdict, dataclass
 
+from lr_nn.referee.report import Verdict, plain
 from lr_nn.referee.table import aligned, number
 
 HEADER = ("part", "verdict", "error", "reason")
 
 
-class PartVerdict(IntEnum):
-    """From best to worst. A report is not ok where a check is `wrong`, or where a required part is `undecided`.
-
-    `not_stated`: an optional part that the class does not state, or a flag that promises nothing. `at_a_kink`: right,
-    and at some points between two one-sided derivatives that differ. `overflows`: a number leaves the type, as the
-    true value does. `autodiff_wrong`: the values refute `jax.grad` of the value; the derivative by hand may be right.
-    """
-
-    right = 0
-    not_stated = 1
-    at_a_kink = 2
-    overflows = 3
-    autodiff_wrong = 4
-    undecided = 5
-    wrong = 6
-
-    def __str__(self) -> str:
-        """The name, in words."""
-        return self.name.replace("_", " ")
-
-
 @dataclass(frozen=True)
 class PartCheck:
-    """The verdict on one part, with its largest error (relative; NaN where none was measured) and a reason.
-
-    `required`: whether the report is not ok while the part is undecided.
-    """
+    """The verdict on one part, with its largest error (relative; NaN where none was measured) and a reason."""
 
     name: str
-    verdict: PartVerdict
+    verdict: Verdict
     error: float = math.nan
     reason: str = ""
-    required: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class PartReport:
-    """The audit of a loss or an activation; `print` shows it as a table."""
+    """The audit of a loss or an activation; `print` shows it as a table. `required` parts must be decided."""
 
     name: str
     checks: tuple[PartCheck, ...]
+    required: tuple[str, ...] = ()
+
+    @property
+    def leaves(self) -> tuple[PartCheck, ...]:
+        """The checks, under the name that the report of `audit` gives its rows."""
+        return self.checks
 
     @property
     def ok(self) -> bool:
         """Whether no part is wrong and every required part is decided."""
-        undecided = any(check.required for check in self.undecided)
-        return not undecided and all(check.verdict != PartVerdict.wrong for check in self.checks)
+        undecided = any(check.name in self.required for check in self.undecided)
+        return not undecided and all(check.verdict != Verdict.wrong for check in self.checks)
 
     @property
     def worst(self) -> PartCheck:
         """The first check of the worst verdict; if all are right, that of the largest error."""
 
         def severity(check: PartCheck) -> tuple[int, float]:
-            right = check.verdict == PartVerdict.right and not math.isnan(check.error)
+            right = check.verdict == Verdict.right and not math.isnan(check.error)
             return check.verdict, check.error if right else 0.0
 
         return max(self.checks, key=severity)
@@ -73,19 +54,11 @@ class PartReport:
     @property
     def undecided(self) -> tuple[PartCheck, ...]:
         """The checks that could not be decided, with their reasons."""
-        return tuple(check for check in self.checks if check.verdict == PartVerdict.undecided)
+        return tuple(check for check in self.checks if check.verdict == Verdict.undecided)
 
     def to_json(self) -> str:
         """Everything, as JSON; numbers that are not finite are null."""
-        checks = [
-            {
-                "name": check.name,
-                "verdict": str(check.verdict),
-                "error": float(check.error) if math.isfinite(check.error) else None,
-                "reason": check.reason,
-            }
-            for check in self.checks
-        ]
+        checks = [plain(asdict(check) | {"verdict": str(check.verdict)}) for check in self.checks]
         undecided = [check.name for check in self.undecided]
         held = {"name": self.name, "ok": self.ok, "worst": self.worst.name, "undecided": undecided, "checks": checks}
         return json.dumps(held, indent=1)
@@ -98,11 +71,11 @@ class PartReport:
         return "\n".join([header, "-" * width, *lines, self._summary()])
 
     def _summary(self) -> str:
-        wrong = [check.name for check in self.checks if check.verdict == PartVerdict.wrong]
+        wrong = [check.name for check in self.checks if check.verdict == Verdict.wrong]
         if wrong:
             return f"{self.name}: not ok: {', '.join(wrong)}"
         if not self.ok:
             return f"{self.name}: not ok: {', '.join(check.name for check in self.undecided)} undecided"
-        doubtful = [each for each in self.checks if each.verdict >= PartVerdict.overflows]
+        doubtful = [each for each in self.checks if each.verdict >= Verdict.overflows]
         but = "; ".join(f"{each.name} {each.verdict}" for each in doubtful)
         return f"{self.name}: ok" + (f"; but {but}" if but else "")

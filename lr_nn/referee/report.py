@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 class Verdict(IntEnum):
     """From best to worst; a report is not ok where a leaf is `wrong`, or `undecided` at the given point in every type.
 
+    The report on a loss or an activation is not ok where a part is `wrong`, or a required one `undecided`. Its verdicts
+    `not_stated` (an optional part that the class does not state, or a flag that promises nothing) and `overflows` (a
+    number leaves the type, as the true value does) do not occur in the report on a gradient.
+
+    `at_a_kink`: between the two one-sided derivatives, which differ. `autodiff_wrong`: the values refute `jax.grad` of
+    the value; the derivative by hand agrees with them.
+
     `loses_digits`: the formula is right and its own roundings cost digits that `jax.grad` keeps. Where more than half
     of them are gone at a point that was given, it is `wrong`.
 
@@ -25,11 +32,13 @@ class Verdict(IntEnum):
     """
 
     right = 0
-    at_a_kink = 1
-    loses_digits = 2
-    autodiff_wrong = 3
-    undecided = 4
-    wrong = 5
+    not_stated = 1
+    at_a_kink = 2
+    loses_digits = 3
+    overflows = 4
+    autodiff_wrong = 5
+    undecided = 6
+    wrong = 7
 
     def __str__(self) -> str:
         """The name, in words."""
@@ -206,12 +215,12 @@ class Report:
                 "dtype": leaf.dtype,
                 "shape": leaf.shape,
                 "verdict": str(leaf.verdict),
-                "points": [_plain(asdict(finding) | {"verdict": str(finding.verdict)}) for finding in leaf.findings],
+                "points": [plain(asdict(finding) | {"verdict": str(finding.verdict)}) for finding in leaf.findings],
             }
             for leaf in self.leaves
         ]
-        laws = [_plain(asdict(check) | {"ok": check.ok}) for check in self.second_order]
-        undecided = [_plain(record) for record in self.undecided]
+        laws = [plain(asdict(check) | {"ok": check.ok}) for check in self.second_order]
+        undecided = [plain(record) for record in self.undecided]
         held = {"ok": self.ok, "worst": self.worst.name, "undecided": undecided, "leaves": leaves, "second_order": laws}
         return json.dumps(held, indent=1)
 
@@ -228,13 +237,14 @@ class Report:
         return table(self)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON takes it: lists and dicts, and None for numbers that are not finite."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,12 +51,17 @@ def quiet(x64: bool | None = None) -> ExitStack:
     return stack
 
 
-def shapes_of(part: Part, *args: Any) -> Any:
-    """Shapes and dtypes of what a part returns, or the exception that it raised, in words."""
+def shape_problem(part: Part, args: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[str, Any]:
+    """Why a part returns no array of this shape, "" if it does; and the dtype of that array. Nothing is computed."""
     try:
-        return jax.eval_shape(part, *args)
+        found = jax.eval_shape(part, *args)
     except Exception as error:  # whatever a user's function says
-        return described(error)
+        return described(error), None
+    if not hasattr(found, "shape"):
+        return f"returns {type(found).__name__}, not an array", None
+    if found.shape != shape:
+        return f"returns shape {found.shape}; expected {shape}", None
+    return "", found.dtype
 
 
 def evaluate(parts: Mapping[str, Part], *args: Any) -> Evaluation:
