@@ -54,7 +54,7 @@ def _forward(net: Network, params: Params, inputs: Batch) -> Forward:
 
 @compiled
 def _predict(net: Network, params: Params, inputs: Batch) -> jax.Array:
-    return net.loss.mean(propagate(net, params, inputs).eta)
+    return loss_part(net, "mean", (len(inputs.x), net.sizes[-1]), propagate(net, params, inputs).eta)
 
 
 def backprop(net: Network, params: Params, batch: Batch) -> Backprop:
@@ -84,7 +84,7 @@ def sweep(net: Network, params: Params, batch: Batch, weigh: bool = False, z: ja
     y = net.loss.target_rows(batch.y, found.eta)
     if weigh:
         found = found._replace(eta=without_overflow(net, found.eta, y, batch.weight))
-    seed = _check_shape(net, "residual", net.loss.residual(found.eta, y), found.eta.shape)
+    seed = loss_part(net, "residual", found.eta.shape, found.eta, y)
     deltas = recursion(net, params, found, weighted(seed, batch.weight) if weigh else seed)
     dtypes = tuple(Layer(*layer) for layer in dtypes_of(params))
     y = net.loss.encode(batch.y, found.eta)
@@ -100,13 +100,12 @@ def _sweep(net: Network, params: Params, batch: Batch) -> Backprop:
 
 def example_losses(net: Network, eta: jax.Array, y: jax.Array) -> jax.Array:
     """ℓ_i (n,) of target rows; ValueError where `value` of the loss returns another shape."""
-    return _check_shape(net, "value", net.loss.value(eta, y), eta.shape[:1])
+    return loss_part(net, "value", eta.shape[:1], eta, y)
 
 
-def _check_shape(net: Network, part: str, found: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    if found.shape != shape:
-        raise ValueError(f"{part} of the loss {net.loss.name} must have shape {shape}; got {found.shape}")
-    return found
+def loss_part(net: Network, part: str, shape: tuple[int, ...], *args: Any) -> jax.Array:
+    """The method `part` of the loss at `args`; ValueError where it returns no array of this shape."""
+    return check.of_shape(f"{part} of the loss {net.loss.name}", getattr(net.loss, part)(*args), shape)
 
 
 def without_overflow(net: Network, eta: jax.Array, y: jax.Array, weight: jax.Array | None) -> jax.Array:
@@ -140,7 +139,8 @@ def recursion(net: Network, params: Params, forward: Forward, seed: jax.Array) -
     for layer, activation, kept in zip(params[:0:-1], net.hidden[::-1], forward.kept[::-1]):
         dtype = common_dtype(kept.dtype, layer.w.dtype)
         back = (deltas[-1].astype(dtype) @ layer.w.astype(dtype).T).astype(kept.dtype)
-        deltas.append(back * lift(activation.derivative(kept), back.ndim))
+        slope = check.of_shape(f"derivative of {activation.name}", activation.derivative(kept), kept.shape)
+        deltas.append(back * lift(slope, back.ndim))
     return tuple(deltas[::-1])
 
 

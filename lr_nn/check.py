@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -229,6 +230,33 @@ def key(value: Any, lanes: bool = False) -> None:
         raise ValueError(f"{expected}; got {value.dtype} of shape {value.shape}")
     many = "one key, or one key a lane" if lanes else "one key"
     raise ValueError(f"key must be {many}; got keys of shape {value.shape[: value.ndim - len(shape)]}")
+
+
+def of_shape(name: str, found: Any, shape: tuple[int, ...]) -> jax.Array:
+    """`found`; ValueError if it is no array of this shape: what broadcasts would be summed silently."""
+    got = f"shape {found.shape}" if hasattr(found, "shape") else f"a {type(found).__name__}"
+    if getattr(found, "shape", None) != shape:
+        raise ValueError(f"{name} must be an array of shape {shape}; got {got}")
+    return found
+
+
+def static_record(name: str, record: Any) -> None:
+    """Refuse a frozen dataclass that cannot be a static argument of a compiled function.
+
+    Its attributes must be fields, which its equality compares, and hashable. Raises TypeError.
+    """
+    hidden = sorted(set(vars(record)) - {field.name for field in fields(record)})
+    if hidden:
+        raise TypeError(
+            f"{name} has attributes that are no fields ({', '.join(hidden)}), so that unequal ones would be taken for "
+            "equal: decorate its class with @dataclass(frozen=True) and declare them there"
+        )
+    try:
+        hash(record)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be hashable ({error}): keep its parameters as numbers or nested tuples, not as arrays"
+        ) from error
 
 
 def positive_integer(name: str, value: Any) -> int:

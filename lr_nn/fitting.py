@@ -194,7 +194,11 @@ def has_certificate(net: Network) -> bool:
     """
     loss = net.loss
     promised = loss.canonical and loss.concordance < np.inf and (loss.shift_invariant or not loss.couples_outputs)
-    return len(net.sizes) == 2 and promised and all(map(loss.states, ("constant", "fisher_multiply", "fisher_factor")))
+    return (
+        len(net.sizes) == 2
+        and promised
+        and all(map(loss.states, ("constant", "recession", "fisher_multiply", "fisher_factor")))
+    )
 
 
 def least_squares(net: Network) -> bool:

@@ -64,13 +64,9 @@ class Network:
             raise ValueError(f"{depth} hidden layers need {depth} activations (or one for all); got {len(hidden)}")
         if not isinstance(loss, Loss):
             raise TypeError(f"loss must be a loss such as lr_nn.losses.bernoulli; got {loss!r}")
-        for part in (*hidden, loss):
-            _check_hashable(part)
         for activation in hidden:
-            if activation.keeps not in ("a", "z"):
-                raise ValueError(
-                    f"keeps of the activation {activation.name} must be 'a' or 'z'; got {activation.keeps!r}"
-                )
+            activation.check()
+        loss.check()
         if sizes[-1] < loss.least_outputs:
             raise ValueError(f"a {loss.name} loss needs at least {loss.least_outputs} outputs; got {sizes[-1]}")
         object.__setattr__(self, "sizes", sizes)
@@ -82,16 +78,6 @@ class Network:
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """The shape (d_{l-1}, d_l) of every weight."""
         return tuple(zip(self.sizes, self.sizes[1:]))
-
-
-def _check_hashable(part: Any) -> None:
-    """Raise TypeError if an activation or a loss holds what cannot be a static argument of a compiled function."""
-    try:
-        hash(part)
-    except TypeError as error:
-        raise TypeError(
-            f"{part.name} must be hashable ({error}): keep its parameters as numbers or nested tuples, not as arrays"
-        ) from error
 
 
 def linear_regression(d: int, k: int = 1) -> Network:
@@ -169,7 +155,7 @@ def propagate(net: Network, params: Params, batch: Batch, z: jax.Array | None = 
     preactivations: list[jax.Array | None] = [None]
     for layer, activation in zip(params, net.hidden):
         z = affine(layer, outputs[-1]) if z is None else z
-        outputs.append(activation.value(z))
+        outputs.append(check.of_shape(f"value of {activation.name}", activation.value(z), z.shape))
         # Behind a barrier, so that intermediate results of σ are computed again for σ' instead of being kept beside z.
         preactivations.append(jax.lax.optimization_barrier(z) if activation.keeps == "z" else None)
         z = None

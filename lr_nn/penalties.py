@@ -6,7 +6,7 @@ prior on each weight with variance 1/(n·l2); l1 a Laplace prior with scale 1/(n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -89,13 +89,21 @@ class Penalty(NamedTuple):
                 leaf, *(jnp.asarray(0 if strength is None else strength, leaf.dtype) for strength in (l1, l2))
             )
 
-        layers = zip(params, *(_layers(strength, len(params)) for strength in self))
+        layers = zip(params, *(_layers(strength, params) for strength in self))
         return tuple(Layer(of(w, l1.w, l2.w), of(b, l1.b, l2.b)) for (w, b), l1, l2 in layers)
 
 
-def _layers(strength: Any, depth: int) -> tuple[Layer, ...]:
-    """The strengths of every layer."""
-    return strength if isinstance(strength, tuple) else (Layer(strength, None),) * depth
+def is_tree(strength: Any) -> bool:
+    """True for a strength that is a tree like the parameters; other tuples are numbers of lanes."""
+    return isinstance(strength, tuple) and (not strength or any(isinstance(layer, Layer) for layer in strength))
+
+
+def _layers(strength: Any, params: Params) -> tuple[Layer, ...]:
+    """The strengths of every layer; ValueError for a tree that is not like the parameters."""
+    if not is_tree(strength):
+        return (Layer(strength, None),) * len(params)
+    _check_tree("strength", strength, [jnp.shape(layer.w) for layer in params], params[0].b is not None, lanes=False)
+    return strength
 
 
 def check_penalty(penalty: Any, net: Network | None = None, lanes: bool = False) -> None:
@@ -110,22 +118,23 @@ def check_penalty(penalty: Any, net: Network | None = None, lanes: bool = False)
         raise TypeError(f"penalty must be a Penalty, such as lr_nn.penalties.l2(0.1); got {penalty!r}")
     for field, strength in penalty._asdict().items():
         name = f"penalty {field}"
-        if isinstance(strength, tuple):
-            _check_tree(name, strength, net, lanes)
+        if is_tree(strength):
+            if net is None:
+                raise ValueError(
+                    f"{name} must be one number for all weights here; strengths like the parameters are for lr_nn.cost "
+                    "and its gradient, training, and curvature"
+                )
+            _check_tree(name, strength, net.shapes, net.bias, lanes)
         elif jnp.ndim(_strength(name, strength)) > lanes:
-            raise ValueError(f"{name} must be a single number here; got shape {jnp.shape(strength)}: use vmap")
+            raise ValueError(f"{name} must be a single number here; got shape {np.shape(strength)}: use vmap")
 
 
-def _check_tree(name: str, strengths: tuple, net: Network | None, lanes: bool) -> None:
-    if net is None:
-        raise ValueError(
-            f"{name} must be one number for all weights here; strengths like the parameters are for lr_nn.cost and its "
-            "gradient, training, and curvature"
-        )
-    if len(strengths) != len(net.shapes) or not all(isinstance(layer, Layer) for layer in strengths):
-        raise ValueError(f"{name} must be a number, or {len(net.shapes)} layers Layer(w, b) like the parameters")
-    for number, (layer, shape) in enumerate(zip(strengths, net.shapes), start=1):
-        if layer.w is None or (layer.b is not None and not net.bias):
+def _check_tree(name: str, strengths: tuple, shapes: Sequence[tuple[int, ...]], bias: bool, lanes: bool) -> None:
+    """Raise ValueError unless `strengths` is like parameters of these shapes, every strength admissible."""
+    if len(strengths) != len(shapes) or not all(isinstance(layer, Layer) for layer in strengths):
+        raise ValueError(f"{name} must be a number, or {len(shapes)} layers Layer(w, b) like the parameters")
+    for number, (layer, shape) in enumerate(zip(strengths, shapes), start=1):
+        if layer.w is None or (layer.b is not None and not bias):
             raise ValueError(f"{name} must have a w in every layer, and a b only where the network has one")
         for part, expected in (("w", shape), ("b", shape[1:])):
             strength = getattr(layer, part)
@@ -161,7 +170,7 @@ def elastic_net(strength: Any, l1_ratio: ArrayLike) -> Penalty:
 
 def _strengths(value: Any) -> Any:
     """A strength, or a tree of strengths like the parameters, as checked arrays."""
-    if isinstance(value, tuple):
+    if is_tree(value):
         return jax.tree.map(lambda leaf: _strength("strength", leaf), value)
     return _strength("strength", value)
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from tolerances import assert_close, assert_trees_close
 
 import lr_nn
-from lr_nn import activations, losses, objective, per_example, private, tangents, training
+from lr_nn import activations, curvature, losses, objective, per_example, private, tangents, training
 from lr_nn.penalties import elastic_net
 from lr_nn.sharded import data_parallel
 from lr_nn.types import Batch
@@ -22,8 +22,11 @@ pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devi
 
 N, D = 24, 5
 SGD, PENALTY = optax.sgd(0.1, momentum=0.5), elastic_net(0.1, 0.3)
+HIDDEN = {losses.squared_error: activations.gelu}
 NETWORKS = {
-    f"{loss.name}, {k} outputs, depth {depth}": lr_nn.Network((D, *(4,) * (depth - 1), k), activations.tanh, loss)
+    f"{loss.name}, {k} outputs, depth {depth}": lr_nn.Network(
+        (D, *(4,) * (depth - 1), k), HIDDEN.get(loss, activations.tanh), loss
+    )
     for loss, k, depth in (
         *(
             (losses.squared_error, 1, 1),
@@ -129,6 +132,7 @@ FUNCTIONS = {
         net, params, SGD.init(params), batch, optimizer=SGD, penalty=PENALTY
     ),
     "metrics": training.metrics,
+    "diagonal of the Hessian": lambda net, params, batch: curvature.hessian(net, params, batch).diagonal(),
 }
 
 

@@ -15,7 +15,8 @@ from tolerances import assert_close, assert_mean_close, assert_trees_close
 
 import lr_nn
 from lr_nn import activations, curvature, losses
-from lr_nn.losses import Loss
+from lr_nn.losses import Loss, Separable
+from lr_nn.training import Checkpoints
 from lr_nn.types import Batch, Layer
 
 
@@ -112,8 +113,8 @@ class Wide(Squared):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (Flat(), r"value of the loss Flat must have shape \(40,\); got \(\)"),
-        (Wide(), r"residual of the loss Wide must have shape \(40, 1\); got \(40, 2\)"),
+        (Flat(), r"value of the loss Flat must be an array of shape \(40,\); got shape \(\)"),
+        (Wide(), r"residual of the loss Wide must be an array of shape \(40, 1\); got shape \(40, 2\)"),
     ],
 )
 def test_results_of_another_shape_are_refused(loss, message):
@@ -228,3 +229,173 @@ def test_an_outlier_moves_the_gradient_of_the_huber_loss_by_delta_at_most():
     params = (Layer(jnp.zeros((1, 1)), jnp.zeros(1)),)
     rows = Batch(np.ones((1, 1)), np.array([-1e6]))
     assert float(lr_nn.value_and_gradient(net, params, rows)[1][0].b[0]) == 2.0
+
+
+class Attribute(Separable):
+    """A quantile loss whose quantile is no field, so that equality would not see it."""
+
+    def __init__(self, tau):
+        self.tau = tau
+
+    def term(self, eta, y):
+        return jnp.where(y > eta, self.tau * (y - eta), (1 - self.tau) * (eta - y))
+
+    def slope(self, eta, y):
+        return jnp.where(y > eta, -self.tau, 1 - self.tau)
+
+
+def test_parameters_that_are_no_fields_are_refused():
+    """Two such losses are equal, so that one would run the compiled program of the other."""
+    assert Attribute(0.1) == Attribute(0.9)
+    for loss in (Attribute(0.1), losses.through(activations.tanh, Attribute(0.1))):
+        with pytest.raises(TypeError, match=r"Attribute has attributes that are no fields \(tau\).*dataclass"):
+            lr_nn.Network((1, 1), (), loss)
+
+
+def scaled(factor):
+    """A loss whose factor is in its code alone."""
+
+    class Mine(Squared):
+        def value(self, eta, y):
+            return factor * super().value(eta, y)
+
+        def residual(self, eta, y):
+            return factor * super().residual(eta, y)
+
+    return Mine()
+
+
+def test_a_checkpoint_of_an_own_loss_is_not_continued_by_another_of_its_name(tmp_path):
+    options = {"optimizer": optax.sgd(0.01), "epochs": 1, "checkpoints": Checkpoints(tmp_path)}
+    lr_nn.train(*setting(scaled(1.0)), **options)
+    lr_nn.train(*setting(scaled(1.0)), **options, resume=True)
+    with pytest.raises(ValueError, match="its loss or activation is another one"):
+        lr_nn.train(*setting(scaled(5.0)), **options, resume=True)
+
+
+class Constant(Squared):
+    """Has a task that there is not."""
+
+    task = "regression"
+
+
+class Method(Squared):
+    """States a flag as a method, which is true as an object."""
+
+    def canonical(self):
+        return False
+
+
+class Unknown(Squared):
+    """Its concordance is no number."""
+
+    concordance = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        (Constant(), ValueError, "task of the loss Constant must be values, labels or classes; got 'regression'"),
+        (Method(), TypeError, "canonical of the loss Method must be True or False"),
+        (Unknown(), ValueError, "concordance of the loss Unknown must be at least 0; got nan"),
+    ],
+)
+def test_statements_of_another_kind_are_refused(loss, error, message):
+    with pytest.raises(error, match=message):
+        lr_nn.Network((1, 1), (), loss)
+
+
+class Short(Separable):
+    """The squared error with the constant parts that come to mind."""
+
+    def term(self, eta, y):
+        return (eta - y) ** 2 / 2
+
+    def slope(self, eta, y):
+        return eta - y
+
+    def information(self, eta):
+        return jnp.ones(eta.shape[1:])
+
+    def curvature(self, eta, y):
+        return 1.0
+
+
+def test_constant_parts_of_a_loss_hold_for_every_row(float64):
+    net, plain = lr_nn.Network((3, 2), (), Short()), lr_nn.Network((3, 2), (), losses.squared_error)
+    params, rows = lr_nn.init(net, jax.random.key(0), jnp.float64), table(k=2)
+    for make in (curvature.ggn, curvature.hessian, curvature.kfac):
+        found, expected = make(net, params, rows), make(plain, params, rows)
+        assert_trees_close(found.diagonal(), expected.diagonal(), 40)
+        assert_close(found.dense(), expected.dense(), 40)
+        assert_close(found.trace(), expected.trace(), 40)
+
+
+class Rows(Squared):
+    """Its mean and its products have shapes of their own."""
+
+    def mean(self, eta):
+        return eta[:, 0]
+
+    def fisher_multiply(self, eta, v):
+        return v.sum(axis=-1)
+
+    def hessian_multiply(self, eta, y, v):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net, params, rows: lr_nn.predict(net, params, rows.x), r"mean of the loss Rows .*\(40, 2\); got shape"),
+        (lambda *at: curvature.ggn(*at) @ at[1], r"fisher_multiply of the loss Rows .*\(40, 2\); got shape \(40,\)"),
+        (lambda *at: curvature.hessian(*at) @ at[1], "hessian_multiply of the loss Rows .*got a NoneType"),
+    ],
+)
+def test_optional_parts_of_another_shape_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*setting(Rows(), activations.tanh, k=2))
+
+
+class Number(Bump):
+    """Its derivative is a number."""
+
+    def derivative(self, z):
+        return 2.0
+
+
+class Sum(Bump):
+    """Its value is a sum over the layer."""
+
+    def value(self, z):
+        return z.sum(axis=1, keepdims=True)
+
+
+def test_an_activation_of_another_shape_is_refused_and_its_audit_says_so():
+    for hidden, message in (
+        (Number(), "derivative of Number .*got a float"),
+        (Sum(), r"value of Sum .*got shape \(40, 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lr_nn.value_and_gradient(*setting(LogCosh(), hidden))
+        assert not lr_nn.audit_activation(hidden).ok
+
+
+class Logistic(Separable):
+    """The logistic loss with all that a certificate needs but its directions of recession."""
+
+    task = "labels"
+    canonical = True
+    concordance = 1.0
+    term = losses.bernoulli.__class__.term
+    slope = losses.bernoulli.__class__.slope
+    information = losses.bernoulli.__class__.information
+    constant = losses.bernoulli.__class__.constant
+
+
+def test_a_loss_without_directions_of_recession_has_no_certificate():
+    """On separated data it would end as rank_deficient, which promises an optimum."""
+    rows = Batch(np.arange(6.0)[:, None], np.array([0, 0, 0, 1, 1, 1]))
+    own = lr_nn.fit(lr_nn.Network((1, 1), (), Logistic()), rows)
+    assert own.certificate == np.inf and "stationary point" in own.message
+    assert lr_nn.fit(lr_nn.logistic_regression(1), rows).status == lr_nn.Status.separated

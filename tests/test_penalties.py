@@ -208,7 +208,7 @@ TWO_LAYERS = network("squared_error", depth=2).net
     ("strength", "message"),
     [
         ((Layer(1.0, None),), "2 layers"),
-        ((0.1, 0.2), "2 layers"),
+        ((0.1, 0.2), "a single number here"),
         ((Layer(np.ones((5, 4)), None), Layer(1.0, None)), r"l2 of w_1 must be a number or of shape \(4, 5\)"),
         ((Layer(1.0, np.ones(4)), Layer(1.0, None)), r"l2 of b_1 must be a number or of shape \(5,\)"),
         ((Layer(None, 1.0), Layer(1.0, None)), "a w in every layer"),
@@ -227,3 +227,29 @@ def test_fits_take_one_strength_for_all_weights():
     penalty = penalties.l2((Layer(1.0, 1.0),))
     with pytest.raises(ValueError, match="one number for all weights here; strengths like the parameters are for"):
         lr_nn.fit(net, lr_nn.Batch(np.eye(2)[:, :1], np.arange(2)), penalty=penalty)
+
+
+@pytest.mark.parametrize(
+    "strength", [(Layer(0.1, None),), (Layer(np.ones((5, 1, 1)), None), Layer(0.0, None)), (), (Layer(0.1, None), 0.2)]
+)
+def test_a_tree_that_is_not_like_the_parameters_is_refused_by_every_method(strength):
+    params = on_device(parameters(TWO_LAYERS), jnp.float32)
+    penalty = penalties.Penalty(l2=strength)
+    for method in (penalty.value, penalty.gradient, penalty.hessian_diagonal, lambda params: penalty.prox(params, 0.1)):
+        with pytest.raises(ValueError, match="strength"):
+            method(params)
+
+
+def test_a_tuple_of_numbers_has_one_strength_per_lane():
+    net, rows = lr_nn.logistic_regression(1), lr_nn.Batch(np.arange(4.0)[:, None], np.array([0, 1, 0, 1]))
+    found = [
+        lr_nn.fit_many(net, rows, penalty=penalties.l2(s)).coefficients for s in ((0.1, 0.2), np.array([0.1, 0.2]))
+    ]
+    assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("function", [lr_nn.cross_validate, lr_nn.regularization_path])
+def test_paths_take_one_strength_for_all_weights(function):
+    rows = lr_nn.Batch(np.arange(4.0)[:, None], np.array([0, 1, 0, 1]))
+    with pytest.raises(ValueError, match="one number for all weights here"):
+        function(lr_nn.logistic_regression(1), rows, penalty=penalties.l2((Layer(1.0, None),)))

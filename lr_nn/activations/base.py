@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from lr_nn import check
+
 
 @dataclass(frozen=True)
 class Activation(ABC):
@@ -41,6 +43,12 @@ class Activation(ABC):
         if self.piecewise_linear:
             return jnp.zeros_like(kept)
         raise self._missing("second_derivative")
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError if the class is not one that a network can hold."""
+        check.static_record(self.name, self)
+        if self.keeps not in ("a", "z"):
+            raise ValueError(f"keeps of the activation {self.name} must be 'a' or 'z'; got {self.keeps!r}")
 
     def states(self, part: str) -> bool:
         """Does the activation state this optional method?"""

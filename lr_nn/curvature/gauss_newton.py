@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lr_nn import check
-from lr_nn.backward import mean_gradient, recursion, squared, sum_over_seeds
+from lr_nn.backward import loss_part, mean_gradient, recursion, squared, sum_over_seeds
 from lr_nn.curvature.mean_curvature import MeanCurvature, mean_diagonal, pass_over_batch
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty
@@ -57,7 +57,8 @@ class GaussNewton(MeanCurvature):
         """(Σ_i s_i J_iᵀ F_i J_i / Σ_i s_i) v, in the dtype of sums."""
         forward = self.bp.forward
         eta_dot = tangents(self.net, self.params, forward, v)[-1]
-        deltas = recursion(self.net, self.params, forward, self.net.loss.fisher_multiply(forward.eta, eta_dot))
+        seed = loss_part(self.net, "fisher_multiply", eta_dot.shape, forward.eta, eta_dot)
+        deltas = recursion(self.net, self.params, forward, seed)
         return mean_gradient(replace(self.bp, deltas=deltas))
 
     def _squares(self) -> Backprop:

@@ -60,6 +60,7 @@ def solve(
     check.require("damping", damping, check.is_not_negative, "finite and not negative")
     tol = DEFAULT_TOL[accumulator(op.dtype).name] if tol is None else tol
     tol, max_steps = check.positive("tol", tol), check.positive_integer("max_steps", max_steps)
+    check.require("tol", tol, lambda value: value < 1, "below 1")
     if precondition is not None:
         if not isinstance(precondition, Solvable):
             raise TypeError(

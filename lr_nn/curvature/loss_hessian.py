@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from lr_nn.backward import relative_weights, squared
+from lr_nn.backward import loss_part, relative_weights, squared
 from lr_nn.curvature.mean_curvature import MeanCurvature, pass_over_batch
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty
@@ -65,7 +65,8 @@ class LossHessian(MeanCurvature):
         weight, total = relative_weights(bp)
         deltas = tuple(weighted(delta, weight) for delta in bp.deltas)
         z_dots = tangents(net, params, bp.forward, v)
-        dots = [weighted(bp.loss.hessian_multiply(bp.eta, bp.y, z_dots[-1]), weight)]
+        curved = loss_part(net, "hessian_multiply", bp.eta.shape, bp.eta, bp.y, z_dots[-1])
+        dots = [weighted(curved, weight)]
         pairs: list[tuple[tuple[jax.Array, jax.Array], ...]] = []
         inner = zip(net.hidden[::-1], bp.forward.kept[::-1], bp.activations[:0:-1])
         layers = zip(params[:0:-1], v[:0:-1], inner, deltas[:0:-1], z_dots[-2::-1])
@@ -134,9 +135,9 @@ def _diagonals(net: Network, params: Params, rows: _Rows) -> tuple[jax.Array, ..
     """
     dtype = accumulator(common_dtype(*(leaf.dtype for leaf in jax.tree.leaves((rows.kept, rows.eta, params)))))
     units = jnp.eye(rows.eta.shape[1], dtype=rows.eta.dtype)[:, None, :] * jnp.ones_like(rows.eta)[None]
-    columns = net.loss.hessian_multiply(rows.eta, rows.y, units)
+    columns = loss_part(net, "hessian_multiply", units.shape, rows.eta, rows.y, units)
     h = jnp.einsum("cnk->nkc", columns).astype(dtype)
-    diagonals = [jnp.einsum("nkk->nk", h)]
+    diagonals = [jnp.diagonal(h, axis1=1, axis2=2)]
     for below in range(len(params) - 2, -1, -1):
         sides = params[below + 1].w, rows.kept[below], rows.deltas[below]
         w, kept, delta = (side.astype(dtype) for side in sides)

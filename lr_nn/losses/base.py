@@ -12,22 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
+from lr_nn.losses.optional import ELEMENTWISE, OPTIONAL
 from lr_nn.trees import lift
-
-# The optional methods of a loss: what they are, and what needs them.
-OPTIONAL = {
-    "mean": "mean(eta), the mean of the response, which lr_nn.predict needs",
-    "hessian_multiply": "hessian_multiply(eta, y, v), the product (∂²ℓ/∂η²) v, which curvature.hessian needs",
-    "fisher_multiply": "fisher_multiply(eta, v), the product F v with the Fisher in η, which curvature.ggn and Newton "
-    "steps need (curvature.empirical_fisher does without)",
-    "fisher_factor": "fisher_factor(eta), a factor of the Fisher in η, which the diagonal of curvature.ggn and exact "
-    "K-FAC need (kind='empirical' does without)",
-    "sample": "sample(eta, key), targets drawn from p(y | η), which sampled estimates of the Fisher need",
-    "constant": "constant(mean), the η of the best constant model, which fits with a certificate need",
-    "curvature": "curvature(eta, y), the second derivative ∂²ℓ/∂η², which curvature.hessian needs",
-    "information": "information(eta), the Fisher E[(∂ℓ/∂η)²], which curvature.ggn, exact K-FAC and Newton steps need "
-    "(curvature.empirical_fisher does without)",
-}
 
 
 @dataclass(frozen=True)
@@ -37,8 +23,8 @@ class Loss(ABC):
     `value` and `residual` are enough to train. Every other method is optional: a function that needs one which is not
     stated raises NotImplementedError with its name. The flags `convex`, `canonical`, `shift_invariant` and
     `concordance` promise nothing unless stated, and `lr_nn.audit_loss` checks what they promise. `fit` gives a
-    certificate where a loss states `canonical`, a finite `concordance`, `constant` and its Fisher, and is `Separable`
-    or `shift_invariant`; otherwise it finds a stationary point.
+    certificate where a loss states `canonical`, a finite `concordance`, `constant`, `recession` and its Fisher, and is
+    `Separable` or `shift_invariant`; otherwise it finds a stationary point.
 
     `name` is the name of the class unless stated. Two losses are equal if they are of one class with equal parameters,
     so that they compile once; a class with parameters is a frozen dataclass.
@@ -98,6 +84,19 @@ class Loss(ABC):
         """Is ℓ not a sum over outputs?"""
         return True
 
+    def check(self) -> None:
+        """Raise TypeError or ValueError if the class is not one that a network can hold."""
+        check.static_record(self.name, self)
+        if self.task not in ("values", "labels", "classes"):
+            raise ValueError(f"task of the loss {self.name} must be values, labels or classes; got {self.task!r}")
+        for flag in ("convex", "canonical", "shift_invariant", "smooth", "couples_outputs"):
+            if not isinstance(getattr(self, flag), (bool, np.bool_)):
+                raise TypeError(
+                    f"{flag} of the loss {self.name} must be True or False; got {getattr(self, flag)!r:.100}"
+                )
+        if not self.concordance >= 0:
+            raise ValueError(f"concordance of the loss {self.name} must be at least 0; got {self.concordance}")
+
     def states(self, part: str) -> bool:
         """Does the loss state this optional method?"""
         return getattr(type(self), part) is not getattr(Loss, part)
@@ -119,7 +118,7 @@ class Loss(ABC):
         """The directions η̇ along which ℓ never grows, for encoded targets (n, k): a cone for every example.
 
         Rows r (n, c, k) and booleans (n, c): η̇_i is in the cone if r·η̇_i ≥ 0 for its rows, and = 0 where the boolean
-        is True. None if no such direction is known: on separated data `fit` then ends as max_steps.
+        is True. None if the cone holds 0 alone.
         """
         return None
 
@@ -205,18 +204,10 @@ class Loss(ABC):
             )
 
 
-# `Separable` derives each of these methods from an elementwise one.
-ELEMENTWISE = {
-    "hessian_multiply": "curvature",
-    "fisher_multiply": "information",
-    "fisher_factor": "information",
-}
-
-
 class Separable(Loss):
     """A loss that is a sum over outputs, ℓ_i = Σ_j ℓ(η_ij, y_ij), given by elementwise functions of (η, y).
 
-    `term` and `slope` are enough to train.
+    `term` and `slope` are enough to train. Both get η and y as flat vectors.
     """
 
     couples_outputs = False
@@ -251,17 +242,17 @@ class Separable(Loss):
         return self._flat(self.slope, eta, self.encode(y, eta))
 
     def hessian_multiply(self, eta, y, v):
-        return lift(self.curvature(eta, self.encode(y, eta)), v.ndim) * v
+        return lift(self._whole(self.curvature(eta, self.encode(y, eta)), eta), v.ndim) * v
 
     def fisher_multiply(self, eta, v):
-        return lift(self.information(eta), v.ndim) * v
+        return lift(self._whole(self.information(eta), eta), v.ndim) * v
 
     def fisher_diagonal(self, eta):
         return self._flat(self.information, eta)
 
     def fisher_factor(self, eta):
         columns = jnp.eye(eta.shape[1], dtype=eta.dtype)[:, None, :]
-        return columns * sqrt(self.information(eta))[None]
+        return columns * sqrt(self._whole(self.information(eta), eta))[None]
 
     def _flat(self, function, eta, *others):
         """function(η, ...) on flattened arrays: XLA:CPU is ten times slower over a short trailing axis.
@@ -269,7 +260,12 @@ class Separable(Loss):
         No `optimization_barrier` here: it keeps the compiler from folding a constant η, and XLA:CPU of JAX 0.10.2
         makes NaN of max(0, 0) in a sum.
         """
-        return function(*(a.reshape(-1) for a in (eta, *others))).reshape(eta.shape)
+        flat = [a.reshape(-1) for a in (eta, *others)]
+        return self._whole(function(*flat), flat[0]).reshape(eta.shape)
+
+    def _whole(self, found, eta):
+        """The result of an elementwise method, which may be constant, in the shape of `eta`."""
+        return jnp.broadcast_to(jnp.asarray(found), eta.shape)
 
 
 def sqrt(a: jax.Array) -> jax.Array:

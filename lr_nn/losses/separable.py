@@ -21,6 +21,9 @@ class SquaredError(Separable):
     canonical = True
     concordance = 0.0
 
+    def recession(self, y):
+        return None
+
     def mean(self, eta):
         return eta
 

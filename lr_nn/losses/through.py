@@ -95,6 +95,11 @@ class Through(Loss):
     def target_rows(self, y, eta):
         return self.inner.target_rows(y, eta)
 
+    def check(self):
+        super().check()
+        self.activation.check()
+        self.inner.check()
+
     def states(self, part):
         bends = part != "hessian_multiply" or self.activation.states("second_derivative")
         return super().states(part) and self.inner.states(part) and bends

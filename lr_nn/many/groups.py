@@ -96,7 +96,10 @@ def fit_groups(
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
     check_penalty(penalty)
     if not has_certificate(net):
-        raise ValueError("groups are for networks of one layer; train_many takes groups of deep ones as weights")
+        raise ValueError(
+            "groups are for networks of one layer with a loss that promises a certificate, as those of the menu do; "
+            "train_many takes groups of others as weights"
+        )
     with jax.enable_x64(True):
         x, y, weight, offset = jax.tree.map(np.asarray, admit_rows(net, data, np.float64))
     labels, which = check.labels("groups", groups, n := len(x))

@@ -19,7 +19,7 @@ from lr_nn.many.lanes import Lanes
 from lr_nn.many.run import Progress, Settings
 from lr_nn.many.solutions import Solutions, admit, solve
 from lr_nn.network import Network
-from lr_nn.penalties import Penalty
+from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.solvers import problem
 from lr_nn.types import Batch, Status
 
@@ -209,6 +209,7 @@ def cross_validate(
 def _along(net: Network, data: Batch, penalty: Penalty, settings: Settings) -> tuple[Penalty, Lanes]:
     """Both strengths as (t,), and the lanes, which share all else."""
     check.on_host("a path", (data, penalty), "lr_nn.solvers.lane.smooth")
+    check_penalty(penalty, lanes=True)
     if not isinstance(penalty, Penalty) or np.ndim(strength_of(penalty)) != 1:
         raise ValueError(
             "penalty must have strengths of shape (t,), such as lr_nn.penalties.l2(np.geomspace(1, 1e-4, 50)); "
@@ -219,7 +220,8 @@ def _along(net: Network, data: Batch, penalty: Penalty, settings: Settings) -> t
     lanes = admit(net, data, penalty, None, settings)
     if not has_certificate(net):
         raise ValueError(
-            "paths and folds are for networks of one layer; train_many takes folds of deep ones as weights"
+            "paths and folds are for networks of one layer with a loss that promises a certificate, as those of the "
+            "menu do; train_many takes folds of others as weights"
         )
     if not lanes.shares_x or any(len(each) > 1 for each in (lanes.y, lanes.weight, lanes.offset) if each is not None):
         raise ValueError("only the penalty has lanes along a path: the data are those of one fit")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn import check
 from lr_nn.activations import Activation
 from lr_nn.referee.derivative_checks import (
     CANCELLED,
@@ -112,7 +113,11 @@ def _parts(activation: Activation) -> dict[str, Callable]:
     parts: dict[str, Callable] = {"value": activation.value, "derivative": of_kept(activation.derivative)}
     if activation.states("second_derivative"):
         parts["second_derivative"] = of_kept(activation.second_derivative)
-    return parts
+
+    def of_one_shape(name: str, part: Callable) -> Callable:
+        return lambda z: check.of_shape(name, part(z), z.shape)
+
+    return {name: of_one_shape(name, part) for name, part in parts.items()}
 
 
 @dataclass

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.losses import Loss
-from lr_nn.losses.base import OPTIONAL
+from lr_nn.losses.optional import OPTIONAL
 from lr_nn.referee.far_field import cast
 from lr_nn.referee.loss_points import LossPoints
 from lr_nn.referee.loss_targets import Targets

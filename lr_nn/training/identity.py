@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lr_nn.activations import Activation
 from lr_nn.data.rows import Rows
+from lr_nn.losses import Loss
 from lr_nn.network import Network
-from lr_nn.penalties import Penalty
+from lr_nn.penalties import Penalty, is_tree
 from lr_nn.training import checkpoints
 from lr_nn.training.checkpoints import ForeignError
 from lr_nn.training.steps import State
@@ -35,6 +37,7 @@ def identity(
     schema: Any,
 ) -> dict[str, Any]:
     """What identifies a training, as JSON: all that determines its steps except the initial parameters."""
+    own = [part for part in (*net.hidden, net.loss) if _is_own(part)]
     return {
         "network": _without_addresses(repr(net)),
         "data": _fingerprint(data),
@@ -44,12 +47,13 @@ def identity(
         "penalty": None if penalty is None else {name: _strengths(each) for name, each in penalty._asdict().items()},
         "optimiser": _program(optimizer, state),
         "schema": schema,
+        **({OWN_PARTS: [_part_program(part, net.sizes[-1]) for part in own]} if own else {}),
     }
 
 
 def _strengths(strength: Any) -> Any:
     """A single number, or the digest of strengths like the parameters."""
-    if not isinstance(strength, tuple):
+    if not is_tree(strength):
         return float(strength)
     return _digest((str(path), np.asarray(leaf)) for path, leaf in jax.tree.leaves_with_path(strength))
 
@@ -81,7 +85,25 @@ def _program(optimizer: optax.GradientTransformation, state: State) -> str:
         value = sum(leaf.sum() for leaf in jax.tree.leaves(params))
         return update(gradient, opt_state, params, value=value, grad=gradient, value_fn=lambda params: value)
 
-    program = jax.make_jaxpr(updated)(state.params, state.opt_state, state.params)
+    return _program_digest(updated, state.params, state.opt_state, state.params)
+
+
+def _is_own(part: Activation | Loss) -> bool:
+    """True for an activation or a loss of the user's own, which its name does not identify."""
+    nested = (value for value in vars(part).values() if isinstance(value, (Activation, Loss)))
+    return not type(part).__module__.startswith("lr_nn.") or any(map(_is_own, nested))
+
+
+def _part_program(part: Activation | Loss, k: int) -> str:
+    """A digest of what an activation or a loss computes."""
+    z = jnp.zeros((2, k))
+    if isinstance(part, Activation):
+        return _program_digest(lambda z: (a := part.value(z), part.derivative(part.kept(z, a))), z)
+    return _program_digest(lambda eta, y: (part.value(eta, y), part.residual(eta, y)), z, z)
+
+
+def _program_digest(function: Callable, *args: Any) -> str:
+    program = jax.make_jaxpr(function)(*args)
     digest = hashlib.sha256(_without_addresses(str(program)).encode())
     for constant in program.consts:
         digest.update(np.asarray(key_data(constant)).tobytes())
@@ -102,16 +124,18 @@ def versions() -> dict[str, str]:
 
 
 def compare(saved: checkpoints.Saved, config: dict[str, Any]) -> None:
-    """Raise ForeignError if a checkpoint is of another training. An optimiser is compared under its own versions."""
+    """Raise ForeignError if a checkpoint is of another training. Programs are compared under the same versions."""
     same = saved.record["versions"] == versions()
     for name, mine in config.items():
         theirs = saved.record["config"].get(name)
-        if json.dumps(theirs, sort_keys=True) != json.dumps(mine, sort_keys=True) and (same or name != "optimiser"):
+        if json.dumps(theirs, sort_keys=True) != json.dumps(mine, sort_keys=True) and (same or name not in PROGRAMS):
             values = "" if name in DIGESTS else f": {theirs} there, {mine} here"
             raise ForeignError(f"{saved.path} is of another training, its {name} is another one{values}")
 
 
-DIGESTS = ("data", "validation data", "optimiser", "schema")
+OWN_PARTS = "loss or activation"
+PROGRAMS = ("optimiser", OWN_PARTS)
+DIGESTS = (OWN_PARTS, "data", "validation data", "optimiser", "schema")
 
 
 def is_key(leaf: Any) -> bool:

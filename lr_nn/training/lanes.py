@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lr_nn.admission import admit_lanes, lane_axes, lane_axis, lane_shapes
 from lr_nn.network import Network
-from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.penalties import Penalty, check_penalty, is_tree
 from lr_nn.training.steps import Task
 from lr_nn.types import Batch, Params
 
@@ -35,7 +35,7 @@ def _penalty_axes(net: Network, penalty: Penalty, m: int) -> Penalty:
     """The lane axis of every strength."""
 
     def axes(name: str, strength: Any) -> Any:
-        if not isinstance(strength, tuple):
+        if not is_tree(strength):
             return lane_axis(name, strength, 0, m)
         return tuple(type(layer)(leaf_axis(name, layer.w, 2), leaf_axis(name, layer.b, 1)) for layer in strength)
 
