@@ -37,7 +37,8 @@ def identity(
     schema: Any,
 ) -> dict[str, Any]:
     """What identifies a training, as JSON: all that determines its steps except the initial parameters."""
-    own = [part for part in (*net.hidden, net.loss) if _is_own(part)]
+    parts: list[Activation | Loss] = [*net.hidden, net.loss]
+    own = [part for part in parts if _is_own(part)]
     return {
         "network": _without_addresses(repr(net)),
         "data": _fingerprint(data),
