@@ -54,7 +54,7 @@ def _forward(net: Network, params: Params, inputs: Batch) -> Forward:
 
 @compiled
 def _predict(net: Network, params: Params, inputs: Batch) -> jax.Array:
-    return loss_part(net, "mean", (len(inputs.x), net.sizes[-1]), propagate(net, params, inputs).eta)
+    return loss_part(net, "mean", (inputs.x.shape[0], net.sizes[-1]), propagate(net, params, inputs).eta)
 
 
 def backprop(net: Network, params: Params, batch: Batch) -> Backprop:
