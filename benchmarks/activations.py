@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import jax
@@ -13,7 +14,9 @@ from benchmarks.harness import compare, compiled
 from benchmarks.thin import by_hand
 from lr_nn import activations, curvature, losses
 
-SIZES, N = (784, 512, 512, 10), 1024
+# The rows of the other benchmarks of products and of gradients. With 1,024 some products need temporaries above 32 MB,
+# for which the C library maps fresh pages at every call, whoever calls it.
+SIZES, ROWS = (784, 512, 512, 10), (512, 1024)
 # Each with its twin, as a user of jax.nn writes it.
 PAIRS = {
     "relu": (activations.relu, jax.nn.relu),
@@ -28,11 +31,11 @@ PAIRS = {
 def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     """Time relative to one gradient by autodiff."""
     found = []
-    for name, (activation, twin) in list(PAIRS.items())[: 2 if small else None]:
+    for (name, (activation, twin)), n in product(list(PAIRS.items())[: 2 if small else None], ROWS):
         net = lr_nn.mlp(SIZES, activation, losses.categorical)
         key = jax.random.key(0)
         params, v = lr_nn.init(net, key), lr_nn.init(net, jax.random.key(1))
-        x, y = jax.random.uniform(key, (N, SIZES[0])), jax.random.randint(key, (N,), 0, SIZES[-1])
+        x, y = jax.random.uniform(key, (n, SIZES[0])), jax.random.randint(key, (n,), 0, SIZES[-1])
         peer = _cost(twin)
         competitors = {
             "jax.value_and_grad": compiled(jax.value_and_grad(peer), params, x, y),
@@ -40,7 +43,7 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
             "Hessian product by jvp of grad": compiled(_jvp_of_grad(peer), params, x, y, v),
             "Hessian product": compiled(_product(net), params, x, y, v),
         }
-        found += compare(f"{name}, 784-512-512-10, {N:,} rows", competitors, "jax.value_and_grad", rounds, n=N)
+        found += compare(f"{name}, 784-512-512-10, {n:,} rows", competitors, "jax.value_and_grad", rounds, n=n)
     return found
 
 

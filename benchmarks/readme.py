@@ -21,7 +21,8 @@ CLIPPED = ("clipped by vmap(grad)", "clipped by optax's private aggregate")
 GGN = ("GGN product by linearize", "GGN product by jvp and vjp")
 NORMS, MOMENT = "gradient + all norms", "gradient + second moment"
 DIAGONAL, KFAC = "GGN diagonal, exact", "K-FAC factors, 1 sample"
-NET = "784-512-512-10, 512 rows"
+NET, GELU = "784-512-512-10, 512 rows", "gelu, 784-512-512-10, {} rows"
+HVP = ("Hessian product by jvp of grad",)
 
 
 def _backpack(what: str) -> tuple[str, ...]:
@@ -52,6 +53,8 @@ CLAIMS: dict[str, tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = {
         ("gradient, MLP 784-1024-1024-1024-10", "mlp", "784-1024-1024-1024-10, 1,024 rows", "by hand", AUTODIFF),
         ("gradient, MLP 784-512-512-10, 16,384 rows", "mlp", "784-512-512-10, 16,384 rows", "by hand", AUTODIFF),
         ("gradient, MLP 100-50-10, 262,144 rows", "mlp", "100-50-10, 262,144 rows", "by hand", AUTODIFF),
+        ("gradient, GELU, MLP 784-512-512-10", "activations", GELU.format("1,024"), "by hand", AUTODIFF[:1]),
+        ("Hessian product, GELU", "activations", GELU.format("512"), "Hessian product", HVP),
         ("gradient, logistic, 1,048,576 × 128", "thin", "1,048,576 x 128", "by hand", AUTODIFF),
         ("gradient, logistic, 262,144 × 512", "thin", "262,144 x 512", "by hand", AUTODIFF),
         ("gradient, logistic, 65,536 × 2,048", "thin", "65,536 x 2,048", "by hand", AUTODIFF),
@@ -70,8 +73,16 @@ CLAIMS: dict[str, tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = {
         ("gradient and second moment", "torch", NET, MOMENT, _backpack(MOMENT)),
     ),
     "curvature": (
-        ("Hessian product", "curvature", NET, "Hessian product", ("Hessian product by jvp of grad",)),
+        ("Hessian product", "curvature", NET, "Hessian product", HVP),
+        ("GGN system, 20 steps of conjugate gradients", "system", NET, "GGN system", ("GGN system by jax.scipy's cg",)),
         ("GGN product", "curvature", NET, "GGN product", GGN),
+        (
+            "exact Hessian diagonal, 784-100-10",
+            "diagonal",
+            "784-100-10, 512 rows",
+            "Hessian diagonal, exact",
+            _backpack("Hessian diagonal, exact"),
+        ),
         ("exact GGN diagonal", "torch", NET, DIAGONAL, _backpack(DIAGONAL)),
         ("K-FAC factors", "torch", NET, KFAC, _backpack(KFAC)),
     ),
