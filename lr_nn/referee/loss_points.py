@@ -19,8 +19,9 @@ SEGMENTS, SHIFTS = 4, (1.7, -20.0)
 class LossPoints(NamedTuple):
     """Rows η (n, k), and which `target` (n,) each has, as an index of `Targets`.
 
-    `blocks`: the rows of the `base` points; of those `moved` along each coordinate by + and - each step of `slopes`;
-    of the ends and midpoints of `segments`; of base points `shifted`; of the `far` field. `tie` (base,): where η = y.
+    `blocks` names five ranges of rows: the `base` points; `moved`, these points plus and minus each step of `slopes`
+    along each coordinate; `segments`, the ends and midpoints of random segments; `shifted`, base points with a constant
+    added to all outputs; and the `far` field. `tie` (base,) marks the base points with η = y.
     """
 
     eta: np.ndarray
