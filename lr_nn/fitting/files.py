@@ -1,0 +1,38 @@
+"""Rows that are larger than memory: what memory allows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lr_nn.data import Rows
+from lr_nn.fitting.settings import Settings
+from lr_nn.fitting.source import Source, of_rows
+from lr_nn.fitting.terms import bucket
+from lr_nn.network import Network, n_parameters
+
+__all__ = ["admit_rows", "fits"]
+
+# What a fit in memory takes of its rows; the shares of memory of the blocks that are read, and of matrices.
+IN_MEMORY, READ, MATRICES, LEAST, SPECTRA = 2, 8, 4, 64, 6
+
+
+def fits(rows: Rows, net: Network, memory: int) -> bool:
+    """Is there room for all rows, and a fit of them?"""
+    return IN_MEMORY * 8 * len(rows) * (sum(net.sizes) + 2) <= memory
+
+
+def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings) -> Source:
+    """A source of blocks that memory holds: several are in use at once, beside the matrices of the search."""
+    d, k = net.sizes
+    p, n = n_parameters(net), len(rows)
+    each = 8 * (d + k + 2)
+    needed = READ * each * min(LEAST, n) + MATRICES * 8 * SPECTRA * min(p, d + 1) ** 2 + 8 * 40 * p
+    if needed > memory:
+        raise ValueError(
+            f"memory must hold two blocks of rows and the factors of {p} parameters; got {memory} bytes, "
+            f"allow at least {needed}"
+        )
+    most = min(settings.chunk_rows, int(memory / READ / each), n)
+    while most > settings.least_rows_of_a_thread and most * d > settings.chunk_numbers:
+        most //= 2
+    return of_rows(net, rows, bucket(max(1, most)), 1.0, settings)

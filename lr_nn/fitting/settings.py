@@ -1,0 +1,85 @@
+"""The numbers that a fit is run by, each with where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes, tolerances and limits of the solvers. The public arguments of `fit` are not among them.
+
+    Sizes are numbers of entries unless the name says otherwise. "Measured" means on two cores of a server CPU.
+    """
+
+    # Chunks. Passes read 10 to 13 GB/s of x in chunks of 8,000 rows and more, 5 in chunks of 2,000 (measured).
+    chunk_rows: int = 16_384
+    chunk_numbers: int = 2**22
+    least_rows_of_a_thread: int = 2_048
+    # Below so many numbers of x one thread is sooner done than two.
+    one_thread: int = 2**16
+    # Columns whose mean is that many times their range are centred row by row; for others algebra is exact enough.
+    far: float = 30.0
+
+    # Newton's method with the whole Hessian: up to so many products of numbers, and so many parameters.
+    newton_products: float = 3e8
+    newton_parameters: int = 500
+    # Least squares in closed form cost about n d min(n, d) products.
+    closed_form_products: float = 2e9
+    # Factors and the eigenvalues of certificates: up to so many parameters.
+    dense: int = 2_500
+
+    # A sample of rows: at least so many for each column, and as many as make a Hessian the price of a pass.
+    sample_least: int = 40
+    sample_price: float = 32.0
+    # Where x has fewer numbers all rows are taken.
+    sample_from: float = 2e6
+    # A column is known by rows worth so many of equal weight; of others the sample says too little.
+    known_rows: int = 20
+    # The optimum of a sample is farther than that from the optimum of all rows.
+    sample_gap: float = 1e-4
+
+    # Pairs of L-BFGS, and what a step may leave of the gradient before a new factor is worth its price.
+    pairs: int = 10
+    deep_pairs: int = 20
+    slow: float = 0.3
+    # Products of one Newton-CG direction, and what they leave of the gradient.
+    products: int = 200
+    deep_products: int = 50
+    inexact: float = 0.1
+    # A preconditioner serves that many steps, then twice as many, and so on.
+    serves: int = 3
+
+    # Steps: the share of the promised decrease (Armijo), of the slope (Wolfe), trials, idle steps in a row.
+    decrease: float = 1e-4
+    flat: float = 0.9
+    trials: int = 30
+    idle: int = 3
+    # A step that leaves less than that of the gradient shows that the decrement before it was about the gap.
+    shown: float = 0.1
+    # How often the estimate of the gap is tightened where the certificate is not met yet.
+    certificates: int = 3
+
+    # Proximal Newton: sweeps of coordinate descent in all and between two tries of the signs; tries without gain.
+    sweeps: int = 1_000
+    few_sweeps: int = 4
+    patient: int = 3
+    # What the inner problem leaves of the subgradient, and where the model is made anew.
+    inner: float = 1e-3
+    stale: float = 0.05
+    # Columns of the least working set; it grows at most twofold.
+    least_columns: int = 32
+    # The gap of a working set that still lacks columns, as a share of the gap of all.
+    nearer: float = 0.2
+
+    # A constant model is not farther out than that where its best is infinite.
+    farthest: float = 30.0
+    # A direction changes no prediction if it moves none by more, of columns scaled to the same size.
+    still: float = 1e-10
+    # The reciprocal condition of a factored Hessian below which it is not believed.
+    singular: float = 1e-2
+
+
+DEFAULT = Settings()

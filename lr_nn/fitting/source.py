@@ -1,0 +1,315 @@
+"""Where rows come from: arrays in memory, the shards of a mesh, files. A Source folds a function over their chunks."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lr_nn import check
+from lr_nn.admission import admit_rows
+from lr_nn.data import Rows, blocks
+from lr_nn.fitting.chunks import Chunk, Frame
+from lr_nn.fitting.settings import Settings
+from lr_nn.fitting.terms import bucket
+from lr_nn.network import Network
+from lr_nn.types import Batch
+
+__all__ = ["Look", "Source", "look", "of_arrays", "of_rows"]
+
+
+class Look(NamedTuple):
+    """What the first pass finds: Σ s, Σ s x, Σ s y, Σ s offset, the least Σ s ℓ; the largest of x, -x, y, -y."""
+
+    total: Any
+    x: Any
+    y: Any
+    offset: Any
+    lowest: Any
+    most_x: Any
+    least_x: Any
+    most_y: Any
+    least_y: Any
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows for a network of one layer, in chunks.
+
+    `parts` are batches in memory, or `rows` those of files, read anew in every pass; a chunk has `block` rows, or, of
+    arrays, of `parts`, what suits them. Weights are in units of `unit`; `length` counts the rows of this process.
+    `shared`: are sums made over all processes?
+    """
+
+    net: Network
+    frame: Frame
+    settings: Settings
+    parts: tuple[Batch, ...] = ()
+    rows: Rows | None = None
+    block: int = 0
+    unit: float = 1.0
+    length: int = 0
+    shared: bool = False
+    kept: dict[Any, list[Chunk]] = field(default_factory=dict)
+
+    @property
+    def has_offset(self) -> bool:
+        """Do the rows come with offsets?"""
+        if self.rows is not None:
+            return self.rows.read(0, 1).offset is not None
+        return any(part.offset is not None for part in self.parts)
+
+    def fold(self, function: Callable[[Chunk], Any], combine: Callable[[Any, Any], Any] | None = None) -> Any:
+        """function(chunk) of all chunks, combined in their order: added up, entry by entry, unless told otherwise."""
+        combine = combine or _add
+        total: Any = None
+        for found in self._each(function):
+            total = found if total is None else combine(total, found)
+        return _of_all_processes(total, combine) if self.shared else total
+
+    def each(self, function: Callable[[Chunk], Any]) -> Iterator[Any]:
+        """function(chunk) of all chunks of this process, in their order."""
+        return self._each(function)
+
+    def columns(self, chosen: np.ndarray) -> Source:
+        """The rows with some of their columns, in memory."""
+        net = Network((len(chosen), self.net.sizes[1]), (), self.net.loss, bias=self.net.bias)
+        parts = tuple(part._replace(x=part.x[:, chosen]) for part in self.parts)
+        frame = replace(self.frame, mean=self.frame.mean[chosen])
+        block = max(chunk.size for chunk in self.chunks())
+        return replace(self, net=net, frame=frame, parts=parts, block=block, kept={})
+
+    def some(self, count: int) -> Source:
+        """So many rows in memory, from all over, always the same: at random, or of files pieces."""
+        rng = np.random.default_rng(jax.process_index() if self.shared else 0)
+        count = -(-count // jax.process_count()) if self.shared else min(count, self.length)
+        if self.rows is not None:
+            parts = _pieces(self.rows, self.length, count, rng)
+        else:
+            begins = np.cumsum([0, *(len(part.x) for part in self.parts)])
+            chosen = np.sort(rng.choice(self.length, count, replace=count > self.length, shuffle=False))
+            picked = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in zip(begins, begins[1:])]
+            parts = [Batch(*(None if a is None else a[rows] for a in part)) for part, rows in zip(self.parts, picked)]
+        few = _joined(parts)
+        few = _gathered(few) if self.shared else few
+        return replace(self, parts=(few,), rows=None, block=0, length=len(few.x), shared=False, kept={})
+
+    def framed(self, frame: Frame) -> Source:
+        """The same rows, read in another way."""
+        return replace(self, frame=frame, kept={})
+
+    def _each(self, function: Callable[[Chunk], Any]) -> Iterator[Any]:
+        def run(chunk: Chunk) -> Any:
+            with jax.enable_x64(True):
+                return function(chunk)
+
+        if self.rows is None and (len(self.chunks()) == 1 or self._is_small()):
+            yield from map(run, self.chunks())
+            return
+        with closing(self._stream()) as stream:
+            waiting: deque[Future[Any]] = deque()
+            try:
+                for chunk in stream:
+                    waiting.append(_pool().submit(run, chunk))
+                    if len(waiting) > threads():
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _is_small(self) -> bool:
+        return self.length * max(1, self.net.sizes[0]) < self.settings.one_thread
+
+    def chunks(self) -> list[Chunk]:
+        """The chunks of rows in memory, made once."""
+        if "chunks" not in self.kept:
+            self.kept["chunks"] = [
+                self._chunk(_slice(part, begin, begin + size), size)
+                for part in self.parts
+                for size in [self.block or chunk_rows(len(part.x), self.net.sizes[0], self.settings)]
+                for begin in range(0, len(part.x), size)
+            ]
+        return self.kept["chunks"]
+
+    def _stream(self) -> Iterator[Chunk]:
+        if self.rows is None:
+            yield from self.chunks()
+            return
+        seen = 0
+        with closing(blocks(self.rows, self.block)) as stream:
+            for block in stream:
+                if "admitted" not in self.kept:
+                    _admit(self.net, block, seen)
+                seen += len(block.x)
+                yield self._chunk(_counted(block), self.block)
+        if seen != self.length or len(self.rows) != self.length:
+            raise ValueError(f"the rows changed during the fit: there were {self.length}, and now {seen} were read")
+        self.kept["admitted"] = []
+
+    def _chunk(self, batch: Batch, size: int) -> Chunk:
+        k = self.net.sizes[1]
+        weight = np.ones(len(batch.x)) if batch.weight is None else np.asarray(batch.weight, np.float64) / self.unit
+        offset = None if batch.offset is None else np.asarray(batch.offset, np.float64).reshape(-1, k)
+        return Chunk(batch.x, batch.y, weight, offset, self.net.loss, k, self.frame, size)
+
+
+def threads() -> int:
+    """As many as there are cores."""
+    return os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads(), "lr_nn_fit")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def chunk_rows(n: int, d: int, settings: Settings) -> int:
+    """Rows of a chunk of n: whole chunks for every thread, all of one size, few sizes."""
+    most = settings.chunk_rows
+    while most > settings.least_rows_of_a_thread and most * d > settings.chunk_numbers:
+        most //= 2
+    if n <= settings.least_rows_of_a_thread or n * d < settings.one_thread:
+        return bucket(min(n, most))
+    turns = threads() * -(-n // (threads() * most))
+    return bucket(-(-n // turns)) if turns <= 4 * threads() else most
+
+
+def look(chunk: Chunk) -> Look:
+    """What the first pass asks of a chunk."""
+    y, most_y, least_y, lowest = chunk.constants()
+    x, weight = chunk.inputs, chunk.weight
+    offset = np.zeros(chunk.outputs) if chunk.offset is None else weight @ chunk.offset
+    none = np.zeros(0)
+    most, least = (x.max(axis=0), -x.min(axis=0)) if x.shape[1] else (none, none)
+    return Look(weight.sum(), weight @ x, y, offset, lowest, most, least, most_y, least_y)
+
+
+def looked(a: Look, b: Look) -> Look:
+    """Two chunks together."""
+    return Look(*map(np.add, a[:5], b[:5]), *map(np.maximum, a[5:], b[5:]))
+
+
+def of_arrays(net: Network, batches: Iterable[Batch], settings: Settings, shared: bool = False) -> Source:
+    """A source of batches in memory, checked; rows of weight zero are left out, for their numbers may be anything.
+
+    Values of x are not looked at: the first pass does.
+    """
+    parts = []
+    for batch in batches:
+        with jax.enable_x64(True):
+            x, y, weight, offset = admit_rows(net, batch, np.float64, allow_no_weight=True)
+        parts.append(_counted(Batch(*(None if a is None else np.asarray(a) for a in (x, y, weight, offset)))))
+    unit = max((float(part.weight.max()) for part in parts if part.weight is not None and len(part.x)), default=1.0)
+    unit = float(_of_all_processes(np.float64(unit), np.maximum)) if shared else unit
+    length = sum(len(part.x) for part in parts)
+    if not length and not shared:
+        raise ValueError("weight is zero for every example; at least one must be positive")
+    frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
+    parts = [part for part in parts if len(part.x)]
+    return Source(net, frame, settings, tuple(parts), unit=unit, length=length, shared=shared)
+
+
+def of_rows(net: Network, rows: Rows, block: int, unit: float, settings: Settings) -> Source:
+    """A source of files, read in blocks."""
+    frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
+    return Source(net, frame, settings, rows=rows, block=block, unit=unit, length=len(rows))
+
+
+def _admit(net: Network, block: Batch, first: int) -> None:
+    """Refuse rows of a file that do not fit the network, by number."""
+    check_targets(block)
+    with check.numbered(range(first, first + len(block.x))), jax.enable_x64(True):
+        admit_rows(net, block, np.float64, allow_no_weight=True)
+
+
+def check_targets(block: Batch) -> None:
+    """Raise ValueError if rows of a file have no targets."""
+    if block.y is None:
+        raise ValueError("the rows have no targets: name the column of the targets where you open the file")
+
+
+def refuse_what_is_not_finite(source: Source) -> None:
+    """Refuse the first row that counts with an x that is not finite."""
+    seen = 0
+    for batch in source.parts if source.rows is None else blocks(source.rows, source.block):
+        counted = np.ones(len(batch.x), bool) if batch.weight is None else np.asarray(batch.weight) > 0
+        with check.numbered(range(seen, seen + len(batch.x))):
+            check.finite("x", np.where(counted[:, None], batch.x, 0))
+        seen += len(batch.x)
+
+
+def _counted(batch: Batch) -> Batch:
+    """The rows of a positive weight."""
+    if batch.weight is None or (counted := np.asarray(batch.weight) > 0).all():
+        return batch
+    return Batch(*(None if a is None else a[counted] for a in batch))
+
+
+def _slice(batch: Batch, begin: int, end: int) -> Batch:
+    return Batch(*(None if a is None else a[begin:end] for a in batch))
+
+
+def _pieces(rows: Rows, length: int, count: int, rng: np.random.Generator) -> list[Batch]:
+    """About so many rows of a file in pieces from all over it, each from a random place in its share."""
+    pieces = max(1, min(PIECES, count // 16))
+    each = max(1, count // pieces)
+    share = length / pieces
+    begins = [int(i * share + rng.random() * max(0.0, share - each)) for i in range(pieces)]
+    found = []
+    for begin in begins:
+        piece = rows.read(begin, min(length, begin + each))
+        check_targets(piece)
+        found.append(_counted(piece))
+    return [piece for piece in found if len(piece.x)]
+
+
+# Pieces of a sample of a file.
+PIECES = 256
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    """Rows one under another."""
+    if any(part.weight is not None for part in parts):
+        parts = [part._replace(weight=np.ones(len(part.x)) if part.weight is None else part.weight) for part in parts]
+    return Batch(*(None if each[0] is None else np.concatenate(each) for each in zip(*parts)))
+
+
+def _gathered(part: Batch) -> Batch:
+    """The rows of all processes, which have as many."""
+    from jax.experimental.multihost_utils import process_allgather
+
+    found = jax.tree.map(lambda a: np.asarray(process_allgather(a)), part)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found) if jax.process_count() > 1 else part
+
+
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(np.add, a, b)
+
+
+def _of_all_processes(total: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """What every process has found, combined in their order, in every process: one collective."""
+    from jax.experimental.multihost_utils import process_allgather
+
+    if jax.process_count() == 1:
+        return total
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda a: np.asarray(a, np.float64), total))
+    flat = np.concatenate([leaf.reshape(-1) for leaf in leaves])
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    found: Any = None
+    for own in np.asarray(process_allgather(flat)):
+        one = jax.tree.unflatten(tree, [a.reshape(b.shape) for a, b in zip(np.split(own, ends), leaves)])
+        found = one if found is None else combine(found, one)
+    return found

@@ -1,0 +1,184 @@
+"""What a search has come to, in words: status, advice and parameters."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lr_nn.fitting import separation
+from lr_nn.fitting.certificate import Certificate
+from lr_nn.fitting.chunks import Chunk, Frame
+from lr_nn.fitting.linear import Linear, Point
+from lr_nn.fitting.settings import Settings
+from lr_nn.penalties import Penalty
+from lr_nn.types import Layer, Params, Solution, Status
+
+__all__ = ["Search", "inward", "outward", "solution"]
+
+
+class Search(NamedTuple):
+    """Who searched and why, how many steps were allowed, and whether the start was somebody's choice."""
+
+    solver: str
+    why: str
+    max_steps: int
+    started: bool
+
+
+def outward(frame: Frame, theta: np.ndarray, dtype: Any) -> Params:
+    """θ (q, k) as parameters of the rows as they came."""
+    d = len(frame.mean)
+    w = theta[:d]
+    if not frame.bias:
+        return (Layer(w.astype(dtype), None),)
+    return (Layer(w.astype(dtype), (theta[d] - frame.mean @ w - frame.offset).astype(dtype)),)
+
+
+def inward(frame: Frame, params: Params) -> np.ndarray:
+    """The inverse of `outward`, in float64."""
+    w, b = (None if leaf is None else np.asarray(leaf, np.float64) for leaf in params[0])
+    if b is None:
+        return w
+    return np.concatenate([w, (b + frame.mean @ w + frame.offset)[None]])
+
+
+def solution(
+    objective: Linear,
+    point: Point,
+    certificate: Certificate,
+    steps: int,
+    search: Search,
+    penalty: Penalty,
+    dtype: np.dtype,
+    settings: Settings,
+) -> Solution:
+    """Status, message and parameters."""
+    free_rows = objective.free.all(axis=1)
+    unpenalised = bool(objective.free[: objective.source.net.sizes[0]].any())
+    bound, ceiling, direction = certificate.bound, objective.ceiling, None
+    if not point.is_finite:
+        status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
+    elif bound <= ceiling and not (certificate.flat and unpenalised):
+        status, advice = Status.converged, ""
+    elif bound <= ceiling:
+        status = Status.rank_deficient
+        advice = f"{certificate.flat} directions change no prediction{_groups(objective)}: drop columns, or add a penalty"
+    else:
+        direction = _recession(objective, free_rows, settings) if free_rows.any() else None
+        status, advice = Status.max_steps, _missed(objective, point, bound, steps, search, settings)
+        if direction is not None:
+            null = _null(objective) if unpenalised else np.zeros((len(free_rows), 0))
+            direction = separation.sparsest(direction, null, _units(objective))
+            status = Status.separated
+            advice = f"the likelihood has no maximum: it grows along {_named(direction)}"
+            advice += f"; besides,{_groups(objective)[1:-1]} change no prediction" if null.shape[1] else ""
+        elif certificate.flat and unpenalised:
+            status = Status.rank_deficient
+            advice = (
+                f"{certificate.flat} directions change predictions too little to be told{_groups(objective)}: "
+                "drop columns, or add a penalty"
+            )
+    frame = objective.source.frame
+    return Solution(
+        params=outward(frame, point.theta, dtype),
+        status=status,
+        steps=steps,
+        cost=objective.composite(point),
+        gradient_norm=float(np.abs(objective.subgradient(point)).max()),
+        certificate=float(bound),
+        penalty=penalty,
+        solver=search.solver,
+        message=f"{search.solver}: {search.why}" + (f"; {advice}" if advice else ""),
+        direction=None if direction is None else _as_params(direction, frame, dtype),
+    )
+
+
+def _missed(objective: Linear, point: Point, bound: float, steps: int, search: Search, settings: Settings) -> str:
+    """Why the certificate was not met, and what to do."""
+    said = f"the bound {bound:.1e} is above {objective.ceiling:.1e}: "
+    if search.started and steps >= search.max_steps:
+        return said + "allow more steps, or start elsewhere"
+    if steps >= search.max_steps:
+        return said + "allow more steps"
+    if np.isinf(bound) and objective.free.any() and objective.size > settings.dense:
+        return "without a penalty there is no bound on what is missing for so many parameters"
+    return said + "rounding allows no more, raise tol"
+
+
+def _recession(objective: Linear, free: np.ndarray, settings: Settings) -> np.ndarray | None:
+    """A direction (q, k) of the coefficients without a penalty along which no example grows less likely."""
+    loss, source = objective.loss, objective.source
+    if source.shared:
+        return None
+
+    def rows(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+        x = np.asarray(chunk.x, np.float64)
+        inputs = np.concatenate([x, np.ones((len(x), int(source.frame.bias)))], axis=1)[:, free]
+        return inputs, chunk.encoded()
+
+    if loss.recession(np.zeros((1, objective.shape[1]))) is None:
+        return None
+    few = source.some(min(source.length, separation.ROWS))
+    inputs, y = (np.concatenate(each) for each in zip(*few.each(rows)))
+    found = separation.over(loss, inputs, y, lambda: source.each(rows))
+    if found is None:
+        return None
+    direction = np.zeros((len(free), found.shape[1]))
+    direction[free] = found
+    return direction
+
+
+def _null(objective: Linear) -> np.ndarray:
+    """The directions (q, m) of the rows of θ, as they came, that change no prediction."""
+
+    def gram(chunk: Chunk) -> np.ndarray:
+        return chunk.gram(chunk.weight)
+
+    total = objective.source.fold(gram) / objective.total
+    free = np.flatnonzero(objective.free.all(axis=1))
+    part = total[np.ix_(free, free)]
+    diagonal = np.diagonal(part)
+    scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 1.0)
+    values, vectors = np.linalg.eigh(scale[:, None] * part * scale[None])
+    null = np.zeros((len(total), int((values <= 1e-10 * values[-1]).sum())))
+    null[free] = scale[:, None] * vectors[:, : null.shape[1]]
+    frame = objective.source.frame
+    if frame.bias:
+        null[-1] -= frame.mean @ null[: len(frame.mean)]
+    return null
+
+
+def _units(objective: Linear) -> np.ndarray:
+    """The size of the columns of x as they came, (q,)."""
+    frame = objective.source.frame
+    sizes = objective.extent.copy()
+    sizes[: len(frame.mean)] += np.abs(frame.mean)
+    return np.maximum(sizes, np.finfo(float).tiny)
+
+
+def _groups(objective: Linear) -> str:
+    """The collinear columns in words, in brackets."""
+    if objective.source.rows is not None or objective.size > 2_500 or objective.source.length < 2:
+        return ""
+    groups = separation.groups(_null(objective), _units(objective))
+    d = len(objective.source.frame.mean)
+
+    def name(group: list[int]) -> str:
+        columns = ", ".join(str(j) for j in group if j < d)
+        return f"columns {columns}" + (" and the bias" if group[-1] == d else "")
+
+    some = "; ".join(name(group) for group in groups[:5]) + ("; ..." if len(groups) > 5 else "")
+    return f" ({some})" if some else ""
+
+
+def _named(direction: np.ndarray) -> str:
+    """The coefficients that a direction moves."""
+    moved = np.argwhere(np.abs(direction) > 1e-6 * np.abs(direction).max())[:10]
+    return ", ".join(f"coefficient {row} of output {column}" for row, column in moved)
+
+
+def _as_params(direction: np.ndarray, frame: Frame, dtype: Any) -> Params:
+    d = len(frame.mean)
+    w = direction[:d].astype(dtype)
+    return (Layer(w, direction[d].astype(dtype) if frame.bias else None),)
