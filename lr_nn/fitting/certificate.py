@@ -57,13 +57,13 @@ def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
         return Certificate(min(low, _penalised(objective, point, point.gradient, noise)), 0)
     if point.closing.cross is None:  # convex, and no more is known
         return Certificate(min(low, _by_slopes(objective, point, noise)), 0)
-    d = objective.source.net.sizes[0]
+    d = objective.source.features
     cross = None
     if not free[:d].any():
         inner = _of_biases(objective, point, noise)
         cross = point.closing.cross
     elif objective.size <= settings.dense:
-        hessian = objective.hessian(point.theta)
+        hessian = objective.hessian(point)
         inner = _all_free(objective, point, hessian, noise, settings)
         cross = None
     else:
@@ -75,9 +75,9 @@ def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
     if cross is not None:  # to first order, the gradient where the bias is at its best
         gradient = gradient + np.einsum("ajb,b->ja", cross, inner.step[d])
     spread = np.sqrt(np.trace(point.closing.curvature))
-    rest = noise + objective.extent[:, None] * spread * inner.rest
+    rest = noise + point.closing.extent[:, None] * spread * inner.rest
     if cross is None:
-        rest = rest + objective.extent[:, None] * spread * (inner.distance - inner.rest)
+        rest = rest + point.closing.extent[:, None] * spread * (inner.distance - inner.rest)
     bound = inner.bound + _penalised(objective, point, gradient, rest)
     return Certificate(min(low, bound), inner.flat)
 
@@ -115,13 +115,13 @@ def _rounding(objective: Linear, point: Point) -> np.ndarray:
     """
     q, closing = objective.shape[0], point.closing
     assert closing is not None
-    frame, d = objective.source.frame, objective.source.net.sizes[0]
-    size = objective.extent @ np.abs(point.theta)
+    frame, d = objective.source.frame, objective.source.features
+    size = closing.extent @ np.abs(point.theta)
     if frame.shift is not None:
         size = size + np.abs(frame.mean) @ np.abs(point.theta[:d])
     eta = EPS * (8 + np.sqrt(q)) * size
     curvature = np.zeros_like(closing.slopes) if closing.cross is None else np.diagonal(closing.curvature)
-    reach = objective.extent.copy()
+    reach = closing.extent.copy()
     if frame.shift is not None:
         reach[:d] += np.abs(frame.mean)
     return reach[:, None] * (8 * EPS * closing.slopes + eta * curvature)[None]
@@ -165,7 +165,7 @@ def _all_free(objective: Linear, point: Point, hessian: np.ndarray, noise: np.nd
     """All free coefficients by their part of the Hessian, which is factored, or decomposed where that fails."""
     free = objective.blocks(objective.free)
     gradient, error = objective.blocks(point.gradient), objective.blocks(noise)
-    inputs = objective.blocks(np.broadcast_to(objective.extent[:, None], objective.shape))
+    inputs = objective.blocks(np.broadcast_to(point.closing.extent[:, None], objective.shape))
     shifts = objective.blocks(np.broadcast_to((objective.shifts & objective.free.all(axis=1))[:, None], objective.shape))
     decrement, m, flat, sure = 0.0, 0.0, 0, True
     for block, chosen, g, e, reach, shift in zip(hessian, free, gradient, error, inputs, shifts):
@@ -259,7 +259,7 @@ def _by_slopes(objective: Linear, point: Point, noise: np.ndarray) -> float:
     The residuals of a loss that is a sum over outputs all move one way with its bias: their changes add up to that
     of the slope.
     """
-    d = objective.source.net.sizes[0]
+    d = objective.source.features
     if objective.free[:d].any() or objective.loss.couples_outputs:
         return np.inf
     slope = np.abs(point.gradient[-1]) + noise[-1]
@@ -267,7 +267,7 @@ def _by_slopes(objective: Linear, point: Point, noise: np.ndarray) -> float:
     for _ in range(8):
         sides = [objective.at(_biased(point.theta, sign * width)).gradient[-1] for sign in (-1, 1)]
         if (sides[0] <= -noise[-1]).all() and (sides[1] >= noise[-1]).all():
-            rest = noise + objective.extent[:, None] * slope[None]
+            rest = noise + point.closing.extent[:, None] * slope[None]
             return float(slope @ width) + _penalised(objective, point, point.gradient, rest)
         width = 32 * width
     return np.inf

@@ -59,6 +59,14 @@ class Chunk:
         return x if x.dtype == np.float64 else x.astype(np.float64)
 
     @cached_property
+    def extent(self) -> np.ndarray:
+        """The largest |x̃| of every column, (q,)."""
+        x, shift = self.inputs, self.frame.shift
+        most, least = (x.max(axis=0), x.min(axis=0)) if self.x.size else (np.zeros(x.shape[1]),) * 2
+        shift = 0 if shift is None else shift
+        return np.append(np.maximum(np.abs(most - shift), np.abs(least - shift)), np.ones(int(self.frame.bias)))
+
+    @cached_property
     def padded(self) -> tuple[Any, Any]:
         """Targets and weights on the device, filled up with rows of weight zero."""
         y, weight = (_filled(np.asarray(a), self.size) for a in (self.y, self.weight))
@@ -92,13 +100,13 @@ class Chunk:
             found = found - self.frame.shift[:, None] * sums[None]
         return np.concatenate([found, sums[None]]) if self.frame.bias else found
 
-    def gram(self, weight: np.ndarray) -> np.ndarray:
-        """Σ_i weight_i x̃_i x̃_iᵀ, (q, q)."""
+    def gram(self, weight: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+        """Σ_i weight_i x̃_i x̃_iᵀ, (q, q), of products in `dtype`."""
         x = self.inputs
         if (weight >= 0).all():
             half = np.sqrt(weight)
-            rows = x * half[:, None]
-            found, edge = rows.T @ rows, half @ rows
+            rows = np.multiply(x, half[:, None], dtype=dtype, casting="same_kind")
+            found, edge = (rows.T @ rows).astype(np.float64), (half.astype(dtype) @ rows).astype(np.float64)
         else:
             rows = x * weight[:, None]
             found, edge = x.T @ rows, rows.sum(axis=0)

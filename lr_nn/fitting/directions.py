@@ -79,7 +79,7 @@ class Newton:
     def propose(self, point: Any) -> Vector:
         """One pass for the Hessian, one factor."""
         objective = self.objective
-        hessian, gradient = objective.hessian(point.theta), objective.blocks(point.gradient)
+        hessian, gradient = objective.hessian(point), objective.blocks(point.gradient)
         if not np.isfinite(hessian).all():
             return -point.gradient
         lifted = with_shifts(objective, hessian)
@@ -139,14 +139,14 @@ class LBFGS:
         objective: Any,
         first: Callable[[Vector], Vector],
         settings: Settings,
-        renew: Callable[[Vector], Callable[[Vector], Vector] | None] | None = None,
+        renew: Callable[[Any], Callable[[Vector], Vector] | None] | None = None,
         price: float = np.inf,
         scaled: bool = False,
     ) -> None:
         self.objective, self.first, self.settings, self.renew, self.price = objective, first, settings, renew, price
         self.scaled = scaled
         self.pairs = Pairs(settings.pairs)
-        self.age, self.serves, self.since = 0, 1, np.nan
+        self.age, self.serves, self.since = 0, 2, np.nan
 
     def propose(self, point: Any) -> Vector:
         """-H ∇J."""
@@ -169,10 +169,10 @@ class LBFGS:
         rate = np.log10(max(self.since / length, 1.0001)) / self.age if length > 0 else np.inf
         left = np.log10(max(length / goal(self.objective, new), 1))
         if rate < -np.log10(self.settings.slow) and left / rate > self.price:
-            first = self.renew(new.theta)
+            first = self.renew(new)
             if first is not None:
                 self.first, self.pairs = first, Pairs(self.settings.pairs)
-                self.age, self.serves = 0, 2 * max(self.serves, 2)
+                self.age, self.serves, self.scaled = 0, 2 * self.serves, False
 
 
 def goal(objective: Any, point: Any) -> float:
@@ -185,7 +185,7 @@ def goal(objective: Any, point: Any) -> float:
 class NewtonCG:
     """-H⁻¹ ∇J by conjugate gradients on products, helped by a factor that is made anew after 3, 6, 12, ... steps."""
 
-    def __init__(self, objective: Any, build: Callable[[Vector], Callable[[Vector], Vector]], settings: Settings) -> None:
+    def __init__(self, objective: Any, build: Callable[[Any], Callable[[Vector], Vector]], settings: Settings) -> None:
         self.objective, self.build, self.settings = objective, build, settings
         self.helped: Callable[[Vector], Vector] | None = None
         self.age, self.serves = 0, settings.serves
@@ -194,7 +194,7 @@ class NewtonCG:
         """To a tenth of the gradient, in so many products at most."""
         if self.helped is None or self.age >= self.serves:
             self.serves = self.serves if self.helped is None else 2 * self.serves
-            self.helped, self.age = self.build(point.theta), 0
+            self.helped, self.age = self.build(point), 0
         helped, objective = self.helped, self.objective
         found = conjugate_gradients(
             lambda v: objective.multiply(point, v),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from lr_nn.fitting.chunks import Chunk
@@ -17,23 +18,24 @@ __all__ = ["Closing", "Linear", "Point"]
 
 class Closing(NamedTuple):
     """What a certificate needs of the last pass: Σ |s δ| (k,); Σ s ∂²ℓ/∂η² (k, k); and Σ s x̃ ∂²ℓ/∂η², (k, q, k), [a, j, b]
-    of outputs a and b. The last two are None where the loss states no curvature.
+    of outputs a and b, both None where the loss states no curvature; and the largest |x̃| of every column, (q,).
     """
 
     slopes: np.ndarray
     curvature: np.ndarray | None
     cross: np.ndarray | None
+    extent: np.ndarray
 
 
 @dataclass(frozen=True)
 class Point:
-    """θ, J there without its l1 term, its gradient; η of every chunk where rows are in memory; and what closes."""
+    """θ, J there without its l1 term, its gradient; what closes; and η and the curvature of every chunk, if kept."""
 
     theta: np.ndarray
     cost: float
     gradient: np.ndarray
-    etas: dict[int, np.ndarray] | None = None
     closing: Closing | None = None
+    kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = field(default_factory=dict)
 
     @property
     def is_finite(self) -> bool:
@@ -45,8 +47,8 @@ class Point:
 class Linear:
     """J(θ) = Σ s_i ℓ_i / `total` + Σ lasso |θ| + ½ Σ ridge θ², strengths (q, k), zero where a coefficient is free.
 
-    `lowest` is the least mean loss that the targets allow; `extent` (q,) the largest |x̃| of every column; `ceiling`
-    the bound on J - J* that is asked for.
+    `lowest` is the least mean loss that the targets allow, `ceiling` the bound on J - J* that is asked for. `keeps`:
+    do points keep the η of rows in memory?
     """
 
     source: Source
@@ -54,13 +56,13 @@ class Linear:
     ridge: np.ndarray
     lasso: np.ndarray
     lowest: float
-    extent: np.ndarray
     ceiling: float
+    keeps: bool = False
 
     @property
     def loss(self) -> Loss:
         """The loss of the network."""
-        return self.source.net.loss
+        return self.source.loss
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,17 +97,17 @@ class Linear:
         rows = self.shifts[:, None]
         return theta - np.where(rows, theta.mean(axis=1, keepdims=True), 0) if rows.any() else theta
 
-    def at(self, theta: np.ndarray, closing: bool = False, keep: bool = False) -> Point:
+    def at(self, theta: np.ndarray, closing: bool = False) -> Point:
         """One pass: J and its gradient."""
-        etas: dict[int, np.ndarray] = {}
-        keep = keep and self.source.rows is None
+        kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        keep = self.keeps and self.source.rows is None
         coupled, curved = self.loss.couples_outputs, curves(self.loss)
 
         def sums(chunk: Chunk) -> Any:
             eta = chunk.eta(theta)
             found = chunk.terms(eta)
             if keep:
-                etas[id(chunk)] = eta
+                kept[id(chunk)] = eta, found.curvature
             if not closing:
                 return found.cost, chunk.back(found.residual)
             slopes = np.abs(found.residual).sum(axis=0)
@@ -115,40 +117,44 @@ class Linear:
                 curvature = weights.sum(axis=2), np.stack([chunk.back(rows.T) for rows in weights])
             elif curved:
                 curvature = found.curvature.sum(axis=0), chunk.back(found.curvature)
-            return found.cost, chunk.back(found.residual), slopes, curvature
+            return found.cost, chunk.back(found.residual), slopes, curvature, chunk.extent
 
         with np.errstate(over="ignore", invalid="ignore"):
-            cost, gradient, *more = self.source.fold(sums)
+            cost, gradient, *more = self.source.fold(sums, _joined if closing else None)
             cost = float(cost) / self.total + float((self.ridge * theta * theta).sum()) / 2
             gradient = gradient / self.total + self.ridge * theta
         if not closing:
-            return Point(theta, cost, gradient, etas if keep else None)
-        slopes, curvature = more
+            return Point(theta, cost, gradient, kept=kept)
+        slopes, curvature, extent = more
         if not curved:
-            closing_sums = Closing(slopes / self.total, None, None)
+            closing_sums = Closing(slopes / self.total, None, None, extent)
         elif coupled:
-            closing_sums = Closing(slopes / self.total, *(each / self.total for each in curvature))
+            closing_sums = Closing(slopes / self.total, *(each / self.total for each in curvature), extent)
         else:
             one = np.eye(self.shape[1])
             diagonal, cross = (each / self.total for each in curvature)
-            closing_sums = Closing(slopes / self.total, np.diag(diagonal), one[:, None, :] * cross.T[:, :, None])
-        return Point(theta, cost, gradient, etas if keep else None, closing_sums)
+            closing_sums = Closing(slopes / self.total, np.diag(diagonal), one[:, None, :] * cross.T[:, :, None], extent)
+        return Point(theta, cost, gradient, closing_sums, kept)
 
-    def hessian(self, theta: np.ndarray) -> np.ndarray:
-        """∇²J without the l1 term, in blocks of outputs that do not couple: (k, q, q), or (1, p, p) in the order of θ."""
+    def hessian(self, point: Point, dtype: Any = np.float64) -> np.ndarray:
+        """∇²J without the l1 term, in blocks of outputs that do not couple: (k, q, q), or (1, p, p) in the order of θ.
+
+        `dtype` is that of products.
+        """
         q, k = self.shape
         coupled = self.loss.couples_outputs
 
         def grams(chunk: Chunk) -> np.ndarray:
-            eta = chunk.eta(theta)
+            eta, curvature = point.kept.get(id(chunk), (None, None))
+            eta = chunk.eta(point.theta) if eta is None else eta
             if not coupled:
-                curvature = chunk.terms(eta).curvature
-                return np.stack([chunk.gram(curvature[:, c]) for c in range(k)])
+                curvature = chunk.terms(eta).curvature if curvature is None else curvature
+                return np.stack([chunk.gram(curvature[:, c], dtype) for c in range(k)])
             weights = chunk.curvatures(eta)
             found = np.empty((q, k, q, k))
             for a in range(k):
                 for b in range(a + 1):
-                    found[:, a, :, b] = found[:, b, :, a] = chunk.gram(weights[a, b])
+                    found[:, a, :, b] = found[:, b, :, a] = chunk.gram(weights[a, b], dtype)
             return found.reshape(1, q * k, q * k)
 
         with np.errstate(over="ignore", invalid="ignore"):
@@ -161,8 +167,8 @@ class Linear:
         """∇²J at a point times a direction (q, k): one pass."""
 
         def sums(chunk: Chunk) -> np.ndarray:
-            known = None if point.etas is None else point.etas.get(id(chunk))
-            eta = chunk.eta(point.theta) if known is None else known
+            eta, _ = point.kept.get(id(chunk), (None, None))
+            eta = chunk.eta(point.theta) if eta is None else eta
             return chunk.back(chunk.multiplied(eta, chunk.products(direction)))
 
         return self.source.fold(sums) / self.total + self.ridge * direction
@@ -221,19 +227,23 @@ class Linear:
     def estimate(self, point: Point, decrement: float) -> float:
         """J - J*, roughly from above: by the l2 penalty as if the rest were at its best, else by the decrement."""
         held = self.ridge > 0
-        if not held.any() or self.lasso[~held].any() or self.free[: self.source.net.sizes[0]].any():
+        if not held.any() or self.lasso[~held].any() or self.free[: self.source.features].any():
             return decrement
         subgradient = self.subgradient(point)[held]
         return float((subgradient**2 / self.ridge[held]).sum()) / 2
 
     def columns(self, chosen: np.ndarray, source: Source) -> Linear:
         """The cost of some columns, which `source` has, the others without weight."""
-        d = self.source.net.sizes[0]
+        d = self.source.features
         rows = np.append(chosen, np.arange(d, self.shape[0]))
         return replace(
             self,
             source=source,
             ridge=self.ridge[rows],
             lasso=self.lasso[rows],
-            extent=self.extent[rows],
         )
+
+
+def _joined(a: Any, b: Any) -> Any:
+    """Two chunks together: sums, and the larger extents."""
+    return *jax.tree.map(np.add, a[:-1], b[:-1]), np.maximum(a[-1], b[-1])

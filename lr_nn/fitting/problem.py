@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from lr_nn.fitting import terms
-from lr_nn.fitting.chunks import Frame
+from lr_nn.fitting.chunks import Chunk, Frame
 from lr_nn.fitting.descent import descend
 from lr_nn.fitting.directions import LBFGS, Newton
-from lr_nn.fitting.linear import Linear, Point
-from lr_nn.fitting.sample import diagonal
+from lr_nn.fitting.linear import Linear
 from lr_nn.fitting.settings import Settings
-from lr_nn.fitting.source import Look, Source, look, looked, refuse_what_is_not_finite
+from lr_nn.fitting.source import Look, Source, looked
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, is_tree
 
@@ -27,14 +25,18 @@ HUGE, TINY = 1e100, 1e-100
 
 @dataclass(frozen=True)
 class Problem:
-    """The cost, the best constant model as a point of it, and `excess`: J₀ above the least that the targets allow.
+    """The cost; the best constant model θ, its cost, and `excess`, that above the least that the targets allow.
 
-    `trouble` says why the numbers of x cannot be computed with, if they cannot.
+    `deviation` (q,) is the mean of x̃², and `curvature` (k,) that of ∂²ℓ/∂η² at the constant model. `trouble` says why
+    the numbers of x cannot be computed with, if they cannot.
     """
 
     objective: Linear
-    constant: Point
+    constant: np.ndarray
+    cost: float
     excess: float
+    deviation: np.ndarray
+    curvature: np.ndarray
     trouble: str = ""
 
 
@@ -53,37 +55,62 @@ def _of_coefficients(net: Network, strength: Any) -> np.ndarray:
     return found
 
 
-def posed(net: Network, source: Source, penalty: Penalty, settings: Settings, known: Look | None = None) -> Problem:
-    """The first passes: the data are looked at, columns and offset centred where the bias is free, J₀ computed."""
+def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) -> Problem:
+    """Columns and offset are centred where the bias is free, by what some rows say; J₀ is computed of all."""
     lasso, ridge = strengths(net, penalty)
-    found = source.fold(look, looked) if known is None else known
-    if not found.total > 0:
-        raise ValueError("weight is zero for every example; at least one must be positive")
-    if not (np.isfinite(found.most_x).all() and np.isfinite(found.least_x).all()):
-        refuse_what_is_not_finite(source)
+    seen = looked(source)
     d, k = net.sizes
     free_bias = bool(net.bias and not (lasso[-1].any() or ridge[-1].any()))
-    largest = np.maximum(found.most_x, found.least_x)
-    trouble = _trouble(largest)
-    frame = _frame(found, free_bias, net.bias, settings)
-    centred = np.maximum(found.most_x - frame.mean, found.least_x + frame.mean)
-    extent = np.append(centred, np.ones(int(net.bias)))
-    lowest = float(found.lowest) / float(found.total)
-    objective = Linear(source.framed(frame), float(found.total), ridge, lasso, lowest, extent, np.inf)
-    theta = np.zeros((d + net.bias, k))
-    if net.bias:
-        theta[d] = _constant(objective, found, free_bias, settings)
-    point = objective.at(theta)
+    frame = _frame(seen, free_bias, net.bias, k, settings)
+    few = source.framed(frame).columns(np.zeros(0, int))
+    totals = _totals(few)
+    total = float(totals.total)
+    if not total > 0:
+        raise ValueError("weight is zero for every example; at least one must be positive")
+    frame = replace(frame, offset=totals.offset / total if free_bias else np.zeros(k))
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = np.maximum(seen.squares - seen.mean**2, 0) + (seen.pivot + seen.mean - frame.mean) ** 2
+    deviation = np.append(spread, np.ones(int(net.bias)))
+    lowest = float(totals.lowest) / total
+    objective = Linear(source.framed(frame), total, ridge, lasso, lowest, np.inf)
+    biases = Linear(few.framed(replace(few.frame, offset=frame.offset)), total, ridge[d:], lasso[d:], lowest, np.inf)
+    constant = _constant(biases, totals, free_bias, settings) if net.bias else np.zeros((0, k))
+    point = biases.at(constant, closing=True)
     excess = point.cost - lowest
-    most = (1 + float(np.maximum(np.abs(found.most_y), np.abs(found.least_y)).max())) ** 2
+    most = (1 + float(np.maximum(np.abs(totals.most), np.abs(totals.least)).max())) ** 2
     if not excess > np.finfo(float).eps * most:
-        far = objective.at(np.zeros_like(theta)).cost - lowest
+        far = biases.at(np.zeros_like(constant)).cost - lowest
         excess = _achievable(max(excess, 0.0), far)
-    return Problem(objective, point, excess, trouble)
+    theta = np.concatenate([np.zeros((d, k)), constant])
+    curvature = np.ones(k) if point.closing.curvature is None else np.diagonal(point.closing.curvature)
+    return Problem(objective, theta, point.cost, excess, deviation, curvature, _trouble(seen))
 
 
-def _trouble(largest: np.ndarray) -> str:
+class Totals(NamedTuple):
+    """Σ s, Σ s y, Σ s offset, the least Σ s ℓ that targets allow; the largest of y and -y."""
+
+    total: Any
+    y: Any
+    offset: Any
+    lowest: Any
+    most: Any
+    least: Any
+
+
+def _totals(source: Source) -> Totals:
+    """Of all rows, without their features."""
+
+    def of(chunk: Chunk) -> Totals:
+        y, most, least, lowest = chunk.constants()
+        offset = np.zeros(chunk.outputs) if chunk.offset is None else chunk.weight @ chunk.offset
+        return Totals(chunk.weight.sum(), y, offset, lowest, most, least)
+
+    return source.fold(of, lambda a, b: Totals(*map(np.add, a[:4], b[:4]), *map(np.maximum, a[4:], b[4:])))
+
+
+def _trouble(seen: Look) -> str:
     """What to do about columns whose squares overflow or underflow."""
+    largest = np.maximum(np.maximum(seen.most, seen.least), np.abs(seen.pivot))
     for bad, size in ((largest > HUGE, "large"), ((largest > 0) & (largest < TINY), "small")):
         if bad.any():
             j = int(np.flatnonzero(bad)[0])
@@ -91,45 +118,36 @@ def _trouble(largest: np.ndarray) -> str:
     return ""
 
 
-def _frame(found: Look, free_bias: bool, bias: bool, settings: Settings) -> Frame:
-    k = len(found.y)
+def _frame(seen: Look, free_bias: bool, bias: bool, k: int, settings: Settings) -> Frame:
+    """The means that rows are read less of."""
+    mean = np.zeros_like(seen.pivot)
     if not free_bias:
-        return Frame(np.zeros_like(found.most_x), False, np.zeros(k), bias)
-    mean = np.clip(found.x / found.total, -found.least_x, found.most_x)
-    width = found.most_x + found.least_x
+        return Frame(mean, False, np.zeros(k), bias)
+    mean = seen.pivot + np.clip(seen.mean, -seen.least, seen.most)
+    width = seen.most + seen.least
     far = bool((np.abs(mean) > settings.far * width).any())
     if not far:  # of columns about zero nothing is gained
         mean = np.where(np.abs(mean) > 0.01 * width, mean, 0)
-    return Frame(mean, far, found.offset / found.total, bias)
+    return Frame(mean, far, np.zeros(k), bias)
 
 
-def _constant(objective: Linear, found: Look, free_bias: bool, settings: Settings) -> np.ndarray:
-    """The best biases (k,) of a model without features, given the offset: not farther out than is finite."""
-    loss, source = objective.loss, objective.source
-    k, far = objective.shape[1], settings.farthest
-    mean = np.clip(found.y / found.total, -found.least_y, found.most_y)
-    start = np.zeros(k)
+def _constant(biases: Linear, found: Totals, free_bias: bool, settings: Settings) -> np.ndarray:
+    """The best biases (1, k) of a model without features, given the offset: not farther out than is finite."""
+    loss, far = biases.loss, settings.farthest
+    start = np.zeros(biases.shape)
     if loss.states("constant"):
-        with jax.enable_x64(True):
-            start = np.asarray(terms.constant(loss, mean))
+        mean = np.clip(found.y / found.total, -found.least, found.most)
+        start = np.asarray(terms.constant(loss, mean))[None]
         start = np.where(np.isfinite(start), start, np.clip(start, -far, far))
-        if not source.has_offset and free_bias:
+        if not biases.source.has_offset and free_bias:
             return start
-    d = source.net.sizes[0]
-    few = replace(
-        objective,
-        source=source.columns(np.zeros(0, int)),
-        ridge=objective.ridge[d:],
-        lasso=np.zeros_like(objective.lasso[d:]),
-        extent=objective.extent[d:],
-    )
-    point = few.at(start[None])
+    point = biases.at(start)
     if terms.curves(loss):
-        direction: Any = Newton(few)
+        direction: Any = Newton(biases)
     else:
-        direction = LBFGS(few, diagonal(few, start[None]), settings, scaled=True)
+        direction = LBFGS(biases, lambda v: v, settings, scaled=True)
     near = 1e-14 * (1 + abs(point.cost))
-    return np.clip(descend(few, direction, point, 0.0, int(far), settings, near=near).point.theta[0], -1e300, 1e300)
+    return descend(biases, direction, point, 0.0, int(far), settings, near=near).point.theta
 
 
 def _achievable(excess: float, far: float) -> float:

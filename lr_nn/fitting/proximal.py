@@ -30,7 +30,7 @@ class Proximal:
         """u - θ, u the minimum."""
         objective = self.objective
         if self.hessian is None:
-            self.hessian = _lifted(_model(objective, point.theta, self.settings))
+            self.hessian = _lifted(_model(objective, point, self.settings))
         accuracy = self.settings.inner * objective.length(point)
         blocks = [_blocks(each, self.hessian) for each in (point.theta, point.gradient, objective.lasso)]
         found = [model_minimum(*each, accuracy, self.settings) for each in zip(self.hessian, *blocks)]
@@ -42,12 +42,12 @@ class Proximal:
             self.hessian = None
 
 
-def _model(objective: Linear, theta: np.ndarray, settings: Settings) -> np.ndarray:
+def _model(objective: Linear, point: Point, settings: Settings) -> np.ndarray:
     """The Hessian, or of many parameters of coupled outputs a block for each output that is not below it."""
     if not objective.loss.couples_outputs or objective.size <= settings.dense:
-        return objective.hessian(theta)
+        return objective.hessian(point)
     # diag(p) - p pᵀ ≤ 2 diag(p (1 - p)), by the sums of its rows: true of every matrix whose rows add up to zero.
-    return objective.diagonal_blocks(theta, 2.0)
+    return objective.diagonal_blocks(point.theta, 2.0)
 
 
 def _blocks(theta: np.ndarray, hessian: np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ def working_sets(
 
     `bound(point)` is a quick bound on J - J*.
     """
-    d, steps, state = objective.source.net.sizes[0], 0, None
+    d, steps, state = objective.source.features, 0, None
     while True:
         wanted = _wanted(objective, point, settings)
         if wanted is None:
@@ -187,12 +187,12 @@ def working_sets(
 
 def _used(objective: Linear, point: Point) -> np.ndarray:
     """The columns with weights."""
-    return point.theta[: objective.source.net.sizes[0]].any(axis=1)
+    return point.theta[: objective.source.features].any(axis=1)
 
 
 def _pulled(objective: Linear, point: Point) -> np.ndarray:
     """The columns without a weight that should have one."""
-    d = objective.source.net.sizes[0]
+    d = objective.source.features
     return ~_used(objective, point) & (objective.subgradient(point)[:d] != 0).any(axis=1)
 
 
@@ -200,7 +200,7 @@ def _wanted(objective: Linear, point: Point, settings: Settings) -> np.ndarray |
     """The columns with weights and those that want one the most, at most twice as many; None where all are taken."""
     if objective.source.rows is not None:
         return None
-    d = objective.source.net.sizes[0]
+    d = objective.source.features
     free = ~objective.lasso[:d].all(axis=1)
     used = _used(objective, point) | free
     pull = np.abs(objective.subgradient(point)[:d]).max(axis=1)

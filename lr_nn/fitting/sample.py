@@ -7,16 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from lr_nn.fitting.chunks import Chunk
 from lr_nn.fitting.directions import factored, solve, with_shifts
-from lr_nn.fitting.linear import Linear
+from lr_nn.fitting.linear import Linear, Point
+from lr_nn.fitting.problem import Problem
 from lr_nn.fitting.settings import Settings
 from lr_nn.fitting.source import Source
 
 __all__ = ["diagonal", "guess", "is_tall", "of_some_rows"]
 
 Guess = Callable[[np.ndarray], np.ndarray]
-LIFT = 1e-10
+# Added to a diagonal of ones before a factor is made of products in float32.
+LIFT = 1e-6
 
 
 def is_tall(rows: int, q: int, settings: Settings) -> bool:
@@ -24,57 +25,42 @@ def is_tall(rows: int, q: int, settings: Settings) -> bool:
     return rows >= 2 * settings.sample_least * q and rows * q > settings.sample_from
 
 
-def of_some_rows(objective: Linear, source: Source, settings: Settings) -> Linear:
+def of_some_rows(problem: Problem, source: Source, settings: Settings) -> Linear:
     """The cost of the rows of `source` alone, in the same coordinates.
 
     A column that few of them know may have none of its curvature in them, and its coefficient might go anywhere: it
-    gets a ridge of about the curvature that it may have in all rows.
+    gets a ridge of about the curvature of one row.
     """
-
-    def sums(chunk: Chunk):
-        squares = chunk.inputs**2
-        return chunk.weight.sum(), chunk.weight @ squares, chunk.weight**2 @ squares**2
-
-    total, squares, fourth = source.fold(sums)
-    known = squares**2 > settings.known_rows * fourth
-    ridge = objective.ridge.copy()
-    d = len(known)
-    ridge[:d] += np.where(known, 0, objective.extent[:d] ** 2 / source.length)[:, None]
-    return replace(objective, source=source, total=float(total), ridge=ridge)
+    objective = problem.objective
+    chunks = source.chunks()
+    total = float(sum(chunk.weight.sum() for chunk in chunks))
+    extent = np.stack([chunk.extent for chunk in chunks]).max(axis=0)
+    rare = source.length * problem.deviation < settings.known_rows * extent**2
+    extra = np.where(rare, extent**2 / source.length, 0)[:, None] * problem.curvature[None]
+    return replace(objective, source=source, total=total, ridge=objective.ridge + extra)
 
 
-def guess(sample: Linear, objective: Linear, theta: np.ndarray, settings: Settings) -> Guess | None:
-    """H⁻¹ at θ from the rows of the sample, with the ridge of the objective; None where it has no factor.
+def guess(sample: Linear, objective: Linear, point: Point, settings: Settings) -> Guess | None:
+    """H⁻¹ at a point from the rows of the sample, with the ridge of the objective; None where it has no factor.
 
     Of many parameters of coupled outputs the same factor serves every output: that of the mean of their curvatures.
     """
     coupled = objective.loss.couples_outputs
     if coupled and objective.size > settings.newton_parameters:
-        hessian = sample.diagonal_blocks(theta, 1.0).mean(axis=0, keepdims=True)
+        hessian = sample.diagonal_blocks(point.theta, 1.0).mean(axis=0, keepdims=True)
         factor = factored(hessian, LIFT)
         if factor is None:
             return None
         (scale, lower), k = factor[0], objective.shape[1]
         return lambda v: np.stack([solve([(scale, lower)], v[:, c][None])[0] for c in range(k)], axis=1)
-    factor = factored(with_shifts(sample, sample.hessian(theta)), LIFT)
+    factor = factored(with_shifts(sample, sample.hessian(point, np.float32)), LIFT)
     if factor is None:
         return None
     return lambda v: objective.unblocked(solve(factor, objective.blocks(v)))
 
 
-def diagonal(sample: Linear, theta: np.ndarray) -> Guess:
-    """The inverse of the diagonal of the Hessian at θ: the unit of every coefficient."""
-    coupled = sample.loss.couples_outputs
-
-    def sums(chunk: Chunk) -> np.ndarray:
-        eta = chunk.eta(theta)
-        found = np.einsum("aan->na", chunk.curvatures(eta)) if coupled else chunk.terms(eta).curvature
-        if found is None:
-            found = chunk.weight[:, None] * np.ones((1, chunk.outputs))
-        squares = (found.T @ chunk.inputs**2).T
-        return np.concatenate([squares, found.sum(axis=0)[None]]) if chunk.frame.bias else squares
-
-    curvature = sample.source.fold(sums) / sample.total + sample.ridge
-    inverse = 1 / np.maximum(curvature, np.finfo(float).tiny)
-    inverse = np.where(curvature > 1e-12 * curvature.max(), inverse, 0)
+def diagonal(problem: Problem) -> Guess:
+    """The inverse of about the diagonal of the Hessian: the unit of every coefficient."""
+    curvature = problem.deviation[:, None] * np.maximum(problem.curvature, 1e-6)[None] + problem.objective.ridge
+    inverse = np.where(curvature > 0, 1 / np.where(curvature > 0, curvature, 1), 0)
     return lambda v: inverse * v

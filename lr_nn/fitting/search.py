@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,8 @@ from lr_nn.fitting.terms import curves
 from lr_nn.penalties import Penalty
 from lr_nn.types import Params, Solution
 
+Judge = Callable[[Point, int], tuple[float, Any]]
+
 __all__ = ["SOLVERS", "choose", "solved"]
 
 SOLVERS = ("newton", "lbfgs", "newton_cg", "closed_form", "proximal")
@@ -39,26 +42,33 @@ def solved(
     """From the constant model, or from `start` if that is better, to a bound on J - J* within tol · J₀."""
     objective = replace(problem.objective, ceiling=tol * problem.excess)
     name, why = choose(objective, settings) if solver == "auto" else (solver, "asked for")
-    point, started = problem.constant, False
-    if start is not None:
-        begun = inward(objective.source.frame, start)
-        other = objective.at(begun if objective.is_sparse else objective.centred(begun))
-        if other.is_finite and objective.composite(other) < objective.composite(point):
-            point, started = other, True
-    about = Search(name, why, max_steps, started)
+    objective = replace(objective, keeps=name in ("newton", "newton_cg"))
+    problem = replace(problem, objective=objective)
+    point = _begun(problem, start)
+    about = Search(name, why, max_steps, point is not None)
 
     def judged(point: Point, steps: int) -> tuple[float, tuple[Point, Certificate]]:
         point = _closed(objective, point, dtype)
         certificate = certify(objective, point, settings) if point.is_finite else Certificate(np.inf, 0)
         return certificate.bound, (point, certificate)
 
-    if problem.trouble or not point.is_finite:
-        bad = Point(point.theta, np.nan, point.gradient)
+    if problem.trouble or not np.isfinite(problem.cost):
+        bad = Point(problem.constant, np.nan, np.full(objective.shape, np.nan))
         found = solution(objective, bad, Certificate(np.inf, 0), 0, about, penalty, dtype, settings)
         return replace(found, message=f"{name}: {problem.trouble}") if problem.trouble else found
-    state = _ran(objective, point, name, max_steps, settings, judged, started, problem)
+    state = _ran(problem, point, name, max_steps, settings, judged)
     end, certificate = state.verdict
     return solution(objective, end, certificate, state.steps, about, penalty, dtype, settings)
+
+
+def _begun(problem: Problem, start: Params | None) -> Point | None:
+    """The start, if it is better than the constant model."""
+    if start is None:
+        return None
+    objective = problem.objective
+    theta = inward(objective.source.frame, start)
+    point = objective.at(theta if objective.is_sparse else objective.centred(theta))
+    return point if point.is_finite and objective.composite(point) < problem.cost else None
 
 
 def _closed(objective: Linear, point: Point, dtype: np.dtype) -> Point:
@@ -92,65 +102,67 @@ def choose(objective: Linear, settings: Settings) -> tuple[str, str]:
 
 
 def _ran(
-    objective: Linear,
-    point: Point,
-    name: str,
-    max_steps: int,
-    settings: Settings,
-    judged: Any,
-    started: bool,
-    problem: Problem,
+    problem: Problem, start: Point | None, name: str, max_steps: int, settings: Settings, judged: Judge
 ) -> State:
+    """The search by name, from `start` or a better place."""
+    objective = problem.objective
     ceiling = objective.ceiling
     if name == "closed_form":
         end = objective.at(closed_form(objective), closing=True)
         bound, verdict = judged(end, 1)
         return State(end, 1, bound <= ceiling, verdict)
+    if name == "lbfgs":
+        few, begun, price = _sampled(problem, start, settings)
+
+        def renew(point: Point) -> Any:
+            return sample.guess(few, objective, point, settings)
+
+        if not curves(objective.loss):
+            direction: Any = LBFGS(objective, sample.diagonal(problem), settings, scaled=True)
+        elif price > settings.dear:
+            direction = LBFGS(objective, sample.diagonal(problem), settings, renew, price, scaled=True)
+        else:
+            direction = LBFGS(objective, _guess(problem, few, begun, settings), settings, renew, price)
+        return descend(objective, direction, begun, ceiling, max_steps, settings, judged)
+    begun = objective.at(problem.constant) if start is None else start
     if name == "proximal":
         return proximal.working_sets(
-            objective, point, max_steps, settings, lambda point: quick(objective, point), judged
+            objective, begun, max_steps, settings, lambda point: quick(objective, point), judged
         )
     if name == "newton":
-        return descend(objective, Newton(objective), point, ceiling, max_steps, settings, judged)
-    if name == "newton_cg":
-        direction: Any = NewtonCG(objective, lambda theta: _guess(objective, objective, theta, settings), settings)
-        return descend(objective, direction, point, ceiling, max_steps, settings, judged)
-    few, begun, price = _sampled(objective, point, started, problem, settings)
-    first = _guess(few, objective, begun.theta, settings)
-
-    def renew(theta: np.ndarray) -> Any:
-        return sample.guess(few, objective, theta, settings)
-
-    direction = LBFGS(objective, first, settings, renew, price)
+        direction = Newton(objective)
+    else:
+        direction = NewtonCG(objective, lambda point: _guess(problem, objective, point, settings), settings)
     return descend(objective, direction, begun, ceiling, max_steps, settings, judged)
 
 
-def _guess(few: Linear, objective: Linear, theta: np.ndarray, settings: Settings) -> sample.Guess:
+def _guess(problem: Problem, few: Linear, point: Point, settings: Settings) -> sample.Guess:
     """A factor, or the units of the columns where there is none."""
-    found = sample.guess(few, objective, theta, settings) if curves(objective.loss) else None
-    return found or sample.diagonal(few, theta)
+    return sample.guess(few, problem.objective, point, settings) or sample.diagonal(problem)
 
 
-def _sampled(
-    objective: Linear, point: Point, started: bool, problem: Problem, settings: Settings
-) -> tuple[Linear, Point, float]:
-    """A sample, or all rows where they are few; the optimum of it if that is a better place to begin from; and the
-    price of a factor from it, in passes over all rows.
-    """
+def _sampled(problem: Problem, start: Point | None, settings: Settings) -> tuple[Linear, Point, float]:
+    """Rows for factors, the place to begin from, and the price of a factor in passes over all rows."""
+    objective = problem.objective
     n, q = objective.source.length, objective.shape[0]
-    if not sample.is_tall(n, q, settings):
-        return objective, point, 1 + q / settings.sample_price
+    every = q / settings.hessian_price
+    if not curves(objective.loss) or not sample.is_tall(n, q, settings):
+        return objective, start or objective.at(problem.constant), 1 + every
     least = settings.sample_least * q
-    count = int(min(n // 2, max(least, settings.sample_price * n / q)))
-    few = sample.of_some_rows(objective, objective.source.some(count), settings)
-    price = 1 + count / n * q / settings.sample_price
+    count = int(max(least, min(settings.sample_most * q, settings.hessian_passes / every * n)))
+    whole = objective.source.rows is None and 2 * count > n
+    few = objective if whole else sample.of_some_rows(problem, objective.source.some(count), settings)
+    price = 1 + (1.0 if whole else count / n) * every
+    if start is not None:
+        return few, start, price
     search = few
-    if count > 2 * least:
-        search = sample.of_some_rows(objective, few.source.some(least), settings)
+    if whole or count > 2 * least:
+        search = sample.of_some_rows(problem, (objective if whole else few).source.some(least), settings)
     near = max(objective.ceiling, settings.sample_gap * problem.excess)
     search = replace(search, ceiling=near)
-    begin = search.at(point.theta)
-    direction = LBFGS(search, _guess(search, search, point.theta, settings), settings)
+    begin = search.at(problem.constant)
+    direction = LBFGS(search, _guess(replace(problem, objective=search), search, begin, settings), settings)
     found = descend(search, direction, begin, near, 50, settings, near=near)
     end = objective.at(found.point.theta)
-    return few, end if end.is_finite and end.cost < point.cost else point, price
+    better = end.is_finite and end.cost < problem.cost
+    return few, end if better else objective.at(problem.constant), price

@@ -14,10 +14,13 @@ class Settings:
     Sizes are numbers of entries unless the name says otherwise. "Measured" means on two cores of a server CPU.
     """
 
-    # Chunks. Passes read 10 to 13 GB/s of x in chunks of 8,000 rows and more, 5 in chunks of 2,000 (measured).
-    chunk_rows: int = 16_384
+    # Chunks. Passes read 10 to 13 GB/s of x in chunks of 16,000 rows and more, 5 in chunks of 2,000 (measured); a
+    # chunk of 32 MB stays in the cache between its two products.
+    chunk_rows: int = 65_536
     chunk_numbers: int = 2**22
     least_rows_of_a_thread: int = 2_048
+    # Rows at a time of what reads x more than once in a chunk.
+    piece: int = 1_024
     # Below so many numbers of x one thread is sooner done than two.
     one_thread: int = 2**16
     # Columns whose mean is that many times their range are centred row by row; for others algebra is exact enough.
@@ -31,15 +34,23 @@ class Settings:
     # Factors and the eigenvalues of certificates: up to so many parameters.
     dense: int = 2_500
 
-    # A sample of rows: at least so many for each column, and as many as make a Hessian the price of a pass.
+    # A sample of rows: at least so many for each column, and for a Hessian so many, where that costs no more than
+    # a few passes: one of q columns costs q / 64 times a pass over as many rows (measured).
     sample_least: int = 40
-    sample_price: float = 32.0
-    # Where x has fewer numbers all rows are taken.
+    sample_most: int = 160
+    hessian_price: float = 64.0
+    hessian_passes: float = 3.0
+    # All rows are taken where x has fewer numbers.
     sample_from: float = 2e6
+    # Rows that are looked at to find out means and units of columns, where there are more.
+    scouted: int = 2_048
     # A column is known by rows worth so many of equal weight; of others the sample says too little.
     known_rows: int = 20
-    # The optimum of a sample is farther than that from the optimum of all rows.
-    sample_gap: float = 1e-4
+    # The optimum of a sample is farther than that, as a share of J0, from the optimum of all rows.
+    sample_gap: float = 1e-3
+
+    # A factor that costs more passes waits until it is seen that it is needed.
+    dear: float = 6.0
 
     # Pairs of L-BFGS, and what a step may leave of the gradient before a new factor is worth its price.
     pairs: int = 10

@@ -20,24 +20,23 @@ from lr_nn.data import Rows, blocks
 from lr_nn.fitting.chunks import Chunk, Frame
 from lr_nn.fitting.settings import Settings
 from lr_nn.fitting.terms import bucket
+from lr_nn.losses import Loss
 from lr_nn.network import Network
 from lr_nn.types import Batch
 
-__all__ = ["Look", "Source", "look", "of_arrays", "of_rows"]
+__all__ = ["Look", "Source", "looked", "of_arrays", "of_rows"]
 
 
 class Look(NamedTuple):
-    """What the first pass finds: Σ s, Σ s x, Σ s y, Σ s offset, the least Σ s ℓ; the largest of x, -x, y, -y."""
+    """What some rows say of the columns: `pivot`, one of them; of z = x - pivot the mean, that of z², and the largest
+    of z and -z. So are means and deviations exact, however far from zero the columns are.
+    """
 
-    total: Any
-    x: Any
-    y: Any
-    offset: Any
-    lowest: Any
-    most_x: Any
-    least_x: Any
-    most_y: Any
-    least_y: Any
+    pivot: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+    most: np.ndarray
+    least: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Source:
 
     `parts` are batches in memory, or `rows` those of files, read anew in every pass; a chunk has `block` rows, or, of
     arrays, of `parts`, what suits them. Weights are in units of `unit`; `length` counts the rows of this process.
-    `shared`: are sums made over all processes?
+    `shared`: are sums made over all processes? `chosen`: which columns of a file are taken, None for all.
     """
 
     net: Network
@@ -58,7 +57,23 @@ class Source:
     unit: float = 1.0
     length: int = 0
     shared: bool = False
+    chosen: np.ndarray | None = None
     kept: dict[Any, list[Chunk]] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the network."""
+        return self.net.loss
+
+    @property
+    def features(self) -> int:
+        """How many columns are read."""
+        return len(self.frame.mean)
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the network has."""
+        return self.net.sizes[1]
 
     @property
     def has_offset(self) -> bool:
@@ -80,25 +95,31 @@ class Source:
         return self._each(function)
 
     def columns(self, chosen: np.ndarray) -> Source:
-        """The rows with some of their columns, in memory."""
-        net = Network((len(chosen), self.net.sizes[1]), (), self.net.loss, bias=self.net.bias)
+        """The rows with some of their columns; of rows in memory these are copied."""
         parts = tuple(part._replace(x=part.x[:, chosen]) for part in self.parts)
         frame = replace(self.frame, mean=self.frame.mean[chosen])
-        block = max(chunk.size for chunk in self.chunks())
-        return replace(self, net=net, frame=frame, parts=parts, block=block, kept={})
+        block = self.block if self.rows is not None else max(chunk.size for chunk in self.chunks())
+        return replace(self, frame=frame, parts=parts, block=block, chosen=chosen, kept={})
 
     def some(self, count: int) -> Source:
-        """So many rows in memory, from all over, always the same: at random, or of files pieces."""
+        """About so many rows in memory, from all over, always the same: of many every so-manieth, uncopied; of few a
+        random choice; of files pieces.
+        """
         rng = np.random.default_rng(jax.process_index() if self.shared else 0)
         count = -(-count // jax.process_count()) if self.shared else min(count, self.length)
+        stride = self.length // count // 2 * 2 + 1  # odd, for what alternates in the data mostly does so by twos
         if self.rows is not None:
             parts = _pieces(self.rows, self.length, count, rng)
+        elif count * self.features > self.settings.sample_from / 2 and stride > 1 and not self.shared:
+            parts = [Batch(*(None if a is None else a[::stride] for a in part)) for part in self.parts]
+            length = sum(len(part.x) for part in parts)
+            return replace(self, parts=tuple(parts), block=0, length=length, kept={})
         else:
             begins = np.cumsum([0, *(len(part.x) for part in self.parts)])
             chosen = np.sort(rng.choice(self.length, count, replace=count > self.length, shuffle=False))
             picked = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in zip(begins, begins[1:])]
             parts = [Batch(*(None if a is None else a[rows] for a in part)) for part, rows in zip(self.parts, picked)]
-        few = _joined(parts)
+        few = parts[0] if len(parts) == 1 else _joined(parts)
         few = _gathered(few) if self.shared else few
         return replace(self, parts=(few,), rows=None, block=0, length=len(few.x), shared=False, kept={})
 
@@ -128,7 +149,7 @@ class Source:
                     future.cancel()
 
     def _is_small(self) -> bool:
-        return self.length * max(1, self.net.sizes[0]) < self.settings.one_thread
+        return self.length * max(1, self.features) < self.settings.one_thread
 
     def chunks(self) -> list[Chunk]:
         """The chunks of rows in memory, made once."""
@@ -136,7 +157,7 @@ class Source:
             self.kept["chunks"] = [
                 self._chunk(_slice(part, begin, begin + size), size)
                 for part in self.parts
-                for size in [self.block or chunk_rows(len(part.x), self.net.sizes[0], self.settings)]
+                for size in [self.block or chunk_rows(len(part.x), self.features, self.settings)]
                 for begin in range(0, len(part.x), size)
             ]
         return self.kept["chunks"]
@@ -157,10 +178,11 @@ class Source:
         self.kept["admitted"] = []
 
     def _chunk(self, batch: Batch, size: int) -> Chunk:
-        k = self.net.sizes[1]
+        k = self.outputs
         weight = np.ones(len(batch.x)) if batch.weight is None else np.asarray(batch.weight, np.float64) / self.unit
         offset = None if batch.offset is None else np.asarray(batch.offset, np.float64).reshape(-1, k)
-        return Chunk(batch.x, batch.y, weight, offset, self.net.loss, k, self.frame, size)
+        x = batch.x if self.rows is None or self.chosen is None else batch.x[:, self.chosen]
+        return Chunk(x, batch.y, weight, offset, self.loss, k, self.frame, size)
 
 
 def threads() -> int:
@@ -187,19 +209,19 @@ def chunk_rows(n: int, d: int, settings: Settings) -> int:
     return bucket(-(-n // turns)) if turns <= 4 * threads() else most
 
 
-def look(chunk: Chunk) -> Look:
-    """What the first pass asks of a chunk."""
-    y, most_y, least_y, lowest = chunk.constants()
-    x, weight = chunk.inputs, chunk.weight
-    offset = np.zeros(chunk.outputs) if chunk.offset is None else weight @ chunk.offset
-    none = np.zeros(0)
-    most, least = (x.max(axis=0), -x.min(axis=0)) if x.shape[1] else (none, none)
-    return Look(weight.sum(), weight @ x, y, offset, lowest, most, least, most_y, least_y)
-
-
-def looked(a: Look, b: Look) -> Look:
-    """Two chunks together."""
-    return Look(*map(np.add, a[:5], b[:5]), *map(np.maximum, a[5:], b[5:]))
+def looked(source: Source) -> Look:
+    """A look at the columns of some rows, or of all where they are few."""
+    n, d = source.length, source.features
+    few = source if source.rows is None and n * d <= source.settings.scouted * 64 else source.some(source.settings.scouted)
+    batch = few.parts[0] if len(few.parts) == 1 else _joined(list(few.parts))
+    x = np.asarray(batch.x, np.float64)
+    weight = np.ones(len(x)) if batch.weight is None else batch.weight / batch.weight.max()
+    weight = weight / weight.sum()
+    finite = np.isfinite(x)
+    x = x if finite.all() else np.where(finite, x, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = x - x[0]
+        return Look(x[0], weight @ z, weight @ (z * z), z.max(axis=0), -z.min(axis=0))
 
 
 def of_arrays(net: Network, batches: Iterable[Batch], settings: Settings, shared: bool = False) -> Source:

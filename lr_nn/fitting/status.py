@@ -55,7 +55,7 @@ def solution(
 ) -> Solution:
     """Status, message and parameters."""
     free_rows = objective.free.all(axis=1)
-    unpenalised = bool(objective.free[: objective.source.net.sizes[0]].any())
+    unpenalised = bool(objective.free[: objective.source.features].any())
     bound, ceiling, direction = certificate.bound, objective.ceiling, None
     if not point.is_finite:
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
@@ -63,20 +63,20 @@ def solution(
         status, advice = Status.converged, ""
     elif bound <= ceiling:
         status = Status.rank_deficient
-        advice = f"{certificate.flat} directions change no prediction{_groups(objective)}: drop columns, or add a penalty"
+        advice = f"{certificate.flat} directions change no prediction{_groups(objective, point)}: drop columns, or add a penalty"
     else:
         direction = _recession(objective, free_rows, settings) if free_rows.any() else None
         status, advice = Status.max_steps, _missed(objective, point, bound, steps, search, settings)
         if direction is not None:
             null = _null(objective) if unpenalised else np.zeros((len(free_rows), 0))
-            direction = separation.sparsest(direction, null, _units(objective))
+            direction = separation.sparsest(direction, null, _units(objective, point))
             status = Status.separated
             advice = f"the likelihood has no maximum: it grows along {_named(direction)}"
-            advice += f"; besides,{_groups(objective)[1:-1]} change no prediction" if null.shape[1] else ""
+            advice += f"; besides,{_groups(objective, point)[1:-1]} change no prediction" if null.shape[1] else ""
         elif certificate.flat and unpenalised:
             status = Status.rank_deficient
             advice = (
-                f"{certificate.flat} directions change predictions too little to be told{_groups(objective)}: "
+                f"{certificate.flat} directions change predictions too little to be told{_groups(objective, point)}: "
                 "drop columns, or add a penalty"
             )
     frame = objective.source.frame
@@ -149,19 +149,19 @@ def _null(objective: Linear) -> np.ndarray:
     return null
 
 
-def _units(objective: Linear) -> np.ndarray:
+def _units(objective: Linear, point: Point) -> np.ndarray:
     """The size of the columns of x as they came, (q,)."""
     frame = objective.source.frame
-    sizes = objective.extent.copy()
+    sizes = point.closing.extent.copy()
     sizes[: len(frame.mean)] += np.abs(frame.mean)
     return np.maximum(sizes, np.finfo(float).tiny)
 
 
-def _groups(objective: Linear) -> str:
+def _groups(objective: Linear, point: Point) -> str:
     """The collinear columns in words, in brackets."""
     if objective.source.rows is not None or objective.size > 2_500 or objective.source.length < 2:
         return ""
-    groups = separation.groups(_null(objective), _units(objective))
+    groups = separation.groups(_null(objective), _units(objective, point))
     d = len(objective.source.frame.mean)
 
     def name(group: list[int]) -> str:
