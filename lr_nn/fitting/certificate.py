@@ -166,7 +166,9 @@ def _all_free(objective: Linear, point: Point, hessian: np.ndarray, noise: np.nd
     free = objective.blocks(objective.free)
     gradient, error = objective.blocks(point.gradient), objective.blocks(noise)
     inputs = objective.blocks(np.broadcast_to(point.closing.extent[:, None], objective.shape))
-    shifts = objective.blocks(np.broadcast_to((objective.shifts & objective.free.all(axis=1))[:, None], objective.shape))
+    shifts = objective.blocks(
+        np.broadcast_to((objective.shifts & objective.free.all(axis=1))[:, None], objective.shape)
+    )
     decrement, m, flat, sure = 0.0, 0.0, 0, True
     for block, chosen, g, e, reach, shift in zip(hessian, free, gradient, error, inputs, shifts):
         if not chosen.any():

@@ -122,9 +122,7 @@ class Chunk:
         """The loss at η (size, k), in NumPy, without the padding."""
         cost, residual, curvature = once(terms, self.loss, eta, *self.padded)
         m = len(self.x)
-        return Terms(
-            float(cost), np.asarray(residual)[:m], None if curvature is None else np.asarray(curvature)[:m]
-        )
+        return Terms(float(cost), np.asarray(residual)[:m], None if curvature is None else np.asarray(curvature)[:m])
 
     def curvatures(self, eta: np.ndarray) -> np.ndarray:
         """s ∂²ℓ/∂η² at η, (k, k, m)."""
@@ -141,7 +139,6 @@ class Chunk:
         zeros = np.zeros((self.size, self.outputs))
         return tuple(np.asarray(a) for a in once(constants, self.loss, y, weight, zeros))
 
-
     def encoded(self) -> np.ndarray:
         """The targets as rows (m, k)."""
         zeros = np.zeros((self.size, self.outputs))
@@ -155,5 +152,3 @@ def _filled(array: np.ndarray, size: int) -> np.ndarray:
     whole = np.zeros((size, *array.shape[1:]), array.dtype)
     whole[: len(array)] = array
     return whole
-
-

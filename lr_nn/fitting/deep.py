@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
@@ -57,9 +56,7 @@ class Deep:
 
     def multiply(self, point: Point, direction: np.ndarray) -> np.ndarray:
         """The Gauss-Newton matrix of J times a direction: positive semidefinite."""
-        params, along = (
-            jax.tree.map(lambda a: a.astype(self.dtype), self.params(a)) for a in (point.theta, direction)
-        )
+        params, along = (jax.tree.map(lambda a: a.astype(self.dtype), self.params(a)) for a in (point.theta, direction))
         return np.asarray(_curve(self.net, params, along, self.batch, self.penalty), np.float64)
 
     def estimate(self, point: Point, decrement: float) -> float:
@@ -151,7 +148,10 @@ def stationary(
         direction = LBFGS(problem, lambda q: q / length, settings, scaled=True)
     found = descend(problem, direction, point, ceiling, max_steps, settings)
     slope = float(np.abs(found.point.gradient).max())
-    status, message = Status.converged, "a stationary point; there is no bound on J - J*, and other starts may end lower"
+    status, message = (
+        Status.converged,
+        "a stationary point; there is no bound on J - J*, and other starts may end lower",
+    )
     if not found.point.is_finite:
         status, message = Status.non_finite, "the cost is not finite: look for huge features or a start too far out"
     elif slope > ceiling:

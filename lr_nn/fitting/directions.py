@@ -53,7 +53,9 @@ def factored(hessian: np.ndarray, lift: float = 0.0) -> Factor | None:
 
 def solve(factor: Factor, rows: np.ndarray) -> np.ndarray:
     """The inverse of every block times its row."""
-    each = [scale * cho_solve((lower, True), scale * row, check_finite=False) for (scale, lower), row in zip(factor, rows)]
+    each = [
+        scale * cho_solve((lower, True), scale * row, check_finite=False) for (scale, lower), row in zip(factor, rows)
+    ]
     return np.stack(each)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lr_nn.data import Rows
 from lr_nn.fitting.settings import Settings
 from lr_nn.fitting.source import Source, of_rows

@@ -133,7 +133,9 @@ class Linear:
         else:
             one = np.eye(self.shape[1])
             diagonal, cross = (each / self.total for each in curvature)
-            closing_sums = Closing(slopes / self.total, np.diag(diagonal), one[:, None, :] * cross.T[:, :, None], extent)
+            closing_sums = Closing(
+                slopes / self.total, np.diag(diagonal), one[:, None, :] * cross.T[:, :, None], extent
+            )
         return Point(theta, cost, gradient, closing_sums, kept)
 
     def hessian(self, point: Point, dtype: Any = np.float64) -> np.ndarray:

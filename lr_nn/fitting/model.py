@@ -74,7 +74,7 @@ def fit(
     >>> print(solution.status, solution.coefficients.round(6).ravel())
     converged [ 0.908184 -1.362276]
     """
-    check.on_host("fit", (data, start, penalty, tol), "lr_nn.many.solve")
+    check.on_host("fit", (data, start, penalty, tol), "lr_nn.many.lane.smooth")
     check_arguments(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
@@ -90,7 +90,9 @@ def fit(
                 raise ValueError("fit of rows is for one layer and a convex cost; use lr_nn.train for deep networks")
             if not fits(data, net, memory):
                 source = admit_rows(net, data, memory, settings)
-                return solved(posed(net, source, penalty, settings), penalty, start, tol, max_steps, solver, work, settings)
+                return solved(
+                    posed(net, source, penalty, settings), penalty, start, tol, max_steps, solver, work, settings
+                )
             data = data.read(0, len(data))
             check_targets(data)
         if not isinstance(data, Batch):

@@ -17,7 +17,7 @@ from lr_nn.fitting.source import Look, Source, looked
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, is_tree
 
-__all__ = ["Problem", "posed", "strengths"]
+__all__ = ["Problem", "posed", "strengths", "with_strengths"]
 
 # Entries beyond are not squared without overflow or underflow.
 HUGE, TINY = 1e100, 1e-100
@@ -84,6 +84,12 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
     theta = np.concatenate([np.zeros((d, k)), constant])
     curvature = np.ones(k) if point.closing.curvature is None else np.diagonal(point.closing.curvature)
     return Problem(objective, theta, point.cost, excess, deviation, curvature, _trouble(seen))
+
+
+def with_strengths(net: Network, problem: Problem, penalty: Penalty) -> Problem:
+    """The same data with other strengths, those of the bias zero."""
+    lasso, ridge = strengths(net, penalty)
+    return replace(problem, objective=replace(problem.objective, ridge=ridge, lasso=lasso))
 
 
 class Totals(NamedTuple):

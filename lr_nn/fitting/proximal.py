@@ -153,9 +153,7 @@ def _pivoted(
         signs = np.where(leaves, 0, np.where(enters, -np.sign(slope), signs))
 
 
-def working_sets(
-    objective: Linear, point: Point, max_steps: int, settings: Settings, bound, judge
-) -> State:
+def working_sets(objective: Linear, point: Point, max_steps: int, settings: Settings, bound, judge) -> State:
     """Proximal Newton on the columns that matter, more of them until the gradient of all names no other.
 
     `bound(point)` is a quick bound on J - J*.
@@ -181,7 +179,9 @@ def working_sets(
         theta = np.zeros(objective.shape)
         theta[rows] = state.point.theta
         point = objective.at(theta, closing=True)
-    found = descend(objective, Proximal(objective, settings), point, objective.ceiling / 2, max_steps - steps, settings, judge)
+    found = descend(
+        objective, Proximal(objective, settings), point, objective.ceiling / 2, max_steps - steps, settings, judge
+    )
     return replace(found, steps=steps + found.steps)
 
 

@@ -17,6 +17,7 @@ from lr_nn.fitting.least_squares import closed_form
 from lr_nn.fitting.linear import Linear, Point
 from lr_nn.fitting.problem import Problem
 from lr_nn.fitting.settings import Settings
+from lr_nn.fitting.source import refuse_what_is_not_finite
 from lr_nn.fitting.status import Search, inward, outward, solution
 from lr_nn.fitting.terms import curves
 from lr_nn.penalties import Penalty
@@ -54,10 +55,14 @@ def solved(
 
     if problem.trouble or not np.isfinite(problem.cost):
         bad = Point(problem.constant, np.nan, np.full(objective.shape, np.nan))
+        if not problem.trouble:
+            refuse_what_is_not_finite(objective.source)
         found = solution(objective, bad, Certificate(np.inf, 0), 0, about, penalty, dtype, settings)
         return replace(found, message=f"{name}: {problem.trouble}") if problem.trouble else found
     state = _ran(problem, point, name, max_steps, settings, judged)
     end, certificate = state.verdict
+    if not end.is_finite:
+        refuse_what_is_not_finite(objective.source)
     return solution(objective, end, certificate, state.steps, about, penalty, dtype, settings)
 
 
@@ -101,13 +106,13 @@ def choose(objective: Linear, settings: Settings) -> tuple[str, str]:
     return "lbfgs", f"{p} parameters and {n} rows: the whole Hessian would cost more than it saves"
 
 
-def _ran(
-    problem: Problem, start: Point | None, name: str, max_steps: int, settings: Settings, judged: Judge
-) -> State:
+def _ran(problem: Problem, start: Point | None, name: str, max_steps: int, settings: Settings, judged: Judge) -> State:
     """The search by name, from `start` or a better place."""
     objective = problem.objective
     ceiling = objective.ceiling
     if name == "closed_form":
+        if objective.source.shared or objective.source.rows is not None:
+            raise ValueError("closed_form needs all rows in the memory of one process; use newton or lbfgs")
         end = objective.at(closed_form(objective), closing=True)
         bound, verdict = judged(end, 1)
         return State(end, 1, bound <= ceiling, verdict)

@@ -212,7 +212,11 @@ def chunk_rows(n: int, d: int, settings: Settings) -> int:
 def looked(source: Source) -> Look:
     """A look at the columns of some rows, or of all where they are few."""
     n, d = source.length, source.features
-    few = source if source.rows is None and n * d <= source.settings.scouted * 64 else source.some(source.settings.scouted)
+    few = (
+        source
+        if source.rows is None and n * d <= source.settings.scouted * 64
+        else source.some(source.settings.scouted)
+    )
     batch = few.parts[0] if len(few.parts) == 1 else _joined(list(few.parts))
     x = np.asarray(batch.x, np.float64)
     weight = np.ones(len(x)) if batch.weight is None else batch.weight / batch.weight.max()

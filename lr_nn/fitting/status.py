@@ -96,6 +96,11 @@ def solution(
 
 def _missed(objective: Linear, point: Point, bound: float, steps: int, search: Search, settings: Settings) -> str:
     """Why the certificate was not met, and what to do."""
+    if objective.source.shared:
+        return (
+            f"the bound {bound:.1e} is above {objective.ceiling:.1e}: allow more steps; of many processes none has all "
+            "rows, to look whether they are separated"
+        )
     said = f"the bound {bound:.1e} is above {objective.ceiling:.1e}: "
     if search.started and steps >= search.max_steps:
         return said + "allow more steps, or start elsewhere"

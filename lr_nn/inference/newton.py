@@ -13,7 +13,7 @@ import numpy as np
 from lr_nn.inference.covariance import fisher
 from lr_nn.inference.fitted import Fitted
 from lr_nn.losses import Loss
-from lr_nn.solvers.bounds import capped, uncapped
+from lr_nn.many.bounds import capped, uncapped
 
 __all__ = ["Found", "Objective", "Point", "minimise", "objective"]
 

@@ -3,7 +3,7 @@
 from lr_nn.many.groups import Groups, fit_groups
 from lr_nn.many.paths import CrossValidation, Path, cross_validate, largest_strength, regularization_path
 from lr_nn.many.resample import Bootstrap, bootstrap
-from lr_nn.many.run import Progress
+from lr_nn.many.settings import Progress
 from lr_nn.many.solutions import Solutions, fit_many
 
 __all__ = [

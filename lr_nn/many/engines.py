@@ -11,17 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.fitting import solved
+from lr_nn.fitting.problem import Problem, posed, with_strengths
+from lr_nn.fitting.search import solved
+from lr_nn.fitting.settings import DEFAULT
+from lr_nn.fitting.source import of_arrays
+from lr_nn.many import certificate, lane, products, schedule
+from lr_nn.many.bounds import capped, uncapped
 from lr_nn.many.lanes import Lanes
-from lr_nn.network import Network
+from lr_nn.many.one_layer import OneLayer
+from lr_nn.many.problem import achievable, constant, encoded, shares
+from lr_nn.many.settings import Settings
+from lr_nn.network import Network, n_parameters
 from lr_nn.penalties import Penalty
-from lr_nn.solvers import certificate, lane, products, schedule
-from lr_nn.solvers.bounds import capped, uncapped
-from lr_nn.solvers.one_layer import OneLayer
-from lr_nn.solvers.problem import achievable, constant, encoded, shares
-from lr_nn.types import Status
+from lr_nn.types import Batch, Params, Status
 
-__all__ = ["Found", "Table", "alone", "each", "judged", "small", "stacked", "together"]
+__all__ = ["Found", "Table", "each", "small", "together"]
 
 # Slots of a queue.
 SLOTS = 512
@@ -83,61 +87,103 @@ def _prepare(net: Network, y: jax.Array, weight: jax.Array, offset: jax.Array | 
     return y, share, *jax.lax.map(one, jnp.arange(max(map(len, given))))
 
 
-def small(stack: schedule.Stack, max_steps: int, order: str) -> Found:
-    """Lanes that are small, by `solvers.lane`, in one of the orders of `solvers.schedule`."""
+def small(lanes: Lanes, ids: np.ndarray, table: Table, settings: Settings, order: str) -> Found:
+    """Lanes that are small, by `lane`, in one of the orders of `schedule`."""
+    stack = stacked(lanes, ids, table, settings.tol)
     solve = lane.proximal if (np.asarray(stack.objective.l1) > 0).any() else lane.smooth
-    ran = schedule.ORDERS[order](stack, jnp.asarray(max_steps), solve, SLOTS)
-    return judged(stack, ran.report, int(ran.computed), max_steps)
+    ran = schedule.ORDERS[order](stack, jnp.asarray(settings.max_steps), solve, SLOTS)
+    return judged(lanes, ids, np.asarray(stack.ceiling), ran.report, int(ran.computed), settings)
 
 
-def judged(stack: schedule.Stack, report: lane.Report, computed: int, max_steps: int) -> Found:
+def judged(
+    lanes: Lanes, ids: np.ndarray, ceiling: np.ndarray, report: lane.Report, computed: int, settings: Settings
+) -> Found:
     """The report in NumPy; lanes without a certificate go through `fit`'s solvers, which say what is the matter."""
     theta, cost, gradient_norm, bound, steps = (np.array(each) for each in report)
     bound = uncapped(bound)
-    good = bound <= np.asarray(stack.ceiling)
+    good = bound <= ceiling
     status = np.where(good, Status.converged, Status.max_steps).astype(np.int8)
-    message = np.full(len(theta), "", object)
-    found = Found(theta, status, steps, cost, gradient_norm, bound, message, {}, computed)
+    found = Found(theta, status, steps, cost, gradient_norm, bound, np.full(len(theta), "", object), {}, computed)
+    alone = Alone(lanes, replace(settings, solver="auto"))
     for i in np.flatnonzero(~good):
-        alone(found, i, stack, stack.start[i], max_steps, "auto")
+        alone.solve(found, int(i), int(ids[i]))
     return found._replace(computed=computed + int(found.steps[~good].sum()))
 
 
-def each(stack: schedule.Stack, max_steps: int, solver: str, chained: bool) -> Found:
+def each(lanes: Lanes, ids: np.ndarray, settings: Settings, chained: bool) -> Found:
     """One after another by `fit`'s solvers; where they are `chained`, each from where the one before it ended."""
-    m, p = stack.start.shape
+    m, p = len(ids), n_parameters(lanes.net)
     status, steps = np.zeros(m, np.int8), np.zeros(m, int)
     cost, gradient_norm, bound = (np.full(m, np.inf) for _ in range(3))
     found = Found(np.zeros((m, p)), status, steps, cost, gradient_norm, bound, np.full(m, "", object), {}, 0)
+    alone, last = Alone(lanes, settings), None
     for i in range(m):
-        after = chained and i > 0 and status[i - 1] == Status.converged
-        alone(found, i, stack, jnp.asarray(found.theta[i - 1]) if after else stack.start[i], max_steps, solver)
+        last = alone.solve(found, i, int(ids[i]), last if chained else None)
     return found._replace(computed=int(steps.sum()))
 
 
-def alone(found: Found, i: Any, stack: schedule.Stack, start: jax.Array, max_steps: int, solver: str) -> None:
-    """Lane i from θ by one of `fit`'s solvers, written into what was found."""
-    objective = stack.problem(i)
-    penalty = Penalty(float(objective.l1), float(objective.l2))
-    if stack.narrow is None and not jnp.isfinite(objective.x).all():
-        found.status[i], found.message[i] = Status.non_finite, "x of this lane is not finite"
-        found.theta[i] = found.cost[i] = found.gradient_norm[i] = found.certificate[i] = np.nan
-        return
-    solution = solved(objective, start, penalty, float(stack.ceiling[i]), max_steps, solver)
-    found.theta[i] = np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(solution.params)])
-    for name in ("status", "steps", "cost", "gradient_norm", "certificate", "message"):
-        getattr(found, name)[i] = getattr(solution, name)
-    if solution.direction is not None:
-        found.directions[int(i)] = solution.direction
+class Alone:
+    """`fit`'s solvers for one lane after another: what lanes share in their data is posed once."""
+
+    def __init__(self, lanes: Lanes, settings: Settings) -> None:
+        self.lanes, self.settings = lanes, settings
+        self.problem: Problem | None = None
+        self.owners: tuple[int, ...] = ()
+
+    def solve(self, found: Found, i: int, lane_id: int, start: Params | None = None) -> Params | None:
+        """Lane `lane_id`, written into place i of what was found; its parameters, where they are an optimum."""
+        lanes, settings = self.lanes, self.settings
+        one = np.array([lane_id])
+        penalty = Penalty(*(float(strength[0]) for strength in lanes.take("penalty", one)))
+        if start is None and lanes.start is not None:
+            start = jax.tree.map(lambda leaf: np.asarray(leaf[0]), lanes.take("start", one))
+        problem = self._posed(one, penalty)
+        if problem is None:
+            found.status[i], found.message[i] = Status.non_finite, "x of this lane is not finite"
+            found.theta[i] = found.cost[i] = found.gradient_norm[i] = found.certificate[i] = np.nan
+            return None
+        solution = solved(
+            problem, penalty, start, settings.tol, settings.max_steps, settings.solver, np.dtype(float), DEFAULT
+        )
+        found.theta[i] = np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(solution.params)])
+        for name in ("status", "steps", "cost", "gradient_norm", "certificate", "message"):
+            getattr(found, name)[i] = getattr(solution, name)
+        if solution.direction is not None:
+            found.directions[i] = solution.direction
+        return solution.params if solution.status == Status.converged else None
+
+    def _posed(self, one: np.ndarray, penalty: Penalty) -> Problem | None:
+        """The problem of a lane; None where its x is not finite."""
+        lanes = self.lanes
+        owners = tuple(_owner(lanes, name, int(one[0])) for name in ("x", "y", "weight", "offset"))
+        if self.problem is not None and owners == self.owners:
+            self.problem = with_strengths(lanes.net, self.problem, penalty)
+            return self.problem
+        x = lanes.x if lanes.shares_x else lanes.take("x", one)[0]
+        if not lanes.shares_x and not np.isfinite(x).all():
+            return None
+        others = (
+            None if getattr(lanes, name) is None else lanes.take(name, one)[0] for name in ("y", "weight", "offset")
+        )
+        source = of_arrays(lanes.net, [Batch(np.asarray(x), *others)], DEFAULT)
+        self.problem, self.owners = posed(lanes.net, source, penalty, DEFAULT), owners
+        return self.problem
 
 
-def together(
-    lanes: Lanes, ids: np.ndarray, table: Table, tol: float, max_steps: int
-) -> Iterator[tuple[np.ndarray, Found]]:
-    """Chains (c, t) of lanes of one output on one large `x`, by `solvers.products`: some strengths after others, each
+def _owner(lanes: Lanes, name: str, lane_id: int) -> int:
+    """Which entry of an argument a lane has, -1 of what all share."""
+    value = getattr(lanes, name)
+    if value is None or (name == "x" and lanes.shares_x) or len(value) == 1:
+        return -1
+    return int(lanes.owner[name][lane_id]) if name in lanes.owner else lane_id
+
+
+def together(lanes: Lanes, ids: np.ndarray, table: Table, settings: Settings) -> Iterator[tuple[np.ndarray, Found]]:
+    """Chains (c, t) of lanes of one output on one large `x`, by `products`: some strengths after others, each
     beginning where the last one of its chain ended. Yields the ids and what was found.
     """
     loss, bias, t = lanes.net.loss, lanes.net.bias, ids.shape[1]
+    tol, max_steps = settings.tol, settings.max_steps
     heads = stacked(lanes, ids[:, 0], table, tol)
     group, theta = _group(heads, table, t), heads.start[:, None]
     width = min(t, products.TOGETHER)
@@ -158,7 +204,8 @@ def together(
         bound = np.array(report.bound)
         for i in np.flatnonzero(np.asarray(l2).reshape(-1) == 0):
             bound[i] = _unpenalised(stack.problem(i), report.theta[i])
-        yield flat, judged(stack, report._replace(bound=bound), int(state.steps.max()) * some.size, max_steps)
+        computed = int(state.steps.max()) * some.size
+        yield flat, judged(lanes, flat, np.asarray(stack.ceiling), report._replace(bound=bound), computed, settings)
 
 
 def _group(heads: schedule.Stack, table: Table, t: int) -> products.Group:

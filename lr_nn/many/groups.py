@@ -13,8 +13,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.admission import admit_rows
-from lr_nn.fitting import has_certificate
-from lr_nn.many.run import Progress, Settings
+from lr_nn.fitting.promises import has_certificate
+from lr_nn.many.settings import Progress, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
@@ -91,7 +91,7 @@ def fit_groups(
     >>> found.labels, found.solutions.coefficients[:, 0, 0].round(6)
     (array(['a', 'b'], dtype='<U1'), array([ 1., -2.]))
     """
-    check.on_host("fit_groups", (data, groups, penalty), "lr_nn.solvers.lane.smooth")
+    check.on_host("fit_groups", (data, groups, penalty), "lr_nn.many.lane.smooth")
     check_network(net)
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
     check_penalty(penalty)

@@ -13,14 +13,18 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
-from lr_nn.fitting import has_certificate
+from lr_nn.admission import check_batch
+from lr_nn.fitting.problem import posed
+from lr_nn.fitting.promises import has_certificate
+from lr_nn.fitting.settings import DEFAULT
+from lr_nn.fitting.source import of_arrays
+from lr_nn.fitting.threads import one_thread
 from lr_nn.many.draws import generator
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.run import Progress, Settings
+from lr_nn.many.settings import Progress, Settings
 from lr_nn.many.solutions import Solutions, admit, solve
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.solvers import problem
 from lr_nn.types import Batch, Status
 
 __all__ = ["CrossValidation", "Path", "cross_validate", "largest_strength", "regularization_path", "strength_of"]
@@ -123,9 +127,11 @@ def strength_of(penalty: Penalty) -> np.ndarray:
 
 def largest_strength(net: Network, data: Batch) -> float:
     """λ_max = max |∂J/∂w| at the best constant model: from there on an L1 penalty leaves no weight."""
-    with jax.enable_x64(True):
-        objective, constant, _ = problem.admit(net, data, Penalty(), np.dtype(np.float64))
-        return float(jnp.abs(objective.split(objective.at(constant).gradient).w).max())
+    check_batch(data)
+    with jax.enable_x64(True), one_thread():
+        problem = posed(net, of_arrays(net, [data], DEFAULT), Penalty(), DEFAULT)
+        gradient = problem.objective.at(problem.constant).gradient
+        return float(np.abs(gradient[: net.sizes[0]]).max())
 
 
 def regularization_path(
@@ -208,7 +214,7 @@ def cross_validate(
 
 def _along(net: Network, data: Batch, penalty: Penalty, settings: Settings) -> tuple[Penalty, Lanes]:
     """Both strengths as (t,), and the lanes, which share all else."""
-    check.on_host("a path", (data, penalty), "lr_nn.solvers.lane.smooth")
+    check.on_host("a path", (data, penalty), "lr_nn.many.lane.smooth")
     check_penalty(penalty, lanes=True)
     if not isinstance(penalty, Penalty) or np.ndim(strength_of(penalty)) != 1:
         raise ValueError(

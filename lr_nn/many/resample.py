@@ -12,9 +12,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.admission import check_batch
-from lr_nn.fitting import fit
+from lr_nn.fitting.model import fit
 from lr_nn.many.draws import generator
-from lr_nn.many.run import Progress, Settings
+from lr_nn.many.settings import Progress, Settings
 from lr_nn.many.solutions import Solutions, admit, solve
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty

@@ -3,65 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
 from lr_nn import check
-from lr_nn.many import engines
+from lr_nn.many import engines, products, schedule
 from lr_nn.many.engines import Found, Table
 from lr_nn.many.lanes import Lanes
+from lr_nn.many.problem import placed
+from lr_nn.many.settings import Progress, Settings
 from lr_nn.network import n_parameters
-from lr_nn.solvers import products, schedule
-from lr_nn.solvers.problem import placed
 from lr_nn.types import Status
 
-__all__ = ["Progress", "Settings", "choose", "run_lanes"]
+__all__ = ["ENGINES", "choose", "run_lanes"]
 
 ENGINES = (*schedule.ORDERS, "products", "each")
 # Lanes are small up to so many parameters, and so many numbers.
 FEW, NUMBERS = 100, 2**20
 # Each worker has so many turns, if there are lanes enough: progress is seen, and nobody waits long for the last.
 TURNS = 8
-
-
-class Progress(NamedTuple):
-    """Lanes done, of how many, and how many of those done did not converge."""
-
-    done: int
-    lanes: int
-    failed: int
-
-    @property
-    def share(self) -> tuple[int, int]:
-        """Lanes done, and of how many."""
-        return self.done, self.lanes
-
-    @property
-    def told(self) -> str:
-        """How many did not converge."""
-        return f"{self.failed:,} did not converge" if self.failed else ""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The keywords of `fit_many` and its kin that say how lanes are run."""
-
-    tol: float
-    max_steps: int
-    solver: str
-    dtype: DTypeLike | None
-    schedule: str
-    memory: int
-    devices: Sequence[jax.Device] | None
-    progress: Callable[[Progress], None] | None
 
 
 def run_lanes(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
@@ -75,7 +41,8 @@ def run_lanes(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None
     workers = _workers(settings.devices)
     tasks = list(_tasks(lanes, settings, engine, chains, len(workers)))
     free: SimpleQueue = SimpleQueue()
-    tables = {device: _table(lanes, device) for device in dict.fromkeys(workers)} if lanes.shares_x else {}
+    shared = lanes.shares_x and engine != "each"
+    tables = {device: _table(lanes, device) for device in dict.fromkeys(workers)} if shared else {}
     for worker in workers:
         free.put(worker)
 
@@ -176,15 +143,16 @@ def _table(lanes: Lanes, device: jax.Device) -> Table:
 def _solve(
     lanes: Lanes, settings: Settings, engine: str, ids: np.ndarray, table: Table | None
 ) -> Iterator[tuple[np.ndarray, Found]]:
-    flat, tol, most = ids.reshape(-1), settings.tol, settings.max_steps
+    flat = ids.reshape(-1)
+    if engine == "each":
+        yield flat, engines.each(lanes, flat, settings, ids.shape[1] > 1)
+        return
     if table is None:
         table = Table(jnp.asarray(lanes.take("x", flat), float), None)
     if engine == "products":
-        yield from engines.together(lanes, ids, table, tol, most)
-    elif engine == "each":
-        yield flat, engines.each(engines.stacked(lanes, flat, table, tol), most, settings.solver, ids.shape[1] > 1)
+        yield from engines.together(lanes, ids, table, settings)
     else:
-        yield flat, engines.small(engines.stacked(lanes, flat, table, tol), most, engine)
+        yield flat, engines.small(lanes, flat, table, settings, engine)
 
 
 def _blank(m: int, like: Found) -> Found:

@@ -12,11 +12,14 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from lr_nn import check
-from lr_nn.fitting import check_arguments, fit, has_certificate, one_thread
+from lr_nn.fitting.model import fit
+from lr_nn.fitting.promises import check_arguments, has_certificate
+from lr_nn.fitting.threads import one_thread
 from lr_nn.many import lanes
 from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.run import ENGINES, Progress, Settings, run_lanes
+from lr_nn.many.run import ENGINES, run_lanes
+from lr_nn.many.settings import Progress, Settings
 from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
 from lr_nn.types import Batch, Layer, Params, Solution, Status
@@ -125,7 +128,7 @@ def fit_many(
     >>> print(solutions, solutions.coefficients[:, 0, 0].round(4))
     3 fits by one_by_one: 3 converged [0.8679 0.6367 0.1908]
     """
-    check.on_host("fit_many", (data, start, penalty, tol), "lr_nn.solvers.lane.smooth")
+    check.on_host("fit_many", (data, start, penalty, tol), "lr_nn.many.lane.smooth")
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
     return solve(admit(net, data, penalty, start, settings), settings)
 

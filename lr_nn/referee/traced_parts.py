@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from lr_nn.referee.compilation import fast_compile
 from lr_nn.referee.jaxprs import eps, narrowest
-from lr_nn.solvers.compilation import fast_compile
 
 Part = Callable[..., Any]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
@@ -17,15 +18,17 @@ from jax.typing import ArrayLike, DTypeLike
 from lr_nn import check
 from lr_nn.admission import admit as admit_batch
 from lr_nn.data.rows import Rows
+from lr_nn.fitting import fit
 from lr_nn.many import Progress as ManyProgress
 from lr_nn.many import Solutions
-from lr_nn.many.run import Settings
+from lr_nn.many.settings import Settings
 from lr_nn.network import Network
 from lr_nn.objective import automatic_block_size
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.sharded import fitting, place, sums, training
+from lr_nn.sharded import lanes, place, sums, training
 from lr_nn.sharded import mesh as meshes
 from lr_nn.sharded.sums import NewtonSystem
+from lr_nn.sharded.world import agree, digest
 from lr_nn.training import Progress, Training
 from lr_nn.training.checkpoints import Checkpoints
 from lr_nn.types import Batch, Params, Solution
@@ -196,12 +199,22 @@ class RowParallel:
         solver: str = "auto",
         dtype: DTypeLike | None = None,
     ) -> Solution:
-        """`lr_nn.fit`, to the same certificate: the data lie over the devices, by rows.
+        """`lr_nn.fit`, to the same certificate: the data lie over the devices, by rows, and each process reads its own.
 
-        closed_form would take all rows to one host: least squares go by newton or lbfgs. With many processes a
-        direction of separation is not looked for: a fit without a maximum is one that has not converged.
+        With many processes least squares go by newton or lbfgs, for closed_form needs all rows in one, and a direction
+        of separation is not looked for: a fit without a maximum is one that has not converged.
         """
-        return fitting.fit(self, net, data, penalty, start, tol, max_steps, solver, dtype)
+        strengths = jax.tree.map(lambda strength: digest(np.asarray(strength)), penalty)
+        agree(
+            "the fit",
+            network=repr(net),
+            penalty=jax.tree.leaves(strengths),
+            settings=[tol, max_steps, solver, str(dtype)],
+            start=None if start is None else digest(jax.tree.map(np.asarray, start)),
+        )
+        with jax.enable_x64(True):
+            batch = self.place(data)
+        return fit(net, batch, penalty=penalty, start=start, tol=tol, max_steps=max_steps, solver=solver, dtype=dtype)
 
     @meshes.without_context_mesh
     def fit_many(
@@ -225,7 +238,7 @@ class RowParallel:
         """
         own = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
         settings = Settings(tol, max_steps, solver, dtype, schedule, memory, own, progress)
-        return fitting.fit_many(self, net, data, penalty, start, settings)
+        return lanes.fit_many(net, data, penalty, start, settings)
 
 
 def data_parallel(mesh: Mesh | None = None, shards: int | None = None) -> RowParallel:

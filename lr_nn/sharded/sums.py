@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from lr_nn import per_example
 from lr_nn.backward import contract, squared, sweep
+from lr_nn.many.one_layer import OneLayer
 from lr_nn.objective import evaluate, evaluate_cost
-from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.trees import accumulator, cast, divide
 from lr_nn.types import Batch
 

@@ -1,56 +1,24 @@
 """How far from the optimum at most: bounds on J(θ) - J*, from convexity, at a point and in its precision.
 
-The argument of `local` rests on |D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u], c the loss's `concordance`: Bach (2010).
+The argument of `definite` rests on |D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u], c the loss's `concordance`: Bach (2010).
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from lr_nn.losses import Loss
-from lr_nn.solvers import proximal
-from lr_nn.solvers.bounds import capped
-from lr_nn.solvers.line_search import Point
-from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.many import proximal
+from lr_nn.many.line_search import Point
+from lr_nn.many.one_layer import OneLayer
 from lr_nn.types import Layer
 
-__all__ = [
-    "Certificate",
-    "Spectrum",
-    "along_bias",
-    "around_bias",
-    "bias_curvature",
-    "bias_distance",
-    "bias_slope",
-    "definite",
-    "drift",
-    "flat",
-    "local",
-    "moved",
-    "ridge",
-    "rounding",
-    "shift",
-    "sparse",
-    "spectrum",
-    "strong",
-    "within",
-]
+__all__ = ["definite", "drift", "ridge", "rounding", "shift", "sparse", "strong"]
 
-# A direction moves no η if it moves none by more than that, of columns scaled to the same size.
-STILL = 1e-10
 # The reciprocal condition of a Hessian below which its factor is not believed, relative to its size and rounding.
 SINGULAR = 1e-2
-
-
-class Certificate(NamedTuple):
-    """A bound on J - J*, `bounds.capped`, and the number of directions along which η does not change."""
-
-    bound: jax.Array
-    flat: jax.Array
 
 
 def strong(objective: OneLayer, point: Point, enough: jax.Array) -> jax.Array:
@@ -186,74 +154,8 @@ def bias_distance(loss: Loss, slope: jax.Array, curvature: jax.Array) -> tuple[j
     return distance, distance / 2 if loss.couples_outputs else jnp.abs(slope).sum()
 
 
-class Spectrum(NamedTuple):
-    """A Hessian (p, p) scaled to a unit diagonal by `scale` (q,): values, vectors, and which are more than rounding."""
-
-    scale: jax.Array
-    values: jax.Array
-    vectors: jax.Array
-    keep: jax.Array
-
-
-def spectrum(hessian: jax.Array, loss: Loss, ridge: jax.Array) -> Spectrum:
-    """Of the Hessian of a loss with the strengths `ridge` (q,) of an L2 penalty in it."""
-    q = len(ridge)
-    k = len(hessian) // q
-    diagonal = jnp.diagonal(hessian).reshape(q, k).mean(axis=1)
-    scale = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
-    wide = jnp.repeat(scale, k)
-    scaled = wide[:, None] * hessian * wide[None]
-    if loss.couples_outputs:  # a shift common to all outputs changes nothing: give it a curvature
-        scaled = scaled + jnp.kron(jnp.diag((ridge == 0).astype(scaled.dtype)), jnp.ones((k, k)) / k)
-    values, vectors = jnp.linalg.eigh(scaled)
-    return Spectrum(scale, values, vectors, values > 8 * len(values) * jnp.finfo(values.dtype).eps * values[-1])
-
-
-def local(objective: OneLayer, point: Point) -> Certificate:
-    """½ e^{ρM} δ², δ the Newton decrement: needs no penalty, but the whole Hessian.
-
-    Within ‖h‖_H ≤ ρ every η_i moves by at most ρ max ‖x̃_i‖_{H⁻¹} ≤ ρ M / c, so the Hessian stays above e^{-ρM} H;
-    if ρ = 2 δ e^{ρM} has a solution, J is larger than here on the boundary, and the minimum lies inside.
-    """
-    inputs, loss = objective.inputs(), objective.net.loss
-    found = spectrum(objective.hessian(point.eta), loss, objective.ridge())
-    lengths = jnp.sqrt(_counted(objective, ((inputs * found.scale[None]) ** 2).sum(axis=1)).max())
-    return within(loss, point.gradient, found, lengths, objective.share @ inputs**2, moved(objective, flat(found)))
-
-
-def flat(found: Spectrum) -> jax.Array:
-    """The directions of θ along which the curvature vanishes, (q, k, p), the others zero."""
-    q = len(found.scale)
-    wide = jnp.repeat(found.scale, len(found.values) // q)
-    return jnp.where(found.keep, 0, wide[:, None] * found.vectors).reshape(q, -1, len(found.values))
-
-
-def moved(objective: OneLayer, directions: jax.Array) -> jax.Array:
-    """The most by which some η moves along directions (q, k, m)."""
-    inputs = objective.inputs()
-    most = [_counted(objective, jnp.abs(inputs @ of).max(axis=1)).max() for of in jnp.moveaxis(directions, 1, 0)]
-    return jnp.stack(most).max()
-
-
-def within(
-    loss: Loss, gradient: jax.Array, found: Spectrum, lengths: jax.Array, squares: jax.Array, moved: jax.Array
-) -> Certificate:
-    """The bound of `local`: `lengths` max ‖scale x̃_i‖, `squares` (q,) Σ share_i x̃_i², `moved` along `flat`."""
-    scale, values, vectors, keep = found
-    wide = jnp.repeat(scale, len(values) // len(scale))
-    turned = jnp.where(keep, (vectors.T @ (wide * gradient)) ** 2 / jnp.where(keep, values, 1), 0)
-    least = jnp.where(keep, values, jnp.inf).min()
-    # Residuals carry the rounding of a mean of order one, which is all there is where the curvature has died out.
-    rounding = jnp.finfo(values.dtype).eps * jnp.sqrt((squares * scale**2).sum() / least)
-    bound = _within(jnp.sqrt(turned.sum()) + rounding, loss.concordance * lengths / jnp.sqrt(least))
-    # Where the curvature vanishes no η may move: else the minimum may be far away, or at infinity.
-    # A curvature below what numbers can say is none; its gradient must be none too.
-    truly = (moved <= STILL * lengths) & ((wide > 0) | (gradient == 0)).all()
-    return Certificate(capped(jnp.where(truly, bound, jnp.inf)), (~keep).sum())
-
-
 def definite(objective: OneLayer, point: Point) -> jax.Array:
-    """The bound of `local` where the Hessian H is definite, by its Cholesky factor; ∞ where it is not.
+    """½ e^{ρM} δ², δ the Newton decrement: needs no penalty, but a Hessian H that is definite; ∞ where it is not.
 
     Within ‖h‖_H ≤ ρ no η_i moves by more than ρ (Σ_c x̃_iᵀ [H⁻¹]_cc x̃_i)^½.
     """

@@ -15,10 +15,10 @@ import numpy as np
 from jax import lax
 
 from lr_nn.losses import Loss
-from lr_nn.solvers import certificate, lane
-from lr_nn.solvers import memory as pairs
-from lr_nn.solvers.bounds import capped
-from lr_nn.solvers.memory import Memory
+from lr_nn.many import certificate, lane
+from lr_nn.many import memory as pairs
+from lr_nn.many.bounds import capped
+from lr_nn.many.memory import Memory
 
 __all__ = ["Group", "State", "Sums", "evaluate", "factors", "report", "rows_of_factor", "sampled", "solve"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lr_nn.many.line_search import Line, OnLine, Point
 from lr_nn.network import Network, n_parameters
 from lr_nn.row_sums import weight_gradient, weighted
-from lr_nn.solvers.line_search import Line, OnLine, Point
 from lr_nn.types import Layer
 
 __all__ = ["OneLayer"]
@@ -109,11 +109,6 @@ class OneLayer:
         total = (self.x * residual).sum(axis=0)[:, None] if alone else weight_gradient((self.x, residual))
         by_weight = total + self.l2 * w
         return self.join(Layer(by_weight, None if b is None else residual.sum(axis=0)))
-
-    def curve(self, eta: jax.Array, direction: jax.Array) -> jax.Array:
-        """∇²J at η, of a canonical loss, times `direction`."""
-        moved = self.net.loss.fisher_multiply(eta, self.predictor(direction))
-        return self.gradient(direction, weighted(moved, self.share))
 
     def weighted_gram(self, weight: jax.Array) -> jax.Array:
         """Σ weight_i x̃_i x̃_iᵀ + l2, (q, q), x̃ with the constant 1 of the bias last."""

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lr_nn.solvers import lane
-from lr_nn.solvers.lane import Lane, Report, State
-from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.many import lane
+from lr_nn.many.lane import Lane, Report, State
+from lr_nn.many.one_layer import OneLayer
 
 __all__ = ["Ran", "Stack", "one_by_one", "queued", "side_by_side"]
 

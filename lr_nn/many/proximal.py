@@ -14,8 +14,8 @@ from jax import lax
 from jax.scipy.linalg import cho_solve
 from jax.typing import DTypeLike
 
-from lr_nn.solvers.line_search import Point, not_yet
-from lr_nn.solvers.one_layer import OneLayer
+from lr_nn.many.line_search import Point, not_yet
+from lr_nn.many.one_layer import OneLayer
 from lr_nn.types import Layer
 
 __all__ = ["State", "bound", "composite", "descend", "model", "solve", "subgradient"]

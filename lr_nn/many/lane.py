@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
+from lr_nn.many import certificate
+from lr_nn.many import proximal as sparse
+from lr_nn.many.bounds import capped
+from lr_nn.many.line_search import Point
+from lr_nn.many.one_layer import OneLayer
 from lr_nn.network import Network
 from lr_nn.row_sums import weighted
-from lr_nn.solvers import certificate
-from lr_nn.solvers import proximal as sparse
-from lr_nn.solvers.bounds import capped
-from lr_nn.solvers.line_search import Point
-from lr_nn.solvers.one_layer import OneLayer
 
 __all__ = [
     "Lane",

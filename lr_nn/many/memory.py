@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["Memory", "empty", "multiply", "remember", "scale"]
+__all__ = ["Memory", "empty", "multiply", "remember"]
 
 
 class Memory(NamedTuple):
@@ -53,9 +53,3 @@ def multiply(memory: Memory, gradient: jax.Array, start: Callable[[jax.Array], j
         return r + (alpha - inverse * (change @ r)) * step, None
 
     return lax.scan(forth, start(q), (memory, alphas))[0]
-
-
-def scale(memory: Memory) -> jax.Array:
-    """⟨s, y⟩ / ⟨y, y⟩ of the newest pair, the scalar guess of the inverse Hessian; zero where there is none."""
-    square = memory.changes[-1] @ memory.changes[-1]
-    return jnp.where(square > 0, (memory.steps[-1] @ memory.changes[-1]) / jnp.where(square > 0, square, 1), 0)
