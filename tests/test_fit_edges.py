@@ -6,8 +6,8 @@ import pytest
 
 import lr_nn
 from lr_nn import Batch, Status, losses, penalties
-from lr_nn.solvers import separation
-from lr_nn.solvers.problem import placed
+from lr_nn.fitting import separation
+from lr_nn.many.problem import placed
 from lr_nn.types import Layer
 
 RNG = np.random.default_rng(0)

@@ -18,16 +18,19 @@ from lr_nn.fitting.chunks import Chunk
 from lr_nn.fitting.linear import Linear, Point
 from lr_nn.fitting.settings import Settings
 
-__all__ = ["Certificate", "certify", "quick"]
+__all__ = ["Certificate", "certify"]
 
 EPS = float(np.finfo(float).eps)
 
 
 class Certificate(NamedTuple):
-    """A bound on J - J*, ∞ where there is none; and the number of directions that change no prediction."""
+    """A bound on J - J*, ∞ where there is none; the number of directions that change no prediction; and `low`, J less
+    the least that the targets allow, which is a bound too, also where J has no minimum.
+    """
 
     bound: float
     flat: int
+    low: float
 
 
 class Free(NamedTuple):
@@ -42,89 +45,61 @@ class Free(NamedTuple):
     flat: int
 
 
-def quick(objective: Linear, point: Point) -> float:
-    """The bound of the penalties as if the free coefficients were at their best."""
-    return _penalised(objective, point, point.gradient, np.zeros(objective.shape))
-
-
 def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
     """The best bound that there is at a point, which a closing pass has seen."""
     assert point.closing is not None
-    low = objective.composite(point) - objective.lowest
-    noise = _rounding(objective, point)
-    free = objective.free
+    low = max(objective.composite(point) - objective.lowest, 0.0) + 8 * EPS * abs(objective.lowest)
+    attained = not objective.free.any() or objective.loss.recession(np.zeros((1, objective.shape[1]))) is None
+    with np.errstate(over="ignore", invalid="ignore"):
+        bound, flat = _bound(objective, point, settings)
+    bound = min(bound, low) if attained or np.isnan(bound) else bound
+    return Certificate(np.inf if np.isnan(bound) else bound, flat, low)
+
+
+def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, int]:
+    """By the penalties and the free coefficients; where that is too much, by the whole Hessian."""
+    free, noise, closing = objective.free, _rounding(objective, point), point.closing
+    bound, flat = np.inf, 0
+    d, dense = objective.source.features, objective.size <= settings.dense
     if not free.any():
-        return Certificate(min(low, _penalised(objective, point, point.gradient, noise)), 0)
-    if point.closing.cross is None:  # convex, and no more is known
-        return Certificate(min(low, _by_slopes(objective, point, noise)), 0)
-    d = objective.source.features
-    cross = None
-    if not free[:d].any():
+        bound = objective.penalty_bound(point, point.gradient, noise)
+    if closing.cross is None or objective.loss.concordance == np.inf:  # convex, and no more is known
+        return (_by_slopes(objective, point, noise) if free.any() else bound), 0
+    if not free.any():
+        pass
+    elif not free[:d].any():
         inner = _of_biases(objective, point, noise)
-        cross = point.closing.cross
-    elif objective.size <= settings.dense:
+        # To first order, the gradient where the bias is at its best.
+        gradient = point.gradient + np.einsum("ajb,b->ja", closing.cross, inner.step[d])
+        rest = noise + closing.extent[:, None] * np.sqrt(np.trace(closing.curvature)) * inner.rest
+        bound = inner.bound + objective.penalty_bound(point, gradient, rest)
+    elif dense and not free.all():
         hessian = objective.hessian(point)
-        inner = _all_free(objective, point, hessian, noise, settings)
-        cross = None
-    else:
+        inner = _of_block(objective, point, hessian, free, noise, settings)
+        bent = objective.unblocked(np.einsum("bij,bj->bi", hessian, objective.blocks(inner.step)))
+        rest = noise + closing.extent[:, None] * np.sqrt(np.trace(closing.curvature)) * inner.rest
+        bound, flat = inner.bound + objective.penalty_bound(point, point.gradient + bent, rest), inner.flat
+    if not bound <= objective.ceiling and dense and not objective.is_sparse:
+        inner = _of_block(objective, point, objective.hessian(point), np.ones_like(free), noise, settings)
+        bound, flat = min(bound, inner.bound) if not np.isnan(bound) else inner.bound, inner.flat
+    elif not dense and free.all() and objective.loss.concordance == 0:
         flat = max(0, objective.size - objective.source.length * objective.shape[1])
-        return Certificate(low, flat if objective.loss.concordance == 0 else 0)
-    if free.all():
-        return Certificate(min(low, inner.bound), inner.flat)
-    gradient = point.gradient.copy()
-    if cross is not None:  # to first order, the gradient where the bias is at its best
-        gradient = gradient + np.einsum("ajb,b->ja", cross, inner.step[d])
-    spread = np.sqrt(np.trace(point.closing.curvature))
-    rest = noise + point.closing.extent[:, None] * spread * inner.rest
-    if cross is None:
-        rest = rest + point.closing.extent[:, None] * spread * (inner.distance - inner.rest)
-    bound = inner.bound + _penalised(objective, point, gradient, rest)
-    return Certificate(min(low, bound), inner.flat)
-
-
-def _penalised(objective: Linear, point: Point, gradient: np.ndarray, rest: np.ndarray) -> float:
-    """φ - φ* at most, given the gradient of φ up to `rest`: by strong convexity, and by the l1 term where there is no
-    ridge: Σ lasso |θ*| ≤ J - the least loss. What is free is at its best.
-    """
-    s = np.abs(objective.subgradient(_with_gradient(point, gradient))) + rest
-    ridge, lasso, free = objective.ridge, objective.lasso, objective.free
-    held = ridge > 0
-    quadratic = float((s[held] ** 2 / ridge[held]).sum()) / 2
-    only = (lasso > 0) & ~held
-    least = np.inf
-    sparse = lasso > 0
-    if sparse.any() and not (held & ~sparse).any():
-        above = objective.composite(point) - objective.lowest
-        least = float((s * np.abs(point.theta))[sparse].sum()) + float((s[sparse] / lasso[sparse]).max()) * above
-    if not only.any():
-        return min(quadratic, least)
-    above = objective.composite(point) - objective.lowest
-    linear = float((s * np.abs(point.theta))[only].sum()) + float((s[only] / lasso[only]).max()) * above
-    assert (held | only | free).all()
-    return min(quadratic + linear, least)
-
-
-def _with_gradient(point: Point, gradient: np.ndarray) -> Point:
-    return Point(point.theta, point.cost, gradient)
+    return bound, flat
 
 
 def _rounding(objective: Linear, point: Point) -> np.ndarray:
-    """What every entry of the gradient may be wrong by, (q, k): η by products of d numbers, sums over rows by theirs.
+    """What every entry of the gradient may be wrong by, (q, k): η by a sum of q products, the sum over rows by its own.
 
-    Higham (2002), section 3.1.
+    Errors of sums grow like the root of the number of terms: Higham & Mary (2019).
     """
-    q, closing = objective.shape[0], point.closing
+    q, closing, frame = objective.shape[0], point.closing, objective.source.frame
     assert closing is not None
-    frame, d = objective.source.frame, objective.source.features
-    size = closing.extent @ np.abs(point.theta)
+    size = np.sqrt(objective.deviation)
     if frame.shift is not None:
-        size = size + np.abs(frame.mean) @ np.abs(point.theta[:d])
-    eta = EPS * (8 + np.sqrt(q)) * size
-    curvature = np.zeros_like(closing.slopes) if closing.cross is None else np.diagonal(closing.curvature)
-    reach = closing.extent.copy()
-    if frame.shift is not None:
-        reach[:d] += np.abs(frame.mean)
-    return reach[:, None] * (8 * EPS * closing.slopes + eta * curvature)[None]
+        size[: len(frame.mean)] += np.abs(frame.mean)
+    eta = EPS * (2 + np.sqrt(q)) * (size @ np.abs(point.theta))
+    curvature = np.zeros_like(eta) if closing.curvature is None else np.diagonal(closing.curvature)
+    return size[:, None] * (2 * EPS * closing.slopes + eta * curvature)[None]
 
 
 def _of_biases(objective: Linear, point: Point, noise: np.ndarray) -> Free:
@@ -161,16 +136,18 @@ def _local(decrement: float, m: float, step: np.ndarray, flat: int) -> Free:
     return Free(float(np.exp(u) * decrement**2 / 2), step, distance, rest, flat)
 
 
-def _all_free(objective: Linear, point: Point, hessian: np.ndarray, noise: np.ndarray, settings: Settings) -> Free:
-    """All free coefficients by their part of the Hessian, which is factored, or decomposed where that fails."""
-    free = objective.blocks(objective.free)
+def _of_block(
+    objective: Linear, point: Point, hessian: np.ndarray, chosen: np.ndarray, noise: np.ndarray, settings: Settings
+) -> Free:
+    """The `chosen` coefficients by their part of the Hessian, which is factored, or decomposed where that fails."""
+    free = objective.blocks(chosen)
     gradient, error = objective.blocks(point.gradient), objective.blocks(noise)
     inputs = objective.blocks(np.broadcast_to(point.closing.extent[:, None], objective.shape))
-    shifts = objective.blocks(
-        np.broadcast_to((objective.shifts & objective.free.all(axis=1))[:, None], objective.shape)
-    )
+    loose = objective.shifts & chosen.all(axis=1) & (objective.ridge == 0).all(axis=1)
+    shifts = objective.blocks(np.broadcast_to(loose[:, None], objective.shape))
     decrement, m, flat, sure = 0.0, 0.0, 0, True
-    for block, chosen, g, e, reach, shift in zip(hessian, free, gradient, error, inputs, shifts):
+    steps = np.zeros_like(gradient)
+    for number, (block, chosen, g, e, reach, shift) in enumerate(zip(hessian, free, gradient, error, inputs, shifts)):
         if not chosen.any():
             continue
         part = block[np.ix_(chosen, chosen)]
@@ -181,7 +158,8 @@ def _all_free(objective: Linear, point: Point, hessian: np.ndarray, noise: np.nd
             one = _decomposed(objective, part, g[chosen], e[chosen], reach[chosen], chosen, settings)
         decrement = np.hypot(decrement, one[0])
         m, flat, sure = max(m, one[1]), flat + one[2], sure and one[3]
-    step = np.zeros(objective.shape)
+        steps[number][chosen] = one[4]
+    step = objective.unblocked(steps)
     if not sure:
         return Free(np.inf, step, np.inf, np.inf, flat)
     return _local(decrement, objective.loss.concordance * m, step, flat)
@@ -193,11 +171,13 @@ def _along_shifts(part: np.ndarray, shift: np.ndarray, k: int) -> np.ndarray:
     return np.kron(np.diag(rows), np.full((k, k), 1 / k))
 
 
-Local = tuple[float, float, int, bool]
+Local = tuple[float, float, int, bool, np.ndarray]
 
 
 def _factored(part, gradient, error, reach, settings: Settings) -> Local | None:
-    """The decrement, M/c, flat directions, and whether they are known, of a Hessian that is surely definite."""
+    """Of a Hessian that is surely definite: the decrement, M/c, flat directions, whether they change no prediction, and
+    the Newton step.
+    """
     diagonal = np.diagonal(part)
     if not (np.isfinite(part).all() and (diagonal > 0).all()):
         return None
@@ -211,13 +191,14 @@ def _factored(part, gradient, error, reach, settings: Settings) -> Local | None:
     if not size * len(lower) * EPS < settings.singular:
         return None
     decrement = np.linalg.norm(inverse @ (scale * gradient)) + np.sqrt(size) * np.linalg.norm(scale * error)
-    return float(decrement), float(np.linalg.norm(scale * reach) * np.sqrt(size)), 0, True
+    step = -scale * (inverse.T @ (inverse @ (scale * gradient)))
+    return float(decrement), float(np.linalg.norm(scale * reach) * np.sqrt(size)), 0, True, step
 
 
 def _decomposed(objective: Linear, part, gradient, error, reach, chosen, settings: Settings) -> Local:
     """The same by eigenvalues: directions without curvature must change no prediction, and are counted."""
     if not np.isfinite(part).all():
-        return 0.0, 0.0, 0, False
+        return 0.0, 0.0, 0, False, np.zeros_like(gradient)
     diagonal = np.diagonal(part)
     scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0)
     values, vectors = np.linalg.eigh(scale[:, None] * part * scale[None])
@@ -233,7 +214,8 @@ def _decomposed(objective: Linear, part, gradient, error, reach, chosen, setting
     # what numbers can say is none; its gradient must be none too.
     truly = moved <= settings.still * max(lengths, np.finfo(float).tiny)
     truly = truly and bool(((scale > 0) | (np.abs(gradient) <= error)).all())
-    return float(decrement), lengths / np.sqrt(least), int((~keep).sum()), truly
+    step = -scale * (vectors[:, keep] @ (turned[keep] / values[keep]))
+    return float(decrement), lengths / np.sqrt(least), int((~keep).sum()), truly, step
 
 
 def _moved(objective: Linear, directions: np.ndarray) -> float:
@@ -270,7 +252,7 @@ def _by_slopes(objective: Linear, point: Point, noise: np.ndarray) -> float:
         sides = [objective.at(_biased(point.theta, sign * width)).gradient[-1] for sign in (-1, 1)]
         if (sides[0] <= -noise[-1]).all() and (sides[1] >= noise[-1]).all():
             rest = noise + point.closing.extent[:, None] * slope[None]
-            return float(slope @ width) + _penalised(objective, point, point.gradient, rest)
+            return float(slope @ width) + objective.penalty_bound(point, point.gradient, rest)
         width = 32 * width
     return np.inf
 

@@ -36,6 +36,7 @@ class Deep:
     dtype: Any
     ceiling: float = np.inf
     is_sparse = False
+    ends_on_arrival = True
 
     def params(self, theta: np.ndarray) -> Params:
         """θ as parameters, in NumPy."""
@@ -145,7 +146,7 @@ def stationary(
         direction: Any = NewtonCG(problem, settings)
     else:
         length = float(np.linalg.norm(point.gradient)) or 1.0
-        direction = LBFGS(problem, lambda q: q / length, settings, scaled=True)
+        direction = LBFGS(problem, lambda q: q / length, settings, scaled=True, pairs=settings.deep_pairs)
     found = descend(problem, direction, point, ceiling, max_steps, settings)
     slope = float(np.abs(found.point.gradient).max())
     status, message = (
@@ -157,6 +158,10 @@ def stationary(
     elif slope > ceiling:
         status = Status.max_steps
         what = "allow more steps" if found.steps >= max_steps else "rounding allows no more, raise tol"
+        largest, before = (float(np.abs(theta).max()) for theta in (found.point.theta, point.theta))
+        if largest > settings.grown * before:
+            what += f"; the largest weight grew to {largest:.0f}, and where weights grow for ever there is no minimum: "
+            what += "an l2 penalty holds them"
         message = f"an entry of the gradient, {slope:.1e}, is above {ceiling:.1e}: {what}"
     return Solution(
         params=jax.tree.map(lambda a: a.astype(work), problem.params(found.point.theta)),

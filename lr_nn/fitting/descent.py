@@ -42,7 +42,8 @@ def descend(
 
     Then `judge(point, steps)` gives a bound, and a verdict to be kept. If the bound is above the ceiling, steps go
     on with an estimate that must be a hundred times smaller. An estimate may be far above the gap: a step that
-    leaves little of the gradient shows that the decrement before it was about the gap. `near`: or until the
+    leaves little of the gradient shows that the decrement before it was about the gap. Where an objective
+    `ends_on_arrival` there is no further step. `near`: or until the
     decrement is that small, for an optimum that is only where the next search begins.
 
     A step is idle if neither cost nor gradient became smaller; a few in a row, and what rounding allows is reached.
@@ -58,13 +59,14 @@ def descend(
             along = objective.steepest(point)
             slope = float((along * point.gradient).sum()) + objective.bend(point, along)
         before = objective.estimate(point, -slope)
-        last = before <= tolerance or -slope <= near
+        last = (before <= tolerance and not objective.ends_on_arrival) or -slope <= near
         new = _step(objective, point, along, slope, last or -slope <= tolerance, settings)
         if new is None:
             break
         steps += 1
         shrunk = objective.length(new) / max(objective.length(point), np.finfo(float).tiny)
-        shown = -slope <= tolerance and shrunk <= settings.shown and objective.estimate(new, before) <= tolerance
+        shown = -slope <= tolerance and shrunk <= settings.shown or objective.ends_on_arrival
+        shown = shown and objective.estimate(new, before) <= tolerance
         gained = objective.composite(new) < objective.composite(point) or shrunk < 1
         direction.learn(point, new)
         point, idle = new, 0 if gained else idle + 1
@@ -112,7 +114,8 @@ def _step(objective: Any, point: Any, along: np.ndarray, slope: float, closing: 
             low, low_slope = step, inclined
         else:
             high = step
-        secant = low - low_slope * (step - low) / (inclined - low_slope) if np.isfinite(inclined) else np.nan
+        bent = inclined - low_slope
+        secant = low - low_slope * (step - low) / bent if np.isfinite(bent) and bent else np.nan
         top = high if np.isfinite(high) else max(4 * low, 1.0)
         margin = (top - low) / 20
         inside = low + margin < secant < top - margin

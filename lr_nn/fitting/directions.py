@@ -144,10 +144,11 @@ class LBFGS:
         renew: Callable[[Any], Callable[[Vector], Vector] | None] | None = None,
         price: float = np.inf,
         scaled: bool = False,
+        pairs: int | None = None,
     ) -> None:
         self.objective, self.first, self.settings, self.renew, self.price = objective, first, settings, renew, price
         self.scaled = scaled
-        self.pairs = Pairs(settings.pairs)
+        self.pairs = Pairs(pairs or settings.pairs)
         self.age, self.serves, self.since = 0, 2, np.nan
 
     def propose(self, point: Any) -> Vector:
@@ -156,7 +157,8 @@ class LBFGS:
         if self.scaled and self.pairs.kept:
             _, change, product = self.pairs.kept[-1]
             change = change.reshape(point.gradient.shape)
-            size = product / float((change * self.first(change)).sum())
+            length = float((change * self.first(change)).sum())
+            size = product / length if length > 0 else 1.0
             return -self.objective.centred(self.pairs.multiply(point.gradient, lambda q: size * self.first(q)))
         return -self.objective.centred(self.pairs.multiply(point.gradient, first))
 

@@ -38,10 +38,10 @@ def _targets(chunk) -> np.ndarray:
 
 def _solved(a: np.ndarray, b: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """argmin ½ ‖a w - b‖² + ½ Σ ridge w²."""
-    if (ridge > 0).all() and len(a) < a.shape[1]:
-        half = a / np.sqrt(ridge)[None]
-        values, vectors = np.linalg.eigh(half @ half.T)
-        return half.T @ (vectors @ ((vectors.T @ b) / (1 + np.maximum(values, 0))[:, None])) / np.sqrt(ridge)[:, None]
+    if (ridge > 0).all():
+        half = 1 / np.sqrt(ridge)
+        u, values, v = np.linalg.svd(a * half, full_matrices=False)
+        return half[:, None] * (v.T @ ((values / (values**2 + 1))[:, None] * (u.T @ b)))
     if ridge.any():
         a = np.concatenate([a, np.diag(np.sqrt(ridge))])
         b = np.concatenate([b, np.zeros((len(ridge), b.shape[1]))])

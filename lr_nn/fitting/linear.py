@@ -47,8 +47,8 @@ class Point:
 class Linear:
     """J(θ) = Σ s_i ℓ_i / `total` + Σ lasso |θ| + ½ Σ ridge θ², strengths (q, k), zero where a coefficient is free.
 
-    `lowest` is the least mean loss that the targets allow, `ceiling` the bound on J - J* that is asked for. `keeps`:
-    do points keep the η of rows in memory?
+    `lowest` is the least mean loss that the targets allow, `deviation` (q,) about the mean of x̃², `ceiling` the bound
+    on J - J* that is asked for. `keeps`: do points keep the η of rows in memory?
     """
 
     source: Source
@@ -56,6 +56,7 @@ class Linear:
     ridge: np.ndarray
     lasso: np.ndarray
     lowest: float
+    deviation: np.ndarray
     ceiling: float
     keeps: bool = False
 
@@ -83,6 +84,11 @@ class Linear:
     def is_sparse(self) -> bool:
         """Is there an l1 term?"""
         return bool(self.lasso.any())
+
+    @property
+    def ends_on_arrival(self) -> bool:
+        """Is the estimate of a point so good that no further step is wanted once it is met?"""
+        return self.is_sparse
 
     @property
     def shifts(self) -> np.ndarray:
@@ -227,12 +233,29 @@ class Linear:
         return blocks
 
     def estimate(self, point: Point, decrement: float) -> float:
-        """J - J*, roughly from above: by the l2 penalty as if the rest were at its best, else by the decrement."""
-        held = self.ridge > 0
-        if not held.any() or self.lasso[~held].any() or self.free[: self.source.features].any():
+        """J - J*, roughly from above: by the penalties as if the rest were at its best, else by the decrement."""
+        if not (self.ridge.any() or self.is_sparse):
             return decrement
-        subgradient = self.subgradient(point)[held]
-        return float((subgradient**2 / self.ridge[held]).sum()) / 2
+        bound = self.penalty_bound(point, point.gradient, np.zeros(self.shape))
+        return max(bound, decrement) if self.free[: self.source.features].any() else bound
+
+    def penalty_bound(self, point: Point, gradient: np.ndarray, rest: np.ndarray) -> float:
+        """φ - φ* at most, φ the cost minimised over what is free, whose gradient is `gradient` up to `rest`.
+
+        By strong convexity where there is a ridge, and by the l1 term: Σ lasso |θ*| ≤ J - the least loss.
+        """
+        ridge, lasso = self.ridge, self.lasso
+        size = np.abs(self.subgradient(replace(point, gradient=gradient))) + rest
+        sparse, held = lasso > 0, ridge > 0
+        above = self.composite(point) - self.lowest
+
+        def linear(of: np.ndarray) -> float:
+            if not of.any():
+                return 0.0
+            return float((size * np.abs(point.theta))[of].sum()) + float((size[of] / lasso[of]).max()) * above
+
+        quadratic = float((size[held] ** 2 / ridge[held]).sum()) / 2 + linear(sparse & ~held)
+        return min(quadratic, linear(sparse)) if sparse.any() and not (held & ~sparse).any() else quadratic
 
     def columns(self, chosen: np.ndarray, source: Source) -> Linear:
         """The cost of some columns, which `source` has, the others without weight."""
@@ -243,6 +266,7 @@ class Linear:
             source=source,
             ridge=self.ridge[rows],
             lasso=self.lasso[rows],
+            deviation=self.deviation[rows],
         )
 
 

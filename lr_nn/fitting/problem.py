@@ -27,15 +27,14 @@ HUGE, TINY = 1e100, 1e-100
 class Problem:
     """The cost; the best constant model θ, its cost, and `excess`, that above the least that the targets allow.
 
-    `deviation` (q,) is the mean of x̃², and `curvature` (k,) that of ∂²ℓ/∂η² at the constant model. `trouble` says why
-    the numbers of x cannot be computed with, if they cannot.
+    `curvature` (k,) is the mean of ∂²ℓ/∂η² at the constant model. `trouble` says why the numbers of x cannot be computed
+    with, if they cannot.
     """
 
     objective: Linear
     constant: np.ndarray
     cost: float
     excess: float
-    deviation: np.ndarray
     curvature: np.ndarray
     trouble: str = ""
 
@@ -72,8 +71,10 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
         spread = np.maximum(seen.squares - seen.mean**2, 0) + (seen.pivot + seen.mean - frame.mean) ** 2
     deviation = np.append(spread, np.ones(int(net.bias)))
     lowest = float(totals.lowest) / total
-    objective = Linear(source.framed(frame), total, ridge, lasso, lowest, np.inf)
-    biases = Linear(few.framed(replace(few.frame, offset=frame.offset)), total, ridge[d:], lasso[d:], lowest, np.inf)
+    objective = Linear(source.framed(frame), total, ridge, lasso, lowest, deviation, np.inf)
+    biases = Linear(
+        few.framed(replace(few.frame, offset=frame.offset)), total, ridge[d:], lasso[d:], lowest, deviation[d:], np.inf
+    )
     constant = _constant(biases, totals, free_bias, settings) if net.bias else np.zeros((0, k))
     point = biases.at(constant, closing=True)
     excess = point.cost - lowest
@@ -83,7 +84,7 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
         excess = _achievable(max(excess, 0.0), far)
     theta = np.concatenate([np.zeros((d, k)), constant])
     curvature = np.ones(k) if point.closing.curvature is None else np.diagonal(point.closing.curvature)
-    return Problem(objective, theta, point.cost, excess, deviation, curvature, _trouble(seen))
+    return Problem(objective, theta, point.cost, excess, curvature, _trouble(seen))
 
 
 def with_strengths(net: Network, problem: Problem, penalty: Penalty) -> Problem:
@@ -93,7 +94,7 @@ def with_strengths(net: Network, problem: Problem, penalty: Penalty) -> Problem:
 
 
 class Totals(NamedTuple):
-    """Σ s, Σ s y, Σ s offset, the least Σ s ℓ that targets allow; the largest of y and -y."""
+    """Σ s, Σ s y, Σ s offset, the least Σ s ℓ that targets allow; the largest of y, -y, offset and -offset."""
 
     total: Any
     y: Any
@@ -101,6 +102,8 @@ class Totals(NamedTuple):
     lowest: Any
     most: Any
     least: Any
+    highest: Any
+    deepest: Any
 
 
 def _totals(source: Source) -> Totals:
@@ -108,8 +111,9 @@ def _totals(source: Source) -> Totals:
 
     def of(chunk: Chunk) -> Totals:
         y, most, least, lowest = chunk.constants()
-        offset = np.zeros(chunk.outputs) if chunk.offset is None else chunk.weight @ chunk.offset
-        return Totals(chunk.weight.sum(), y, offset, lowest, most, least)
+        offset = np.zeros((1, chunk.outputs)) if chunk.offset is None else chunk.offset
+        total = chunk.weight @ offset if chunk.offset is not None else offset[0]
+        return Totals(chunk.weight.sum(), y, total, lowest, most, least, offset.max(axis=0), -offset.min(axis=0))
 
     return source.fold(of, lambda a, b: Totals(*map(np.add, a[:4], b[:4]), *map(np.maximum, a[4:], b[4:])))
 
@@ -147,13 +151,24 @@ def _constant(biases: Linear, found: Totals, free_bias: bool, settings: Settings
         start = np.where(np.isfinite(start), start, np.clip(start, -far, far))
         if not biases.source.has_offset and free_bias:
             return start
-    point = biases.at(start)
+    # Some rows may have offsets far from those of others: from wherever the cost is the lowest.
+    mean = found.offset / found.total
+    middle = _middle(biases.source)
+    points = [biases.at(start + mean - centre) for centre in (mean, found.highest, -found.deepest, *middle)]
+    point = min(points, key=lambda point: point.cost if point.is_finite else np.inf)
     if terms.curves(loss):
         direction: Any = Newton(biases)
     else:
         direction = LBFGS(biases, lambda v: v, settings, scaled=True)
     near = 1e-14 * (1 + abs(point.cost))
     return descend(biases, direction, point, 0.0, int(far), settings, near=near).point.theta
+
+
+def _middle(source: Source) -> list[np.ndarray]:
+    """The median offset of some rows, (1, k), if they have offsets."""
+    some = source.some(source.settings.scouted)
+    offsets = [chunk.offset for chunk in some.chunks() if chunk.offset is not None]
+    return [np.median(np.concatenate(offsets), axis=0, keepdims=True)] if offsets else []
 
 
 def _achievable(excess: float, far: float) -> float:

@@ -7,7 +7,9 @@ Massias et al. (2018).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -15,6 +17,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from lr_nn.fitting.descent import State, descend
 from lr_nn.fitting.linear import Linear, Point
 from lr_nn.fitting.settings import Settings
+
+Judge = Callable[[Point, int], tuple[float, Any]]
 
 __all__ = ["Proximal", "model_minimum", "working_sets"]
 
@@ -62,7 +66,7 @@ def _lifted(hessian: np.ndarray) -> np.ndarray:
     """With a little on its diagonal."""
     diagonal = np.arange(hessian.shape[1])
     lifted = hessian.copy()
-    lifted[:, diagonal, diagonal] = hessian[:, diagonal, diagonal] * (1 + 1e-9) + np.finfo(float).tiny
+    lifted[:, diagonal, diagonal] = hessian[:, diagonal, diagonal] * (1 + 1e-6) + np.finfo(float).tiny
     return lifted
 
 
@@ -81,9 +85,9 @@ def model_minimum(
     """
     u, slope = start.copy(), gradient.copy()
     for _ in range(0, settings.sweeps, settings.few_sweeps):
-        u, slope, found = _pivoted(hessian, u, slope, thresholds, accuracy, settings.patient)
+        pivoted, found = _pivoted(hessian, u, slope, thresholds, accuracy, settings.patient)
         if found:
-            break
+            return pivoted
         most = np.inf
         for _ in range(settings.few_sweeps):
             most = _sweep(hessian, u, slope, thresholds)
@@ -108,62 +112,52 @@ def _sweep(hessian: np.ndarray, u: np.ndarray, slope: np.ndarray, thresholds: np
 
 def _pivoted(
     hessian: np.ndarray,
-    u: np.ndarray,
-    slope: np.ndarray,
+    start: np.ndarray,
+    gradient: np.ndarray,
     thresholds: np.ndarray,
     accuracy: float,
     patient: int,
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The minimum by the equations of its signs, its slope, and whether it was found.
+) -> tuple[np.ndarray, bool]:
+    """The minimum by the equations of its signs, and whether it was found.
 
     A coefficient that gets another sign than was asked for becomes zero, a zero whose slope is above its threshold
-    gets a sign. It mostly ends after a few tries, but may not.
+    gets a sign; where that leads to no fewer contradictions, only the last one of them is changed (Murty's rule).
     """
-    free = thresholds == 0
-    signs = np.where(free, 1.0, np.sign(u))
-    least, idle = len(u) + 1, 0
-    while True:
+    bias = thresholds == 0
+    signs = np.where(bias, 1.0, np.sign(start))
+    least, idle = len(start) + 1, 0
+    for _ in range(10 * patient + len(start)):
         chosen = np.flatnonzero(signs)
-        part = hessian[np.ix_(chosen, chosen)]
         try:
-            factor = cho_factor(part, lower=True, check_finite=False)
+            factor = cho_factor(hessian[np.ix_(chosen, chosen)], lower=True, check_finite=False)
         except LinAlgError:
-            return u, slope, False
-        # u is zero outside of `chosen`; the slope moves with it.
-        left = np.where(signs != 0, 0, -u)
-        if left.any():
-            slope, u = slope + hessian @ left, u + left
-        for _ in range(2):
-            wanted = slope[chosen] + (thresholds * signs)[chosen]
-            if np.abs(wanted).max(initial=0) <= accuracy / 10:
-                break
+            break
+        u = np.where(signs != 0, start, 0)
+        slope = gradient + hessian @ (u - start)
+        for _ in range(2):  # the second time for the digits that the first lost
             step = np.zeros_like(u)
-            step[chosen] = -cho_solve(factor, wanted, check_finite=False)
-            slope, u = slope + hessian[:, chosen] @ step[chosen], u + step
-        leaves = (signs != 0) & ~free & (np.sign(u) != signs)
+            step[chosen] = -cho_solve(factor, (slope + thresholds * signs)[chosen], check_finite=False)
+            u, slope = u + step, slope + hessian[:, chosen] @ step[chosen]
+        leaves = (signs != 0) & ~bias & (np.sign(u) != signs)
         enters = (signs == 0) & (np.abs(slope) > thresholds + accuracy)
-        wrong = int((leaves | enters).sum())
-        if wrong == 0:
-            rest = np.abs(slope + thresholds * signs)[chosen].max(initial=0)
-            return u, slope, bool(rest <= accuracy)
-        idle = 0 if wrong < least else idle + 1
-        least = min(least, wrong)
-        if idle >= patient:
-            return u, slope, False
-        signs = np.where(leaves, 0, np.where(enters, -np.sign(slope), signs))
+        wrong = np.flatnonzero(leaves | enters)
+        if len(wrong) == 0:
+            return u, bool(np.abs(slope + thresholds * signs)[chosen].max(initial=0) <= accuracy)
+        idle = 0 if len(wrong) < least else idle + 1
+        least = min(least, len(wrong))
+        changed = wrong if idle < patient else wrong[-1:]
+        signs[changed] = np.where(leaves, 0, -np.sign(slope))[changed]
+    return start, False
 
 
-def working_sets(objective: Linear, point: Point, max_steps: int, settings: Settings, bound, judge) -> State:
-    """Proximal Newton on the columns that matter, more of them until the gradient of all names no other.
-
-    `bound(point)` is a quick bound on J - J*.
-    """
+def working_sets(objective: Linear, point: Point, max_steps: int, settings: Settings, judge: Judge) -> State:
+    """Proximal Newton on the columns that matter, more of them until the gradient of all names no other."""
     d, steps, state = objective.source.features, 0, None
     while True:
         wanted = _wanted(objective, point, settings)
         if wanted is None:
             break
-        gap = bound(point)
+        gap = objective.estimate(point, np.inf)
         if state is not None and (gap <= objective.ceiling or steps >= max_steps or state.steps == 0):
             found, verdict = judge(point, steps)
             if found <= objective.ceiling or steps >= max_steps or state.steps == 0:

@@ -35,7 +35,7 @@ def of_some_rows(problem: Problem, source: Source, settings: Settings) -> Linear
     chunks = source.chunks()
     total = float(sum(chunk.weight.sum() for chunk in chunks))
     extent = np.stack([chunk.extent for chunk in chunks]).max(axis=0)
-    rare = source.length * problem.deviation < settings.known_rows * extent**2
+    rare = source.length * problem.objective.deviation < settings.known_rows * extent**2
     extra = np.where(rare, extent**2 / source.length, 0)[:, None] * problem.curvature[None]
     return replace(objective, source=source, total=total, ridge=objective.ridge + extra)
 
@@ -61,6 +61,8 @@ def guess(sample: Linear, objective: Linear, point: Point, settings: Settings) -
 
 def diagonal(problem: Problem) -> Guess:
     """The inverse of about the diagonal of the Hessian: the unit of every coefficient."""
-    curvature = problem.deviation[:, None] * np.maximum(problem.curvature, 1e-6)[None] + problem.objective.ridge
+    curvature = (
+        problem.objective.deviation[:, None] * np.maximum(problem.curvature, 1e-6)[None] + problem.objective.ridge
+    )
     inverse = np.where(curvature > 0, 1 / np.where(curvature > 0, curvature, 1), 0)
     return lambda v: inverse * v

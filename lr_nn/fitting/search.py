@@ -10,7 +10,7 @@ import numpy as np
 
 from lr_nn import losses
 from lr_nn.fitting import proximal, sample
-from lr_nn.fitting.certificate import Certificate, certify, quick
+from lr_nn.fitting.certificate import Certificate, certify
 from lr_nn.fitting.descent import State, descend
 from lr_nn.fitting.directions import LBFGS, Newton, NewtonCG
 from lr_nn.fitting.least_squares import closed_form
@@ -50,14 +50,14 @@ def solved(
 
     def judged(point: Point, steps: int) -> tuple[float, tuple[Point, Certificate]]:
         point = _closed(objective, point, dtype)
-        certificate = certify(objective, point, settings) if point.is_finite else Certificate(np.inf, 0)
+        certificate = certify(objective, point, settings) if point.is_finite else Certificate(np.inf, 0, np.inf)
         return certificate.bound, (point, certificate)
 
     if problem.trouble or not np.isfinite(problem.cost):
         bad = Point(problem.constant, np.nan, np.full(objective.shape, np.nan))
         if not problem.trouble:
             refuse_what_is_not_finite(objective.source)
-        found = solution(objective, bad, Certificate(np.inf, 0), 0, about, penalty, dtype, settings)
+        found = solution(objective, bad, Certificate(np.inf, 0, np.inf), 0, about, penalty, dtype, settings)
         return replace(found, message=f"{name}: {problem.trouble}") if problem.trouble else found
     state = _ran(problem, point, name, max_steps, settings, judged)
     end, certificate = state.verdict
@@ -113,6 +113,7 @@ def _ran(problem: Problem, start: Point | None, name: str, max_steps: int, setti
     if name == "closed_form":
         if objective.source.shared or objective.source.rows is not None:
             raise ValueError("closed_form needs all rows in the memory of one process; use newton or lbfgs")
+        refuse_what_is_not_finite(objective.source)
         end = objective.at(closed_form(objective), closing=True)
         bound, verdict = judged(end, 1)
         return State(end, 1, bound <= ceiling, verdict)
@@ -131,9 +132,7 @@ def _ran(problem: Problem, start: Point | None, name: str, max_steps: int, setti
         return descend(objective, direction, begun, ceiling, max_steps, settings, judged)
     begun = objective.at(problem.constant) if start is None else start
     if name == "proximal":
-        return proximal.working_sets(
-            objective, begun, max_steps, settings, lambda point: quick(objective, point), judged
-        )
+        return proximal.working_sets(objective, begun, max_steps, settings, judged)
     if name == "newton":
         direction = Newton(objective)
     else:

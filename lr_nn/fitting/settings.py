@@ -54,7 +54,9 @@ class Settings:
 
     # Pairs of L-BFGS, and what a step may leave of the gradient before a new factor is worth its price.
     pairs: int = 10
-    deep_pairs: int = 20
+    deep_pairs: int = 50
+    # A weight of a deep network that is so many times the largest at the start has grown.
+    grown: float = 5.0
     slow: float = 0.3
     # Products of one Newton-CG direction, and what they leave of the gradient.
     products: int = 200

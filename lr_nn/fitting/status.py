@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from lr_nn.fitting import separation
@@ -57,31 +58,33 @@ def solution(
     free_rows = objective.free.all(axis=1)
     unpenalised = bool(objective.free[: objective.source.features].any())
     bound, ceiling, direction = certificate.bound, objective.ceiling, None
+    flat = certificate.flat if unpenalised else 0
+    if point.is_finite and bound > ceiling and free_rows.any():
+        direction = _recession(objective, free_rows, settings)
+        if direction is None and not flat:  # J has a minimum
+            bound = certificate.low if certificate.low <= ceiling else bound
     if not point.is_finite:
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
-    elif bound <= ceiling and not (certificate.flat and unpenalised):
-        status, advice = Status.converged, ""
-    elif bound <= ceiling:
+    elif direction is not None:
+        null = _null(objective) if unpenalised else np.zeros((len(free_rows), 0))
+        direction = separation.sparsest(direction, null, _units(objective, point))
+        status = Status.separated
+        advice = f"the likelihood has no maximum: it grows along {_named(direction)}"
+        advice += f"; besides,{_groups(objective, point)} change no prediction" if null.shape[1] else ""
+    elif flat:
         status = Status.rank_deficient
-        advice = f"{certificate.flat} directions change no prediction{_groups(objective, point)}: drop columns, or add a penalty"
+        what = "no prediction" if bound <= ceiling else "predictions too little to be told"
+        advice = f"{flat} directions change {what}{_groups(objective, point)}: drop columns, or add a penalty"
+    elif bound <= ceiling:
+        status, advice = Status.converged, ""
     else:
-        direction = _recession(objective, free_rows, settings) if free_rows.any() else None
-        status, advice = Status.max_steps, _missed(objective, point, bound, steps, search, settings)
-        if direction is not None:
-            null = _null(objective) if unpenalised else np.zeros((len(free_rows), 0))
-            direction = separation.sparsest(direction, null, _units(objective, point))
-            status = Status.separated
-            advice = f"the likelihood has no maximum: it grows along {_named(direction)}"
-            advice += f"; besides,{_groups(objective, point)[1:-1]} change no prediction" if null.shape[1] else ""
-        elif certificate.flat and unpenalised:
-            status = Status.rank_deficient
-            advice = (
-                f"{certificate.flat} directions change predictions too little to be told{_groups(objective, point)}: "
-                "drop columns, or add a penalty"
-            )
+        status, advice = Status.max_steps, _missed(objective, bound, steps, search, settings)
     frame = objective.source.frame
+    params = outward(frame, point.theta, dtype)
+    if objective.shifts.all():
+        params = jax.tree.map(lambda leaf: leaf - leaf.mean(axis=-1, keepdims=True, dtype=leaf.dtype), params)
     return Solution(
-        params=outward(frame, point.theta, dtype),
+        params=params,
         status=status,
         steps=steps,
         cost=objective.composite(point),
@@ -94,7 +97,7 @@ def solution(
     )
 
 
-def _missed(objective: Linear, point: Point, bound: float, steps: int, search: Search, settings: Settings) -> str:
+def _missed(objective: Linear, bound: float, steps: int, search: Search, settings: Settings) -> str:
     """Why the certificate was not met, and what to do."""
     if objective.source.shared:
         return (
@@ -173,6 +176,8 @@ def _groups(objective: Linear, point: Point) -> str:
         columns = ", ".join(str(j) for j in group if j < d)
         return f"columns {columns}" + (" and the bias" if group[-1] == d else "")
 
+    if any(len(group) > 10 for group in groups):
+        return ""
     some = "; ".join(name(group) for group in groups[:5]) + ("; ..." if len(groups) > 5 else "")
     return f" ({some})" if some else ""
 
