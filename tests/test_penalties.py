@@ -222,13 +222,6 @@ def test_strengths_that_do_not_fit_the_parameters_are_refused(strength, message)
         lr_nn.cost(TWO_LAYERS, parameters(TWO_LAYERS), batch(case), penalties.Penalty(0.0, strength))
 
 
-def test_fits_take_one_strength_for_all_weights():
-    net = lr_nn.logistic_regression(1)
-    penalty = penalties.l2((Layer(1.0, 1.0),))
-    with pytest.raises(ValueError, match="one number for all weights here; strengths like the parameters are for"):
-        lr_nn.fit(net, lr_nn.Batch(np.eye(2)[:, :1], np.arange(2)), penalty=penalty)
-
-
 @pytest.mark.parametrize(
     "strength", [(Layer(0.1, None),), (Layer(np.ones((5, 1, 1)), None), Layer(0.0, None)), (), (Layer(0.1, None), 0.2)]
 )

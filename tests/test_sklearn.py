@@ -119,9 +119,8 @@ def test_other_folds_strengths_and_rates_compile_nothing(caplog, model, other):
             model.fit(x[:n], y[:n], weight)
         return "Finished XLA compilation" in caplog.text
 
-    assert compiles(clone(model), 70)
+    clone(model).fit(x[:70], y[:70])
     assert not compiles(clone(model).set_params(**other), 90, np.ones(90))
-    assert compiles(clone(model), 150)
 
 
 def test_a_search_over_strengths_scores_as_scikit_learn_does_at_the_converted_ones():

@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_fit import K, data
-from tolerances import assert_close, tolerance
-
-import lr_nn
-from lr_nn import losses
 from lr_nn.solvers import certificate, memory, preconditioner, proximal, separation, solve
 from lr_nn.solvers.compilation import FAST_OPTIONS, fast_compile, known_options
 from lr_nn.solvers.line_search import ENOUGH, FLAT, Line, OnLine, search
 from lr_nn.solvers.one_layer import OneLayer
 from lr_nn.solvers.run import at
 from lr_nn.solvers.smooth import LBFGS
+from test_fit import K, data
+from tolerances import assert_close, tolerance
+
+import lr_nn
+from lr_nn import losses
 
 LENGTH = 100
 hessian, strong = jax.jit(OneLayer.hessian), jax.jit(certificate.strong)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from lr_nn.solvers import passes
 from scipy.special import expit, softmax
 from test_fit import NETS, D, rows
 from tolerances import tolerance
@@ -16,7 +17,6 @@ from tolerances import tolerance
 import lr_nn
 from lr_nn import Batch, Status, losses, penalties
 from lr_nn.data import Arrays
-from lr_nn.solvers import passes
 
 # Programs are made for blocks, whose size is the same for all of these: most tests compile nothing.
 N, MANY = 3000, 15000

@@ -49,11 +49,13 @@ def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
     """The best bound that there is at a point, which a closing pass has seen."""
     assert point.closing is not None
     low = max(objective.composite(point) - objective.lowest, 0.0) + 8 * EPS * abs(objective.lowest)
-    attained = not objective.free.any() or objective.loss.recession(np.zeros((1, objective.shape[1]))) is None
+    loss = objective.loss
+    attained = not objective.free.any()
+    attained |= loss.states("recession") and loss.recession(np.zeros((1, objective.shape[1]))) is None
     with np.errstate(over="ignore", invalid="ignore"):
         bound, flat = _bound(objective, point, settings)
-    bound = min(bound, low) if attained or np.isnan(bound) else bound
-    return Certificate(np.inf if np.isnan(bound) else bound, flat, low)
+    bound = np.inf if np.isnan(bound) else bound
+    return Certificate(min(bound, low) if attained and low <= objective.ceiling else bound, flat, low)
 
 
 def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, int]:

@@ -6,17 +6,17 @@ with q = d, or d + 1 with the bias last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from lr_nn.fitting.terms import Terms, constants, curvatures, encoded, multiplied, once, terms
+from lr_nn.fitting.terms import Terms, constants, curvatures, curves, encoded, multiplied, once, terms
 from lr_nn.losses import Loss
 
-__all__ = ["Chunk", "Frame"]
+__all__ = ["Chunk", "Frame", "Sums"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,26 @@ class Frame:
         return None if self.far or not self.mean.any() else self.mean
 
 
+class Sums(NamedTuple):
+    """Of some rows: Σ s ℓ and its gradient (q, k); if asked Σ |s δ| (k,), Σ s ∂²ℓ/∂η² (k, k) and Σ s x̃ ∂²ℓ/∂η² (k, q, k),
+    [a, j, b] of outputs a and b, both None where the loss states no curvature; the Hessian in blocks; and the largest
+    |x̃| of every column, (q,).
+    """
+
+    cost: Any
+    gradient: Any
+    slopes: Any = None
+    curvature: Any = None
+    cross: Any = None
+    hessian: Any = None
+    extent: Any = None
+
+    def joined(self, other: Sums) -> Sums:
+        """Of these rows and others."""
+        added = (None if a is None else a + b for a, b in zip(self[:-1], other[:-1]))
+        return Sums(*added, None if self.extent is None else np.maximum(self.extent, other.extent))
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Some rows in memory: `x` (m, d) as it came, targets, weights (m,) and offset (m, k) or None."""
@@ -49,6 +69,7 @@ class Chunk:
     outputs: int
     frame: Frame
     size: int
+    last: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> np.ndarray:
@@ -74,12 +95,11 @@ class Chunk:
 
     def eta(self, theta: np.ndarray) -> np.ndarray:
         """(x - mean) w + b + offset, (size, k), zero in the rows of padding."""
-        d, m = self.x.shape[1], len(self.x)
+        m = len(self.x)
         eta = np.zeros((self.size, self.outputs))
         eta[:m] = self.products(theta)
         if self.offset is not None:
             eta[:m] += self.offset - self.frame.offset[None] if self.frame.offset.any() else self.offset
-        assert d + self.frame.bias == len(theta)
         return eta
 
     def products(self, theta: np.ndarray) -> np.ndarray:
@@ -118,20 +138,67 @@ class Chunk:
             return found
         return np.block([[found, edge[:, None]], [edge[None], np.full((1, 1), total)]])
 
-    def terms(self, eta: np.ndarray) -> Terms:
-        """The loss at η (size, k), in NumPy, without the padding."""
-        cost, residual, curvature = once(terms, self.loss, eta, *self.padded)
-        m = len(self.x)
-        return Terms(float(cost), np.asarray(residual)[:m], None if curvature is None else np.asarray(curvature)[:m])
+    def sums(self, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
+        """What a pass at θ makes: values and gradient, and, if asked, what closes and the Hessian."""
+        terms = self._terms(theta)
+        found = Sums(terms.cost, self.back(terms.residual))
+        if curved:
+            found = found._replace(hessian=self.hessian(theta))
+        if not closing:
+            return found
+        found = found._replace(slopes=np.abs(terms.residual).sum(axis=0), extent=self.extent)
+        if not curves(self.loss):
+            return found
+        if not self.loss.couples_outputs:
+            one, cross = np.eye(self.outputs), self.back(terms.curvature)
+            curvature = np.diag(terms.curvature.sum(axis=0))
+            return found._replace(curvature=curvature, cross=one[:, None, :] * cross.T[:, :, None])
+        weights = self._curvatures(theta)
+        cross = np.stack([self.back(rows.T) for rows in weights])
+        return found._replace(curvature=weights.sum(axis=2), cross=cross)
 
-    def curvatures(self, eta: np.ndarray) -> np.ndarray:
-        """s ∂²ℓ/∂η² at η, (k, k, m)."""
-        return np.asarray(once(curvatures, self.loss, eta, *self.padded))[:, :, : len(self.x)]
+    def hessian(self, theta: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+        """Σ s x̃ x̃ᵀ ⊗ ∂²ℓ/∂η² by products in `dtype`: (k, q, q) of single outputs, or (1, p, p) where they couple."""
+        if not self.loss.couples_outputs:
+            curvature = self._terms(theta).curvature
+            return np.stack([self.gram(curvature[:, c], dtype) for c in range(self.outputs)])
+        weights, (q, k) = self._curvatures(theta), theta.shape
+        found = np.empty((q, k, q, k))
+        for a in range(k):
+            for b in range(a + 1):
+                found[:, a, :, b] = found[:, b, :, a] = self.gram(weights[a, b], dtype)
+        return found.reshape(1, q * k, q * k)
 
-    def multiplied(self, eta: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        """s (∂²ℓ/∂η²) η̇ at η, (m, k)."""
-        found = once(multiplied, self.loss, eta, *self.padded, _filled(moved, self.size))
-        return np.asarray(found)[: len(self.x)]
+    def diagonal_blocks(self, theta: np.ndarray) -> np.ndarray:
+        """The blocks (k, q, q) of single outputs, of a loss that couples them."""
+        weights = self._curvatures(theta)
+        return np.stack([self.gram(weights[c, c], np.float32) for c in range(self.outputs)])
+
+    def multiply(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """The Hessian at θ times a direction, (q, k)."""
+        moved = _filled(self.products(direction), self.size)
+        found = once(multiplied, self.loss, self._eta(theta), *self.padded, moved)
+        return self.back(np.asarray(found)[: len(self.x)])
+
+    def _eta(self, theta: np.ndarray) -> np.ndarray:
+        """η at θ: that of the last θ is kept."""
+        if self.last.get("theta") is not theta:
+            self.last.clear()
+            self.last.update(theta=theta, eta=self.eta(theta))
+        return self.last["eta"]
+
+    def _terms(self, theta: np.ndarray) -> Terms:
+        """The loss at θ, in NumPy, without the padding; that of the last θ is kept."""
+        eta, m = self._eta(theta), len(self.x)
+        if "terms" not in self.last:
+            cost, residual, curvature = once(terms, self.loss, eta, *self.padded)
+            curvature = None if curvature is None else np.asarray(curvature)[:m]
+            self.last["terms"] = Terms(float(cost), np.asarray(residual)[:m], curvature)
+        return self.last["terms"]
+
+    def _curvatures(self, theta: np.ndarray) -> np.ndarray:
+        """s ∂²ℓ/∂η² at θ, (k, k, m)."""
+        return np.asarray(once(curvatures, self.loss, self._eta(theta), *self.padded))[:, :, : len(self.x)]
 
     def constants(self) -> tuple[np.ndarray, ...]:
         """Σ s y, the largest y and -y, Σ s times the smallest loss."""

@@ -65,7 +65,7 @@ def descend(
             break
         steps += 1
         shrunk = objective.length(new) / max(objective.length(point), np.finfo(float).tiny)
-        shown = -slope <= tolerance and shrunk <= settings.shown or objective.ends_on_arrival
+        shown = (-slope <= tolerance and shrunk <= settings.shown) or objective.ends_on_arrival
         shown = shown and objective.estimate(new, before) <= tolerance
         gained = objective.composite(new) < objective.composite(point) or shrunk < 1
         direction.learn(point, new)

@@ -33,4 +33,4 @@ def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings) -> Sou
     most = min(settings.chunk_rows, int(memory / READ / each), n)
     while most > settings.least_rows_of_a_thread and most * d > settings.chunk_numbers:
         most //= 2
-    return of_rows(net, rows, bucket(max(1, most)), 1.0, settings)
+    return of_rows(net, rows, bucket(max(1, most)), memory / MATRICES, settings)

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
-import jax
 import numpy as np
 
-from lr_nn.fitting.chunks import Chunk
+from lr_nn.fitting.chunks import Sums
 from lr_nn.fitting.source import Source
-from lr_nn.fitting.terms import curves
 from lr_nn.losses import Loss
 
-__all__ = ["Closing", "Linear", "Point"]
-
-
-class Closing(NamedTuple):
-    """What a certificate needs of the last pass: Σ |s δ| (k,); Σ s ∂²ℓ/∂η² (k, k); and Σ s x̃ ∂²ℓ/∂η², (k, q, k), [a, j, b]
-    of outputs a and b, both None where the loss states no curvature; and the largest |x̃| of every column, (q,).
-    """
-
-    slopes: np.ndarray
-    curvature: np.ndarray | None
-    cross: np.ndarray | None
-    extent: np.ndarray
+__all__ = ["Linear", "Point"]
 
 
 @dataclass(frozen=True)
 class Point:
-    """θ, J there without its l1 term, its gradient; what closes; and η and the curvature of every chunk, if kept."""
+    """θ, J there without its l1 term, its gradient; the Hessian if it was asked for, and what closes."""
 
     theta: np.ndarray
     cost: float
     gradient: np.ndarray
-    closing: Closing | None = None
-    kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = field(default_factory=dict)
+    hessian: np.ndarray | None = None
+    closing: Sums | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -48,7 +35,7 @@ class Linear:
     """J(θ) = Σ s_i ℓ_i / `total` + Σ lasso |θ| + ½ Σ ridge θ², strengths (q, k), zero where a coefficient is free.
 
     `lowest` is the least mean loss that the targets allow, `deviation` (q,) about the mean of x̃², `ceiling` the bound
-    on J - J* that is asked for. `keeps`: do points keep the η of rows in memory?
+    on J - J* that is asked for. `curved`: do passes make the Hessian as well?
     """
 
     source: Source
@@ -58,7 +45,7 @@ class Linear:
     lowest: float
     deviation: np.ndarray
     ceiling: float
-    keeps: bool = False
+    curved: bool = False
 
     @property
     def loss(self) -> Loss:
@@ -105,81 +92,39 @@ class Linear:
 
     def at(self, theta: np.ndarray, closing: bool = False) -> Point:
         """One pass: J and its gradient."""
-        kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-        keep = self.keeps and self.source.rows is None
-        coupled, curved = self.loss.couples_outputs, curves(self.loss)
-
-        def sums(chunk: Chunk) -> Any:
-            eta = chunk.eta(theta)
-            found = chunk.terms(eta)
-            if keep:
-                kept[id(chunk)] = eta, found.curvature
-            if not closing:
-                return found.cost, chunk.back(found.residual)
-            slopes = np.abs(found.residual).sum(axis=0)
-            curvature: Any = ()
-            if curved and coupled:
-                weights = chunk.curvatures(eta)
-                curvature = weights.sum(axis=2), np.stack([chunk.back(rows.T) for rows in weights])
-            elif curved:
-                curvature = found.curvature.sum(axis=0), chunk.back(found.curvature)
-            return found.cost, chunk.back(found.residual), slopes, curvature, chunk.extent
-
         with np.errstate(over="ignore", invalid="ignore"):
-            cost, gradient, *more = self.source.fold(sums, _joined if closing else None)
-            cost = float(cost) / self.total + float((self.ridge * theta * theta).sum()) / 2
-            gradient = gradient / self.total + self.ridge * theta
-        if not closing:
-            return Point(theta, cost, gradient, kept=kept)
-        slopes, curvature, extent = more
-        if not curved:
-            closing_sums = Closing(slopes / self.total, None, None, extent)
-        elif coupled:
-            closing_sums = Closing(slopes / self.total, *(each / self.total for each in curvature), extent)
-        else:
-            one = np.eye(self.shape[1])
-            diagonal, cross = (each / self.total for each in curvature)
-            closing_sums = Closing(
-                slopes / self.total, np.diag(diagonal), one[:, None, :] * cross.T[:, :, None], extent
-            )
-        return Point(theta, cost, gradient, closing_sums, kept)
+            found = self.source.fold(lambda chunk: chunk.sums(theta, closing, self.curved), Sums.joined)
+            means = (None if a is None else a / self.total for a in found[:-1])
+            found = Sums(*means, found.extent)
+            cost = float(found.cost) + float((self.ridge * theta * theta).sum()) / 2
+            hessian = None if found.hessian is None else self._held(found.hessian)
+        return Point(theta, cost, found.gradient + self.ridge * theta, hessian, found if closing else None)
 
     def hessian(self, point: Point, dtype: Any = np.float64) -> np.ndarray:
         """∇²J without the l1 term, in blocks of outputs that do not couple: (k, q, q), or (1, p, p) in the order of θ.
 
         `dtype` is that of products.
         """
-        q, k = self.shape
-        coupled = self.loss.couples_outputs
-
-        def grams(chunk: Chunk) -> np.ndarray:
-            eta, curvature = point.kept.get(id(chunk), (None, None))
-            eta = chunk.eta(point.theta) if eta is None else eta
-            if not coupled:
-                curvature = chunk.terms(eta).curvature if curvature is None else curvature
-                return np.stack([chunk.gram(curvature[:, c], dtype) for c in range(k)])
-            weights = chunk.curvatures(eta)
-            found = np.empty((q, k, q, k))
-            for a in range(k):
-                for b in range(a + 1):
-                    found[:, a, :, b] = found[:, b, :, a] = chunk.gram(weights[a, b], dtype)
-            return found.reshape(1, q * k, q * k)
-
+        if point.hessian is not None:
+            return point.hessian
         with np.errstate(over="ignore", invalid="ignore"):
-            hessian = self.source.fold(grams) / self.total
+            found = self.source.fold(lambda chunk: chunk.hessian(point.theta, dtype))
+            return self._held(found / self.total)
+
+    def diagonal_blocks(self, point: Point) -> np.ndarray:
+        """The blocks of single outputs of the Hessian of a loss that couples them, (k, q, q)."""
+        return self._held(self.source.fold(lambda chunk: chunk.diagonal_blocks(point.theta)) / self.total)
+
+    def _held(self, hessian: np.ndarray) -> np.ndarray:
+        """With the ridge on its diagonal."""
         diagonal = np.arange(hessian.shape[1])
-        hessian[:, diagonal, diagonal] += self.blocks(self.ridge)
+        hessian[:, diagonal, diagonal] += self.ridge.reshape(1, -1) if len(hessian) == 1 else self.ridge.T
         return hessian
 
     def multiply(self, point: Point, direction: np.ndarray) -> np.ndarray:
         """∇²J at a point times a direction (q, k): one pass."""
-
-        def sums(chunk: Chunk) -> np.ndarray:
-            eta, _ = point.kept.get(id(chunk), (None, None))
-            eta = chunk.eta(point.theta) if eta is None else eta
-            return chunk.back(chunk.multiplied(eta, chunk.products(direction)))
-
-        return self.source.fold(sums) / self.total + self.ridge * direction
+        found = self.source.fold(lambda chunk: chunk.multiply(point.theta, direction))
+        return found / self.total + self.ridge * direction
 
     def blocks(self, theta: np.ndarray) -> np.ndarray:
         """θ as one row a block of the Hessian: (k, q), or (1, p)."""
@@ -220,18 +165,6 @@ class Linear:
         """The size of the subgradient."""
         return float(np.linalg.norm(self.subgradient(point)))
 
-    def diagonal_blocks(self, theta: np.ndarray, factor: float) -> np.ndarray:
-        """`factor` times the blocks of single outputs of the Hessian of a loss that couples them, (k, q, q)."""
-
-        def grams(chunk: Chunk) -> np.ndarray:
-            weights = chunk.curvatures(chunk.eta(theta))
-            return np.stack([chunk.gram(factor * weights[c, c]) for c in range(self.shape[1])])
-
-        blocks = self.source.fold(grams) / self.total
-        diagonal = np.arange(self.shape[0])
-        blocks[:, diagonal, diagonal] += self.ridge.T
-        return blocks
-
     def estimate(self, point: Point, decrement: float) -> float:
         """J - J*, roughly from above: by the penalties as if the rest were at its best, else by the decrement."""
         if not (self.ridge.any() or self.is_sparse):
@@ -268,8 +201,3 @@ class Linear:
             lasso=self.lasso[rows],
             deviation=self.deviation[rows],
         )
-
-
-def _joined(a: Any, b: Any) -> Any:
-    """Two chunks together: sums, and the larger extents."""
-    return *jax.tree.map(np.add, a[:-1], b[:-1]), np.maximum(a[-1], b[-1])

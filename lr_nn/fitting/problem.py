@@ -61,7 +61,7 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
     d, k = net.sizes
     free_bias = bool(net.bias and not (lasso[-1].any() or ridge[-1].any()))
     frame = _frame(seen, free_bias, net.bias, k, settings)
-    few = source.framed(frame).columns(np.zeros(0, int))
+    few = source.framed(frame).targets()
     totals = _totals(few)
     total = float(totals.total)
     if not total > 0:

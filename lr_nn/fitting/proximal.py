@@ -51,7 +51,7 @@ def _model(objective: Linear, point: Point, settings: Settings) -> np.ndarray:
     if not objective.loss.couples_outputs or objective.size <= settings.dense:
         return objective.hessian(point)
     # diag(p) - p pᵀ ≤ 2 diag(p (1 - p)), by the sums of its rows: true of every matrix whose rows add up to zero.
-    return objective.diagonal_blocks(point.theta, 2.0)
+    return 2 * objective.diagonal_blocks(point)
 
 
 def _blocks(theta: np.ndarray, hessian: np.ndarray) -> np.ndarray:

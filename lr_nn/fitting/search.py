@@ -43,7 +43,7 @@ def solved(
     """From the constant model, or from `start` if that is better, to a bound on J - J* within tol · J₀."""
     objective = replace(problem.objective, ceiling=tol * problem.excess)
     name, why = choose(objective, settings) if solver == "auto" else (solver, "asked for")
-    objective = replace(objective, keeps=name in ("newton", "newton_cg"))
+    objective = replace(objective, curved=name == "newton")
     problem = replace(problem, objective=objective)
     point = _begun(problem, start)
     about = Search(name, why, max_steps, point is not None)
@@ -99,7 +99,7 @@ def choose(objective: Linear, settings: Settings) -> tuple[str, str]:
     if not curves(loss):
         return "lbfgs", "a loss that states no second derivative"
     grams = k * (k + 1) / 2 if coupled else k
-    if p <= settings.newton_parameters and n * q * q * grams <= settings.newton_products:
+    if source.rows is None and p <= settings.newton_parameters and n * q * q * grams <= settings.newton_products:
         return "newton", f"{p} parameters and {n} rows: the whole Hessian costs little"
     if coupled and here and not sample.is_tall(n, q, settings):
         return "newton_cg", f"{p} parameters of coupled outputs"

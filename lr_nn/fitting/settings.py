@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
+
 __all__ = ["DEFAULT", "Settings"]
 
 
@@ -24,7 +26,7 @@ class Settings:
     # Below so many numbers of x one thread is sooner done than two.
     one_thread: int = 2**16
     # Columns whose mean is that many times their range are centred row by row; for others algebra is exact enough.
-    far: float = 30.0
+    far: float = 3.0
 
     # Newton's method with the whole Hessian: up to so many products of numbers, and so many parameters.
     newton_products: float = 3e8
@@ -93,6 +95,13 @@ class Settings:
     still: float = 1e-10
     # The reciprocal condition of a factored Hessian below which it is not believed.
     singular: float = 1e-2
+
+    # Platforms whose arrays are read by NumPy, in place; those of others stay where they are.
+    host: tuple[str, ...] = ("cpu",)
+
+    def is_accelerator(self, array: jax.Array) -> bool:
+        """Does the array lie where NumPy cannot read it in place?"""
+        return any(device.platform not in self.host for device in array.devices())
 
 
 DEFAULT = Settings()

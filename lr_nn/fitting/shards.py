@@ -30,7 +30,7 @@ def parts_of(batch: Batch) -> tuple[list[Batch], bool]:
     return [Batch(*(None if array is None else np.asarray(array) for array in batch))], False
 
 
-def _pieces(array: Any) -> dict[tuple[int, int], np.ndarray] | None:
+def _pieces(array: Any) -> dict[tuple[int, int], Any] | None:
     """The shards of this process by their range of rows, replicas left out."""
     if array is None:
         return None
@@ -44,5 +44,5 @@ def _pieces(array: Any) -> dict[tuple[int, int], np.ndarray] | None:
             return {}
         if shard.replica_id == 0:
             begin, end, _ = rows.indices(len(array))
-            found[begin, end] = np.asarray(shard.data)
+            found[begin, end] = shard.data
     return dict(sorted(found.items()))

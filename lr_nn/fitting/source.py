@@ -18,6 +18,8 @@ from lr_nn import check
 from lr_nn.admission import admit_rows
 from lr_nn.data import Rows, blocks
 from lr_nn.fitting.chunks import Chunk, Frame
+from lr_nn.fitting.device import DeviceChunk
+from lr_nn.fitting.processes import gathered, of_all
 from lr_nn.fitting.settings import Settings
 from lr_nn.fitting.terms import bucket
 from lr_nn.losses import Loss
@@ -45,7 +47,8 @@ class Source:
 
     `parts` are batches in memory, or `rows` those of files, read anew in every pass; a chunk has `block` rows, or, of
     arrays, of `parts`, what suits them. Weights are in units of `unit`; `length` counts the rows of this process.
-    `shared`: are sums made over all processes? `chosen`: which columns of a file are taken, None for all.
+    `shared`: are sums made over all processes? `chosen`: which columns of a file are taken, None for all; `room`: bytes for
+    targets in memory. `log` counts passes.
     """
 
     net: Network
@@ -58,7 +61,9 @@ class Source:
     length: int = 0
     shared: bool = False
     chosen: np.ndarray | None = None
-    kept: dict[Any, list[Chunk]] = field(default_factory=dict)
+    room: float = np.inf
+    kept: dict[str, Any] = field(default_factory=dict)
+    log: dict[str, int] = field(default_factory=dict)
 
     @property
     def loss(self) -> Loss:
@@ -85,10 +90,11 @@ class Source:
     def fold(self, function: Callable[[Chunk], Any], combine: Callable[[Any, Any], Any] | None = None) -> Any:
         """function(chunk) of all chunks, combined in their order: added up, entry by entry, unless told otherwise."""
         combine = combine or _add
+        self.log["passes"] = self.log.get("passes", 0) + 1
         total: Any = None
         for found in self._each(function):
             total = found if total is None else combine(total, found)
-        return _of_all_processes(total, combine) if self.shared else total
+        return of_all(total, combine) if self.shared else total
 
     def each(self, function: Callable[[Chunk], Any]) -> Iterator[Any]:
         """function(chunk) of all chunks of this process, in their order."""
@@ -98,8 +104,22 @@ class Source:
         """The rows with some of their columns; of rows in memory these are copied."""
         parts = tuple(part._replace(x=part.x[:, chosen]) for part in self.parts)
         frame = replace(self.frame, mean=self.frame.mean[chosen])
-        block = self.block if self.rows is not None else max(chunk.size for chunk in self.chunks())
+        block = self.block if self.rows is not None else self._size()
         return replace(self, frame=frame, parts=parts, block=block, chosen=chosen, kept={})
+
+    def targets(self) -> Source:
+        """The rows without their features: of files in memory, where that has room for them."""
+        none = np.zeros(0, int)
+        if self.rows is None:
+            parts = tuple(part._replace(x=np.zeros((part.x.shape[0], 0))) for part in self.parts)
+            frame = replace(self.frame, mean=self.frame.mean[none])
+            return replace(self, frame=frame, parts=parts, block=self._size(), kept={})
+        if 8 * self.length * (2 * self.outputs + 1) > self.room:
+            return self.columns(none)
+        batches = [Batch(c.x[:, none], c.y, c.weight, c.offset) for c in self.each(lambda chunk: chunk)]
+        self.log["passes"] = self.log.get("passes", 0) + 1
+        few = self.framed(replace(self.frame, mean=self.frame.mean[none]))
+        return replace(few, rows=None, parts=(_joined(batches),), unit=1.0, kept={}, log={})
 
     def some(self, count: int) -> Source:
         """About so many rows in memory, from all over, always the same: of many every so-manieth, uncopied; of few a
@@ -113,15 +133,15 @@ class Source:
         elif count * self.features > self.settings.sample_from / 2 and stride > 1 and not self.shared:
             parts = [Batch(*(None if a is None else a[::stride] for a in part)) for part in self.parts]
             length = sum(len(part.x) for part in parts)
-            return replace(self, parts=tuple(parts), block=0, length=length, kept={})
+            return replace(self, parts=tuple(parts), block=0, length=length, kept={}, log={})
         else:
             begins = np.cumsum([0, *(len(part.x) for part in self.parts)])
             chosen = np.sort(rng.choice(self.length, count, replace=count > self.length, shuffle=False))
             picked = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in zip(begins, begins[1:])]
             parts = [Batch(*(None if a is None else a[rows] for a in part)) for part, rows in zip(self.parts, picked)]
         few = parts[0] if len(parts) == 1 else _joined(parts)
-        few = _gathered(few) if self.shared else few
-        return replace(self, parts=(few,), rows=None, block=0, length=len(few.x), shared=False, kept={})
+        few = gathered(few) if self.shared else few
+        return replace(self, parts=(few,), rows=None, block=0, length=len(few.x), shared=False, kept={}, log={})
 
     def framed(self, frame: Frame) -> Source:
         """The same rows, read in another way."""
@@ -148,12 +168,18 @@ class Source:
                 for future in waiting:
                     future.cancel()
 
+    def _size(self) -> int:
+        """Rows of a chunk, so that the same programs serve other columns; 0 on an accelerator."""
+        return max(chunk.size for chunk in self.chunks())
+
     def _is_small(self) -> bool:
         return self.length * max(1, self.features) < self.settings.one_thread
 
     def chunks(self) -> list[Chunk]:
         """The chunks of rows in memory, made once."""
-        if "chunks" not in self.kept:
+        if "chunks" not in self.kept and any(isinstance(part.x, jax.Array) for part in self.parts):
+            self.kept["chunks"] = [self._on_device(part) for part in self.parts]
+        elif "chunks" not in self.kept:
             self.kept["chunks"] = [
                 self._chunk(_slice(part, begin, begin + size), size)
                 for part in self.parts
@@ -169,20 +195,28 @@ class Source:
         seen = 0
         with closing(blocks(self.rows, self.block)) as stream:
             for block in stream:
-                if "admitted" not in self.kept:
+                if "admitted" not in self.log:
                     _admit(self.net, block, seen)
                 seen += len(block.x)
                 yield self._chunk(_counted(block), self.block)
         if seen != self.length or len(self.rows) != self.length:
             raise ValueError(f"the rows changed during the fit: there were {self.length}, and now {seen} were read")
-        self.kept["admitted"] = []
+        self.log["admitted"] = 1
 
     def _chunk(self, batch: Batch, size: int) -> Chunk:
+        """Rows that are read where they are."""
         k = self.outputs
         weight = np.ones(len(batch.x)) if batch.weight is None else np.asarray(batch.weight, np.float64) / self.unit
         offset = None if batch.offset is None else np.asarray(batch.offset, np.float64).reshape(-1, k)
         x = batch.x if self.rows is None or self.chosen is None else batch.x[:, self.chosen]
         return Chunk(x, batch.y, weight, offset, self.loss, k, self.frame, size)
+
+    def _on_device(self, part: Batch) -> Any:
+        """Rows on an accelerator, their weights and offset with them."""
+        weight = np.ones(part.x.shape[0]) if part.weight is None else np.asarray(part.weight, np.float64) / self.unit
+        offset = None if part.offset is None else np.asarray(part.offset, np.float64).reshape(-1, self.outputs)
+        there = jax.device_put((part.y, weight, offset), part.x.sharding)
+        return DeviceChunk(Batch(part.x, *there), weight, self.net, self.frame)
 
 
 def threads() -> int:
@@ -231,27 +265,32 @@ def looked(source: Source) -> Look:
 def of_arrays(net: Network, batches: Iterable[Batch], settings: Settings, shared: bool = False) -> Source:
     """A source of batches in memory, checked; rows of weight zero are left out, for their numbers may be anything.
 
-    Values of x are not looked at: the first pass does.
+    An x that lies on an accelerator stays there. Values of x are not looked at: what is not a number is found when the
+    cost is none.
     """
     parts = []
     for batch in batches:
         with jax.enable_x64(True):
-            x, y, weight, offset = admit_rows(net, batch, np.float64, allow_no_weight=True)
-        parts.append(_counted(Batch(*(None if a is None else np.asarray(a) for a in (x, y, weight, offset)))))
+            x, *others = admit_rows(net, batch, np.float64, allow_no_weight=True)
+        others = [None if a is None else np.asarray(a) for a in others]
+        if isinstance(x, jax.Array) and settings.is_accelerator(x):
+            parts.append(Batch(x, *others))
+        else:
+            parts.append(_counted(Batch(np.asarray(x), *others)))
     unit = max((float(part.weight.max()) for part in parts if part.weight is not None and len(part.x)), default=1.0)
-    unit = float(_of_all_processes(np.float64(unit), np.maximum)) if shared else unit
+    unit = float(of_all(np.float64(unit), np.maximum)) if shared else unit
     length = sum(len(part.x) for part in parts)
     if not length and not shared:
         raise ValueError("weight is zero for every example; at least one must be positive")
     frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
     parts = [part for part in parts if len(part.x)]
-    return Source(net, frame, settings, tuple(parts), unit=unit, length=length, shared=shared)
+    return Source(net, frame, settings, tuple(parts), unit=unit or 1.0, length=length, shared=shared)
 
 
-def of_rows(net: Network, rows: Rows, block: int, unit: float, settings: Settings) -> Source:
+def of_rows(net: Network, rows: Rows, block: int, room: float, settings: Settings) -> Source:
     """A source of files, read in blocks."""
     frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
-    return Source(net, frame, settings, rows=rows, block=block, unit=unit, length=len(rows))
+    return Source(net, frame, settings, rows=rows, block=block, length=len(rows), room=room)
 
 
 def _admit(net: Network, block: Batch, first: int) -> None:
@@ -313,29 +352,5 @@ def _joined(parts: list[Batch]) -> Batch:
     return Batch(*(None if each[0] is None else np.concatenate(each) for each in zip(*parts)))
 
 
-def _gathered(part: Batch) -> Batch:
-    """The rows of all processes, which have as many."""
-    from jax.experimental.multihost_utils import process_allgather
-
-    found = jax.tree.map(lambda a: np.asarray(process_allgather(a)), part)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found) if jax.process_count() > 1 else part
-
-
 def _add(a: Any, b: Any) -> Any:
     return jax.tree.map(np.add, a, b)
-
-
-def _of_all_processes(total: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    """What every process has found, combined in their order, in every process: one collective."""
-    from jax.experimental.multihost_utils import process_allgather
-
-    if jax.process_count() == 1:
-        return total
-    leaves, tree = jax.tree.flatten(jax.tree.map(lambda a: np.asarray(a, np.float64), total))
-    flat = np.concatenate([leaf.reshape(-1) for leaf in leaves])
-    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-    found: Any = None
-    for own in np.asarray(process_allgather(flat)):
-        one = jax.tree.unflatten(tree, [a.reshape(b.shape) for a, b in zip(np.split(own, ends), leaves)])
-        found = one if found is None else combine(found, one)
-    return found

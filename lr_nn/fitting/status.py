@@ -61,7 +61,7 @@ def solution(
     flat = certificate.flat if unpenalised else 0
     if point.is_finite and bound > ceiling and free_rows.any():
         direction = _recession(objective, free_rows, settings)
-        if direction is None and not flat:  # J has a minimum
+        if direction is None and not flat and objective.loss.states("recession"):  # J has a minimum
             bound = certificate.low if certificate.low <= ceiling else bound
     if not point.is_finite:
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
@@ -92,9 +92,18 @@ def solution(
         certificate=float(bound),
         penalty=penalty,
         solver=search.solver,
-        message=f"{search.solver}: {search.why}" + (f"; {advice}" if advice else ""),
+        message=f"{search.solver}: {_why(objective, search)}" + (f"; {advice}" if advice else ""),
         direction=None if direction is None else _as_params(direction, frame, dtype),
     )
+
+
+def _why(objective: Linear, search: Search) -> str:
+    """Why the solver was chosen, and how often a file was read."""
+    source = objective.source
+    if source.rows is None:
+        return search.why
+    passes = f"{source.log['passes']} passes of blocks of {source.block}"
+    return f"{objective.size} parameters and {source.length} rows, {passes}"
 
 
 def _missed(objective: Linear, bound: float, steps: int, search: Search, settings: Settings) -> str:

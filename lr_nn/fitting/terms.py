@@ -16,7 +16,19 @@ import numpy as np
 
 from lr_nn.losses import Loss
 
-__all__ = ["Terms", "bucket", "constant", "constants", "curvatures", "curves", "encoded", "multiplied", "once", "terms"]
+__all__ = [
+    "Terms",
+    "bucket",
+    "constant",
+    "constants",
+    "curvatures",
+    "curves",
+    "encoded",
+    "multiplied",
+    "multiply",
+    "once",
+    "terms",
+]
 
 
 class Terms(NamedTuple):
@@ -41,7 +53,7 @@ def terms(loss: Loss, eta: jax.Array, y: jax.Array, share: jax.Array) -> Terms:
     cost = jnp.where(counts[:, 0], share * loss.value(eta, y), 0).sum()
     curvature = None
     if not loss.couples_outputs and curves(loss):
-        curvature = jnp.where(counts, share[:, None] * _multiply(loss, eta, y, jnp.ones_like(eta)), 0)
+        curvature = jnp.where(counts, share[:, None] * multiply(loss, eta, y, jnp.ones_like(eta)), 0)
     return Terms(cost, jnp.where(counts, share[:, None] * residual, 0), curvature)
 
 
@@ -52,7 +64,7 @@ def curvatures(loss: Loss, eta: jax.Array, y: jax.Array, share: jax.Array) -> ja
     counts = (share > 0)[:, None]
     eta = jnp.where(counts, eta, 0)
     basis = jnp.broadcast_to(jnp.eye(k, dtype=eta.dtype)[:, None, :], (k, n, k))
-    found = jnp.where(counts[None], share[None, :, None] * _multiply(loss, eta, y, basis), 0)
+    found = jnp.where(counts[None], share[None, :, None] * multiply(loss, eta, y, basis), 0)
     return jnp.moveaxis(found, 2, 1)
 
 
@@ -60,7 +72,7 @@ def curvatures(loss: Loss, eta: jax.Array, y: jax.Array, share: jax.Array) -> ja
 def multiplied(loss: Loss, eta: jax.Array, y: jax.Array, share: jax.Array, moved: jax.Array) -> jax.Array:
     """s (∂²ℓ/∂η²) η̇, (n, k): what a product with the Hessian needs of a chunk."""
     counts = (share > 0)[:, None]
-    return jnp.where(counts, share[:, None] * _multiply(loss, jnp.where(counts, eta, 0), y, moved), 0)
+    return jnp.where(counts, share[:, None] * multiply(loss, jnp.where(counts, eta, 0), y, moved), 0)
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -87,7 +99,7 @@ def constant(loss: Loss, mean: jax.Array) -> jax.Array:
     return loss.constant(mean)
 
 
-def _multiply(loss: Loss, eta: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
+def multiply(loss: Loss, eta: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     """(∂²ℓ/∂η²) v; of a canonical loss by the Fisher, which is the same and never negative."""
     if loss.canonical and loss.states("fisher_multiply"):
         return loss.fisher_multiply(eta, v)

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lr_nn import losses
 from lr_nn.fitting import fit
-from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor, filled
+from lr_nn.interop.sklearn.common import Classifier, Estimator, Regressor
 from lr_nn.losses import Loss
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
@@ -30,10 +30,9 @@ class Linear(Estimator):
 
     def _solve(self, rows: Batch, loss: Loss, k: int) -> None:
         self.net_ = Network((rows.x.shape[1], k), (), loss, bias=self.fit_intercept)
-        x, y, weight, _ = filled(rows)
         self.solution_ = fit(
             self.net_,
-            Batch(x, y, weight),
+            rows,
             penalty=self._penalty(),
             tol=self.tol,
             max_steps=self.max_steps,
