@@ -119,7 +119,7 @@ def _of_biases(objective: Linear, point: Point, noise: np.ndarray) -> Free:
     decrement = np.linalg.norm(inverse @ gradient) + np.linalg.norm(np.abs(inverse) @ error)
     step[-1] = -inverse.T @ (inverse @ gradient)
     reach = np.sqrt((inverse**2).sum(axis=0).max() if not objective.loss.couples_outputs else (inverse**2).sum())
-    return _local(decrement, objective.loss.concordance * reach, step, 0)
+    return _local(float(decrement), objective.loss.concordance * float(reach), step, 0)
 
 
 def _local(decrement: float, m: float, step: np.ndarray, flat: int) -> Free:
@@ -149,18 +149,18 @@ def _of_block(
     shifts = objective.blocks(np.broadcast_to(loose[:, None], objective.shape))
     decrement, m, flat, sure = 0.0, 0.0, 0, True
     steps = np.zeros_like(gradient)
-    for number, (block, chosen, g, e, reach, shift) in enumerate(zip(hessian, free, gradient, error, inputs, shifts)):
-        if not chosen.any():
+    for number, (block, own, g, e, reach, shift) in enumerate(zip(hessian, free, gradient, error, inputs, shifts)):
+        if not own.any():
             continue
-        part = block[np.ix_(chosen, chosen)]
+        part = block[np.ix_(own, own)]
         if shift.any():
-            part = part + _along_shifts(part, shift[chosen], objective.shape[1])
-        one = _factored(part, g[chosen], e[chosen], reach[chosen], settings)
+            part = part + _along_shifts(part, shift[own], objective.shape[1])
+        one = _factored(part, g[own], e[own], reach[own], settings)
         if one is None:
-            one = _decomposed(objective, part, g[chosen], e[chosen], reach[chosen], chosen, settings)
+            one = _decomposed(objective, part, g[own], e[own], reach[own], own, settings)
         decrement = np.hypot(decrement, one[0])
         m, flat, sure = max(m, one[1]), flat + one[2], sure and one[3]
-        steps[number][chosen] = one[4]
+        steps[number][own] = one[4]
     step = objective.unblocked(steps)
     if not sure:
         return Free(np.inf, step, np.inf, np.inf, flat)

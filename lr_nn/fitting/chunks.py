@@ -19,6 +19,10 @@ from lr_nn.losses import Loss
 __all__ = ["Chunk", "Frame", "Sums"]
 
 
+# Rows that stay in the cache of a core while they are read twice.
+PIECE = 1024
+
+
 @dataclass(frozen=True)
 class Frame:
     """How rows are read: `mean` (d,) of the columns, subtracted from x itself where it is `far` from their range.
@@ -38,9 +42,9 @@ class Frame:
 
 
 class Sums(NamedTuple):
-    """Of some rows: Σ s ℓ and its gradient (q, k); if asked Σ |s δ| (k,), Σ s ∂²ℓ/∂η² (k, k) and Σ s x̃ ∂²ℓ/∂η² (k, q, k),
-    [a, j, b] of outputs a and b, both None where the loss states no curvature; the Hessian in blocks; and the largest
-    |x̃| of every column, (q,).
+    """Of some rows: Σ s ℓ and its gradient (q, k); and, if asked for, Σ |s δ| (k,); Σ s ∂²ℓ/∂η² (k, k) and Σ s x̃
+    ∂²ℓ/∂η² (k, q, k), [a, j, b] of outputs a and b, unless the loss states no curvature; the Hessian in blocks; and
+    the largest |x̃| of every column, (q,).
     """
 
     cost: Any
@@ -54,7 +58,7 @@ class Sums(NamedTuple):
     def joined(self, other: Sums) -> Sums:
         """Of these rows and others."""
         added = (None if a is None else a + b for a, b in zip(self[:-1], other[:-1]))
-        return Sums(*added, None if self.extent is None else np.maximum(self.extent, other.extent))
+        return Sums._make([*added, None if self.extent is None else np.maximum(self.extent, other.extent)])
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,19 @@ class Chunk:
         return x if x.dtype == np.float64 else x.astype(np.float64)
 
     @cached_property
+    def narrow(self) -> np.ndarray:
+        """x in float32, less its mean if that is far: for products that need few digits."""
+        return self.inputs.astype(np.float32)
+
+    @cached_property
     def extent(self) -> np.ndarray:
         """The largest |x̃| of every column, (q,)."""
-        x, shift = self.inputs, self.frame.shift
-        most, least = (x.max(axis=0), x.min(axis=0)) if self.x.size else (np.zeros(x.shape[1]),) * 2
-        shift = 0 if shift is None else shift
-        return np.append(np.maximum(np.abs(most - shift), np.abs(least - shift)), np.ones(int(self.frame.bias)))
+        x, shift = self.inputs, 0 if self.frame.shift is None else self.frame.shift
+        found = np.zeros(x.shape[1])
+        for begin in range(0, len(x) if x.size else 0, PIECE):
+            rows = x[begin : begin + PIECE]
+            found = np.maximum(found, np.maximum(rows.max(axis=0) - shift, shift - rows.min(axis=0)))
+        return np.append(found, np.ones(int(self.frame.bias)))
 
     @cached_property
     def padded(self) -> tuple[Any, Any]:
@@ -102,19 +113,19 @@ class Chunk:
             eta[:m] += self.offset - self.frame.offset[None] if self.frame.offset.any() else self.offset
         return eta
 
-    def products(self, theta: np.ndarray) -> np.ndarray:
-        """(x - mean) w + b, (m, k)."""
+    def products(self, theta: np.ndarray, x: np.ndarray | None = None) -> np.ndarray:
+        """(x - mean) w + b, (m, k), in the precision of x."""
         d, shift = self.x.shape[1], self.frame.shift
-        w = theta[:d]
-        b = theta[d] if self.frame.bias else np.zeros(self.outputs)
-        b = b if shift is None else b - shift @ w
-        eta = (self.inputs @ w[:, 0])[:, None] if w.shape[1] == 1 else self.inputs @ w
+        x, w = self.inputs if x is None else x, theta[:d]
+        b = theta[d] if self.frame.bias else np.zeros(self.outputs, theta.dtype)
+        b = b if shift is None else b - (shift @ w).astype(theta.dtype)
+        eta = (x @ w[:, 0])[:, None] if w.shape[1] == 1 else x @ w
         eta += b[None]
         return eta
 
-    def back(self, rows: np.ndarray) -> np.ndarray:
-        """Σ_i x̃_i rows_i, (q, k), of rows (m, k)."""
-        sums, x = rows.sum(axis=0), self.inputs
+    def back(self, rows: np.ndarray, x: np.ndarray | None = None) -> np.ndarray:
+        """Σ_i x̃_i rows_i, (q, k), of rows (m, k), by products in the precision of x."""
+        sums, x = rows.sum(axis=0, dtype=np.float64), self.inputs if x is None else x
         found = (rows[:, 0] @ x)[:, None] if rows.shape[1] == 1 else (rows.T @ x).T
         if self.frame.shift is not None:
             found = found - self.frame.shift[:, None] * sums[None]
@@ -169,16 +180,20 @@ class Chunk:
                 found[:, a, :, b] = found[:, b, :, a] = self.gram(weights[a, b], dtype)
         return found.reshape(1, q * k, q * k)
 
-    def diagonal_blocks(self, theta: np.ndarray) -> np.ndarray:
-        """The blocks (k, q, q) of single outputs, of a loss that couples them."""
-        weights = self._curvatures(theta)
-        return np.stack([self.gram(weights[c, c], np.float32) for c in range(self.outputs)])
+    def diagonal_blocks(self, theta: np.ndarray, mean: bool = False) -> np.ndarray:
+        """The blocks (k, q, q) of single outputs, of a loss that couples them; or their `mean`, (1, q, q)."""
+        weights = np.einsum("aam->am", self._curvatures(theta))
+        weights = weights.mean(axis=0, keepdims=True) if mean else weights
+        return np.stack([self.gram(weight, np.float32) for weight in weights])
 
     def multiply(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """The Hessian at θ times a direction, (q, k)."""
-        moved = _filled(self.products(direction), self.size)
-        found = once(multiplied, self.loss, self._eta(theta), *self.padded, moved)
-        return self.back(np.asarray(found)[: len(self.x)])
+        size = np.abs(direction).max() or 1.0
+        moved = self.products((direction / size).astype(np.float32), self.narrow)
+        found = once(
+            multiplied, self.loss, self._eta(theta), *self.padded, _filled(moved, self.size).astype(np.float64)
+        )
+        return size * self.back(np.asarray(found)[: len(self.x)].astype(np.float32), self.narrow)
 
     def _eta(self, theta: np.ndarray) -> np.ndarray:
         """η at θ: that of the last θ is kept."""

@@ -40,11 +40,12 @@ class Deep:
 
     def params(self, theta: np.ndarray) -> Params:
         """θ as parameters, in NumPy."""
-        found, begin = [], 0
+        found: list[Any] = []
+        begin = 0
         for d_in, d_out in self.net.shapes:
-            w = theta[begin : begin + d_in * d_out].reshape(d_in, d_out)
+            w: Any = theta[begin : begin + d_in * d_out].reshape(d_in, d_out)
             begin += w.size
-            b = theta[begin : begin + d_out] if self.net.bias else None
+            b: Any = theta[begin : begin + d_out] if self.net.bias else None
             begin += d_out * self.net.bias
             found.append(Layer(w, b))
         return tuple(found)
@@ -100,11 +101,12 @@ def _curve(net: Network, params: Params, along: Params, batch: Batch, penalty: P
     return ravel_pytree(GaussNewton(net, params, sweep(net, params, batch), penalty) @ along)[0]
 
 
+@dataclass
 class NewtonCG:
     """-G⁻¹ ∇J, G the Gauss-Newton matrix, by conjugate gradients: inexact far away, exact near (Dembo et al., 1982)."""
 
-    def __init__(self, objective: Deep, settings: Settings) -> None:
-        self.objective, self.settings = objective, settings
+    objective: Deep
+    settings: Settings
 
     def propose(self, point: Point) -> np.ndarray:
         """So many products at most, or a residual of min(½, √‖∇J‖)."""
@@ -146,7 +148,7 @@ def stationary(
         direction: Any = NewtonCG(problem, settings)
     else:
         length = float(np.linalg.norm(point.gradient)) or 1.0
-        direction = LBFGS(problem, lambda q: q / length, settings, scaled=True, pairs=settings.deep_pairs)
+        direction = LBFGS(problem, lambda q: q / length, settings, scaled=True, most=settings.deep_pairs)
     found = descend(problem, direction, point, ceiling, max_steps, settings)
     slope = float(np.abs(found.point.gradient).max())
     status, message = (

@@ -75,9 +75,9 @@ class DeviceChunk:
         """`Chunk.hessian`."""
         return np.asarray(_hessian(self.net.loss, self.frame.bias, dtype, self.batch, theta, *self._means()))
 
-    def diagonal_blocks(self, theta: np.ndarray) -> np.ndarray:
+    def diagonal_blocks(self, theta: np.ndarray, mean: bool = False) -> np.ndarray:
         """`Chunk.diagonal_blocks`."""
-        return np.asarray(_blocks(self.net.loss, self.frame.bias, self.batch, theta, *self._means()))
+        return np.asarray(_blocks(mean, self.net.loss, self.frame.bias, self.batch, theta, *self._means()))
 
     def multiply(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """`Chunk.multiply`."""
@@ -161,10 +161,11 @@ def _hessian(loss, bias, dtype, batch, theta, mean, centre):
     return _grams(loss, inputs, _curvatures(loss, eta, batch), dtype)
 
 
-@partial(jax.jit, static_argnames=("loss", "bias"))
-def _blocks(loss, bias, batch, theta, mean, centre):
+@partial(jax.jit, static_argnames=("average", "loss", "bias"))
+def _blocks(average, loss, bias, batch, theta, mean, centre):
     inputs, eta = _eta(bias, batch, theta, mean, centre)
     diagonal = jnp.einsum("aam->am", _curvatures(loss, eta, batch))
+    diagonal = diagonal.mean(axis=0, keepdims=True) if average else diagonal
     return lax.map(lambda weight: jnp.matmul(inputs.T, weight[:, None] * inputs, precision=HIGHEST), diagonal)
 
 

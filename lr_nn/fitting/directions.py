@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from lr_nn.fitting.settings import Settings
 __all__ = ["LBFGS", "Direction", "Newton", "NewtonCG", "Pairs", "conjugate_gradients", "factored", "solve"]
 
 Vector = np.ndarray
+Guess = Callable[[Vector], Vector]
 
 
 class Direction(Protocol):
@@ -72,11 +74,11 @@ def pseudo_solve(hessian: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
+@dataclass
 class Newton:
     """-H⁻¹ ∇J with the whole Hessian, by Cholesky, or by eigenvalues where that fails: rank is no trouble here."""
 
-    def __init__(self, objective: Any) -> None:
-        self.objective = objective
+    objective: Any
 
     def propose(self, point: Any) -> Vector:
         """One pass for the Hessian, one factor."""
@@ -103,12 +105,12 @@ def with_shifts(objective: Any, hessian: np.ndarray) -> np.ndarray:
     return hessian + np.kron(np.diag(np.where(rows, size, 0)), np.full((k, k), 1 / k))[None]
 
 
+@dataclass
 class Pairs:
     """The last steps s and changes of the gradient y: Nocedal & Wright (2006), algorithm 7.4."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.kept: list[tuple[Vector, Vector, float]] = []
+    most: int
+    kept: list[tuple[Vector, Vector, float]] = field(default_factory=list)
 
     def remember(self, step: Vector, change: Vector) -> None:
         """One pair more, in place of the oldest; a pair without curvature, ⟨s, y⟩ ≤ 0 but for rounding, is left out."""
@@ -129,6 +131,7 @@ class Pairs:
         return r.reshape(gradient.shape)
 
 
+@dataclass
 class LBFGS:
     """L-BFGS from `first`, a guess of H⁻¹, and a better one from `renew` where steps leave much of the gradient.
 
@@ -136,19 +139,17 @@ class LBFGS:
     tells.
     """
 
-    def __init__(
-        self,
-        objective: Any,
-        first: Callable[[Vector], Vector],
-        settings: Settings,
-        renew: Callable[[Any], Callable[[Vector], Vector] | None] | None = None,
-        price: float = np.inf,
-        scaled: bool = False,
-        pairs: int | None = None,
-    ) -> None:
-        self.objective, self.first, self.settings, self.renew, self.price = objective, first, settings, renew, price
-        self.scaled = scaled
-        self.pairs = Pairs(pairs or settings.pairs)
+    objective: Any
+    first: Guess
+    settings: Settings
+    renew: Callable[[Any], Guess | None] | None = None
+    price: float = np.inf
+    scaled: bool = False
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        """Before the first step."""
+        self.pairs = Pairs(self.most or self.settings.pairs)
         self.age, self.serves, self.since = 0, 2, np.nan
 
     def propose(self, point: Any) -> Vector:
@@ -186,13 +187,16 @@ def goal(objective: Any, point: Any) -> float:
     return length / (np.sqrt(far) if far > 1 else 1e7)
 
 
+@dataclass
 class NewtonCG:
     """-H⁻¹ ∇J by conjugate gradients on products, helped by a factor that is made anew after 3, 6, 12, ... steps."""
 
-    def __init__(self, objective: Any, build: Callable[[Any], Callable[[Vector], Vector]], settings: Settings) -> None:
-        self.objective, self.build, self.settings = objective, build, settings
-        self.helped: Callable[[Vector], Vector] | None = None
-        self.age, self.serves = 0, settings.serves
+    objective: Any
+    build: Callable[[Any], Guess]
+    settings: Settings
+    helped: Guess | None = None
+    age: int = 0
+    serves: int = 3
 
     def propose(self, point: Any) -> Vector:
         """To a tenth of the gradient, in so many products at most."""
@@ -221,7 +225,7 @@ def conjugate_gradients(
     accuracy: float,
     most: int,
 ) -> Vector:
-    """H⁻¹ target, until the residual in the norm of the preconditioner is `accuracy` of the first, or `most` products."""
+    """H⁻¹ target, until the conditioned residual is `accuracy` of the first, or `most` products were made."""
     found, residual = np.zeros_like(target), target
     conditioned = helped(residual)
     along, size = conditioned, float((residual * conditioned).sum())

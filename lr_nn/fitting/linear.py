@@ -22,7 +22,7 @@ class Point:
     cost: float
     gradient: np.ndarray
     hessian: np.ndarray | None = None
-    closing: Sums | None = None
+    closing: Any = None
 
     @property
     def is_finite(self) -> bool:
@@ -95,7 +95,7 @@ class Linear:
         with np.errstate(over="ignore", invalid="ignore"):
             found = self.source.fold(lambda chunk: chunk.sums(theta, closing, self.curved), Sums.joined)
             means = (None if a is None else a / self.total for a in found[:-1])
-            found = Sums(*means, found.extent)
+            found = Sums._make([*means, found.extent])
             cost = float(found.cost) + float((self.ridge * theta * theta).sum()) / 2
             hessian = None if found.hessian is None else self._held(found.hessian)
         return Point(theta, cost, found.gradient + self.ridge * theta, hessian, found if closing else None)
@@ -111,9 +111,12 @@ class Linear:
             found = self.source.fold(lambda chunk: chunk.hessian(point.theta, dtype))
             return self._held(found / self.total)
 
-    def diagonal_blocks(self, point: Point) -> np.ndarray:
-        """The blocks of single outputs of the Hessian of a loss that couples them, (k, q, q)."""
-        return self._held(self.source.fold(lambda chunk: chunk.diagonal_blocks(point.theta)) / self.total)
+    def diagonal_blocks(self, point: Point, mean: bool = False) -> np.ndarray:
+        """The blocks of single outputs of the Hessian of a loss that couples them, (k, q, q), or their mean."""
+        found = self.source.fold(lambda chunk: chunk.diagonal_blocks(point.theta, mean)) / self.total
+        diagonal = np.arange(self.shape[0])
+        found[:, diagonal, diagonal] += self.ridge.mean(axis=1)[None] if mean else self.ridge.T
+        return found
 
     def _held(self, hessian: np.ndarray) -> np.ndarray:
         """With the ridge on its diagonal."""

@@ -27,8 +27,7 @@ HUGE, TINY = 1e100, 1e-100
 class Problem:
     """The cost; the best constant model θ, its cost, and `excess`, that above the least that the targets allow.
 
-    `curvature` (k,) is the mean of ∂²ℓ/∂η² at the constant model. `trouble` says why the numbers of x cannot be computed
-    with, if they cannot.
+    `curvature` (k,) is the mean of ∂²ℓ/∂η² at the constant model. `trouble` says why x must be rescaled, if it must.
     """
 
     objective: Linear

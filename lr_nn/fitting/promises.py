@@ -19,7 +19,7 @@ __all__ = ["check_arguments", "has_bound", "has_certificate"]
 
 
 def has_certificate(net: Network) -> bool:
-    """True if many fits at once end with a bound on J - J*: one layer, and a loss that promises what the bound rests on.
+    """True if lanes end with a bound on J - J*: one layer, and a loss that promises what the bound rests on.
 
     The solvers of lanes take the Fisher for the Hessian, bound its change by the concordance, begin at the best
     constant model, and centre the coefficients of outputs that are coupled.
@@ -55,12 +55,8 @@ def check_arguments(
     if not isinstance(net, Network):
         raise TypeError(f"net must be a Network, such as lr_nn.logistic_regression(d); got {net!r}")
     check_penalty(penalty, None if lanes else net, lanes=lanes)
-    single = Penalty() if penalty is None or lanes else penalty
-    bounded = has_certificate(net) if lanes else has_bound(net, single)
-    if lanes:
-        sparse = penalty is not None and bool(np.any(np.asarray(penalty.l1) > 0))
-    else:
-        sparse = bool(_some(single.l1))
+    sparse = penalty is not None and any((np.asarray(leaf) > 0).any() for leaf in jax.tree.leaves(penalty.l1))
+    bounded = has_certificate(net) if lanes else has_bound(net, penalty or Penalty())
     if not net.loss.smooth or (sparse and not bounded):
         raise ValueError(
             f"fit takes smooth costs, and an l1 penalty on convex ones; use lr_nn.train for {net.loss.name}"
@@ -80,7 +76,3 @@ def check_arguments(
         raise TypeError(f"dtype must be float32 or float64; got {jnp.dtype(dtype)}")
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")
-
-
-def _some(strength) -> bool:
-    return any(bool((np.asarray(leaf) > 0).any()) for leaf in jax.tree.leaves(strength))

@@ -8,7 +8,7 @@ Massias et al. (2018).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,13 @@ Judge = Callable[[Point, int], tuple[float, Any]]
 __all__ = ["Proximal", "model_minimum", "working_sets"]
 
 
+@dataclass
 class Proximal:
     """To the minimum of the quadratic model with its l1 term. The model is made anew where it has become stale."""
 
-    def __init__(self, objective: Linear, settings: Settings) -> None:
-        self.objective, self.settings = objective, settings
-        self.hessian: np.ndarray | None = None
+    objective: Linear
+    settings: Settings
+    hessian: np.ndarray | None = None
 
     def propose(self, point: Point) -> np.ndarray:
         """u - θ, u the minimum."""
@@ -37,7 +38,8 @@ class Proximal:
             self.hessian = _lifted(_model(objective, point, self.settings))
         accuracy = self.settings.inner * objective.length(point)
         blocks = [_blocks(each, self.hessian) for each in (point.theta, point.gradient, objective.lasso)]
-        found = [model_minimum(*each, accuracy, self.settings) for each in zip(self.hessian, *blocks)]
+        problems: Any = zip(self.hessian, *blocks)
+        found = [model_minimum(*each, accuracy, self.settings) for each in problems]
         return _unblocked(np.stack(found), objective.shape) - point.theta
 
     def learn(self, old: Point, new: Point) -> None:
@@ -152,7 +154,8 @@ def _pivoted(
 
 def working_sets(objective: Linear, point: Point, max_steps: int, settings: Settings, judge: Judge) -> State:
     """Proximal Newton on the columns that matter, more of them until the gradient of all names no other."""
-    d, steps, state = objective.source.features, 0, None
+    d, steps = objective.source.features, 0
+    state: State | None = None
     while True:
         wanted = _wanted(objective, point, settings)
         if wanted is None:
@@ -173,21 +176,23 @@ def working_sets(objective: Linear, point: Point, max_steps: int, settings: Sett
         theta = np.zeros(objective.shape)
         theta[rows] = state.point.theta
         point = objective.at(theta, closing=True)
-    found = descend(
+    last = descend(
         objective, Proximal(objective, settings), point, objective.ceiling / 2, max_steps - steps, settings, judge
     )
-    return replace(found, steps=steps + found.steps)
+    return replace(last, steps=steps + last.steps)
 
 
 def _used(objective: Linear, point: Point) -> np.ndarray:
     """The columns with weights."""
-    return point.theta[: objective.source.features].any(axis=1)
+    used: np.ndarray = point.theta[: objective.source.features].any(axis=1)
+    return used
 
 
 def _pulled(objective: Linear, point: Point) -> np.ndarray:
     """The columns without a weight that should have one."""
     d = objective.source.features
-    return ~_used(objective, point) & (objective.subgradient(point)[:d] != 0).any(axis=1)
+    pulled: np.ndarray = (objective.subgradient(point)[:d] != 0).any(axis=1)
+    return ~_used(objective, point) & pulled
 
 
 def _wanted(objective: Linear, point: Point, settings: Settings) -> np.ndarray | None:

@@ -47,7 +47,7 @@ def guess(sample: Linear, objective: Linear, point: Point, settings: Settings) -
     """
     coupled = objective.loss.couples_outputs
     if coupled and objective.size > settings.newton_parameters:
-        hessian = sample.diagonal_blocks(point).mean(axis=0, keepdims=True)
+        hessian = sample.diagonal_blocks(point, mean=True)
         factor = factored(hessian, LIFT)
         if factor is None:
             return None

@@ -49,7 +49,7 @@ class Settings:
     # A column is known by rows worth so many of equal weight; of others the sample says too little.
     known_rows: int = 20
     # The optimum of a sample is farther than that, as a share of J0, from the optimum of all rows.
-    sample_gap: float = 1e-3
+    sample_gap: float = 1e-2
 
     # A factor that costs more passes waits until it is seen that it is needed.
     dear: float = 6.0
@@ -64,8 +64,6 @@ class Settings:
     products: int = 200
     deep_products: int = 50
     inexact: float = 0.1
-    # A preconditioner serves that many steps, then twice as many, and so on.
-    serves: int = 3
 
     # Steps: the share of the promised decrease (Armijo), of the slope (Wolfe), trials, idle steps in a row.
     decrease: float = 1e-4

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -47,8 +48,8 @@ class Source:
 
     `parts` are batches in memory, or `rows` those of files, read anew in every pass; a chunk has `block` rows, or, of
     arrays, of `parts`, what suits them. Weights are in units of `unit`; `length` counts the rows of this process.
-    `shared`: are sums made over all processes? `chosen`: which columns of a file are taken, None for all; `room`: bytes for
-    targets in memory. `log` counts passes.
+    `shared`: are sums made over all processes? `chosen`: which columns of a file are taken, None for all; `room`: bytes
+    for targets in memory. `log` counts passes.
     """
 
     net: Network
@@ -102,10 +103,19 @@ class Source:
 
     def columns(self, chosen: np.ndarray) -> Source:
         """The rows with some of their columns; of rows in memory these are copied."""
-        parts = tuple(part._replace(x=part.x[:, chosen]) for part in self.parts)
+        parts = tuple(part._replace(x=self._taken(part.x, chosen)) for part in self.parts)
         frame = replace(self.frame, mean=self.frame.mean[chosen])
         block = self.block if self.rows is not None else self._size()
         return replace(self, frame=frame, parts=parts, block=block, chosen=chosen, kept={})
+
+    def _taken(self, x: Any, chosen: np.ndarray) -> Any:
+        """Some columns of x, copied by all threads."""
+        if isinstance(x, jax.Array):
+            return x[:, chosen]
+        found = np.empty((len(x), len(chosen)), x.dtype)
+        rows = [slice(begin, begin + self.settings.piece) for begin in range(0, len(x), self.settings.piece)]
+        list(_pool().map(lambda some: np.take(x[some], chosen, axis=1, out=found[some], mode="clip"), rows))
+        return found
 
     def targets(self) -> Source:
         """The rows without their features: of files in memory, where that has room for them."""
@@ -137,7 +147,7 @@ class Source:
         else:
             begins = np.cumsum([0, *(len(part.x) for part in self.parts)])
             chosen = np.sort(rng.choice(self.length, count, replace=count > self.length, shuffle=False))
-            picked = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in zip(begins, begins[1:])]
+            picked = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in pairwise(begins)]
             parts = [Batch(*(None if a is None else a[rows] for a in part)) for part, rows in zip(self.parts, picked)]
         few = parts[0] if len(parts) == 1 else _joined(parts)
         few = gathered(few) if self.shared else few
@@ -147,7 +157,7 @@ class Source:
         """The same rows, read in another way."""
         return replace(self, frame=frame, kept={})
 
-    def _each(self, function: Callable[[Chunk], Any]) -> Iterator[Any]:
+    def _each(self, function: Callable[[Any], Any]) -> Iterator[Any]:
         def run(chunk: Chunk) -> Any:
             with jax.enable_x64(True):
                 return function(chunk)
@@ -188,7 +198,7 @@ class Source:
             ]
         return self.kept["chunks"]
 
-    def _stream(self) -> Iterator[Chunk]:
+    def _stream(self) -> Generator[Chunk, None, None]:
         if self.rows is None:
             yield from self.chunks()
             return

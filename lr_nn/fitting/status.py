@@ -30,17 +30,17 @@ class Search(NamedTuple):
 def outward(frame: Frame, theta: np.ndarray, dtype: Any) -> Params:
     """θ (q, k) as parameters of the rows as they came."""
     d = len(frame.mean)
-    w = theta[:d]
-    if not frame.bias:
-        return (Layer(w.astype(dtype), None),)
-    return (Layer(w.astype(dtype), (theta[d] - frame.mean @ w - frame.offset).astype(dtype)),)
+    w: Any = theta[:d]
+    b: Any = (theta[d] - frame.mean @ w - frame.offset).astype(dtype) if frame.bias else None
+    return (Layer(w.astype(dtype), b),)
 
 
 def inward(frame: Frame, params: Params) -> np.ndarray:
     """The inverse of `outward`, in float64."""
-    w, b = (None if leaf is None else np.asarray(leaf, np.float64) for leaf in params[0])
-    if b is None:
+    w = np.asarray(params[0].w, np.float64)
+    if params[0].b is None:
         return w
+    b = np.asarray(params[0].b, np.float64)
     return np.concatenate([w, (b + frame.mean @ w + frame.offset)[None]])
 
 
@@ -55,7 +55,7 @@ def solution(
     settings: Settings,
 ) -> Solution:
     """Status, message and parameters."""
-    free_rows = objective.free.all(axis=1)
+    free_rows: np.ndarray = objective.free.all(axis=1)
     unpenalised = bool(objective.free[: objective.source.features].any())
     bound, ceiling, direction = certificate.bound, objective.ceiling, None
     flat = certificate.flat if unpenalised else 0
@@ -199,5 +199,6 @@ def _named(direction: np.ndarray) -> str:
 
 def _as_params(direction: np.ndarray, frame: Frame, dtype: Any) -> Params:
     d = len(frame.mean)
-    w = direction[:d].astype(dtype)
-    return (Layer(w, direction[d].astype(dtype) if frame.bias else None),)
+    w: Any = direction[:d].astype(dtype)
+    b: Any = direction[d].astype(dtype) if frame.bias else None
+    return (Layer(w, b),)
