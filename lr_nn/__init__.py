@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         activations,
         curvature,
         data,
+        fitting,
         graph,
         inference,
         interop,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         private,
         probability,
         sharded,
-        solvers,
         tangents,
         training,
     )
@@ -74,6 +74,7 @@ _MODULES = (
     "activations",
     "curvature",
     "data",
+    "fitting",
     "graph",
     "inference",
     "interop",
@@ -85,7 +86,6 @@ _MODULES = (
     "private",
     "probability",
     "sharded",
-    "solvers",
     "tangents",
     "training",
 )

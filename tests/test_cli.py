@@ -218,7 +218,7 @@ def test_rows_beyond_the_memory_are_streamed_to_the_same_coefficients(here, caps
     assert call(capsys, "fit", *options, "--out", "blocks", "--memory", 1)[0] == 0
     whole, blocks = (lr_nn.load_model(folder).facts for folder in ("whole", "blocks"))
     assert "passes" in blocks["message"] and "passes" not in whole["message"]
-    assert abs(whole["cost"] - blocks["cost"]) <= max(whole["certificate"], blocks["certificate"])
+    assert_close(whole["cost"], blocks["cost"], 20_000)
     np.testing.assert_allclose(*(weights(folder)[0] for folder in ("whole", "blocks")), rtol=1e-5)
 
 

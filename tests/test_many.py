@@ -259,5 +259,5 @@ def test_data_that_are_no_batch_are_refused():
 
 
 def test_under_jit_it_says_what_to_call():
-    with pytest.raises(TypeError, match="lr_nn.many"):
+    with pytest.raises(TypeError, match=r"lr_nn\.many"):
         jax.jit(lambda x: lr_nn.fit_many(NETS["logistic"], Batch(x, Y), penalty=LANES))(X)

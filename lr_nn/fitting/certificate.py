@@ -100,6 +100,8 @@ def _rounding(objective: Linear, point: Point) -> np.ndarray:
     if frame.shift is not None:
         size[: len(frame.mean)] += np.abs(frame.mean)
     eta = EPS * (2 + np.sqrt(q)) * (size @ np.abs(point.theta))
+    if frame.bias:  # the bias of the rows as they came is rounded anew
+        eta = eta + 2 * EPS * (np.abs(frame.mean) @ np.abs(point.theta[:-1]) + np.abs(frame.offset))
     curvature = np.zeros_like(eta) if closing.curvature is None else np.diagonal(closing.curvature)
     return size[:, None] * (2 * EPS * closing.slopes + eta * curvature)[None]
 
@@ -154,7 +156,7 @@ def _of_block(
             continue
         part = block[np.ix_(own, own)]
         if shift.any():
-            part = part + _along_shifts(part, shift[own], objective.shape[1])
+            part = part + _along_shifts(part, own, shift, objective.shape[1])
         one = _factored(part, g[own], e[own], reach[own], settings)
         if one is None:
             one = _decomposed(objective, part, g[own], e[own], reach[own], own, settings)
@@ -167,10 +169,13 @@ def _of_block(
     return _local(decrement, objective.loss.concordance * m, step, flat)
 
 
-def _along_shifts(part: np.ndarray, shift: np.ndarray, k: int) -> np.ndarray:
+def _along_shifts(part: np.ndarray, chosen: np.ndarray, shift: np.ndarray, k: int) -> np.ndarray:
     """A curvature along a number common to the outputs of a row, which changes nothing."""
-    rows = np.where(shift.reshape(-1, k).all(axis=1), np.diagonal(part).reshape(-1, k).mean(axis=1), 0)
-    return np.kron(np.diag(rows), np.full((k, k), 1 / k))
+    found, rows = np.zeros_like(part), np.flatnonzero(chosen) // k
+    for row in np.unique(np.flatnonzero(shift) // k):
+        own = np.flatnonzero(rows == row)
+        found[np.ix_(own, own)] = np.diagonal(part)[own].mean() / k
+    return found
 
 
 Local = tuple[float, float, int, bool, np.ndarray]

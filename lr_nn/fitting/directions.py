@@ -171,8 +171,8 @@ class LBFGS:
         if self.renew is None or self.age < self.serves:
             return
         length = np.linalg.norm(new.gradient)
-        rate = np.log10(max(self.since / length, 1.0001)) / self.age if length > 0 else np.inf
-        left = np.log10(max(length / goal(self.objective, new), 1))
+        rate = float(np.log10(max(float(self.since / length), 1.0001))) / self.age if length > 0 else np.inf
+        left = float(np.log10(max(float(length / goal(self.objective, new)), 1.0)))
         if rate < -np.log10(self.settings.slow) and left / rate > self.price:
             first = self.renew(new)
             if first is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from lr_nn.data import Rows
 from lr_nn.fitting.settings import Settings
 from lr_nn.fitting.source import Source, of_rows
@@ -33,4 +35,6 @@ def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings) -> Sou
     most = min(settings.chunk_rows, int(memory / READ / each), n)
     while most > settings.least_rows_of_a_thread and most * d > settings.chunk_numbers:
         most //= 2
-    return of_rows(net, rows, bucket(max(1, most)), memory / MATRICES, settings)
+    weight = rows.read(0, min(n, most)).weight
+    unit = 1.0 if weight is None else float(np.max(weight, initial=0.0)) or 1.0
+    return of_rows(net, rows, bucket(max(1, most)), unit, memory / MATRICES, settings)

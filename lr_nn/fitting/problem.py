@@ -53,6 +53,7 @@ def _of_coefficients(net: Network, strength: Any) -> np.ndarray:
     return found
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) -> Problem:
     """Columns and offset are centred where the bias is free, by what some rows say; J₀ is computed of all."""
     lasso, ridge = strengths(net, penalty)

@@ -66,6 +66,10 @@ def check_arguments(
         raise ValueError(f"solver must be one of {', '.join(known)} for this network; got {solver!r}")
     if sparse and solver not in ("auto", "proximal"):
         raise ValueError(f"an l1 penalty needs solver='proximal'; got {solver!r}")
+    if sparse and not lanes and not curves(net.loss):
+        raise ValueError(
+            f"an l1 penalty needs a second derivative, which the loss {net.loss.name} does not state; use lr_nn.train"
+        )
     if solver == "proximal" and not sparse:
         raise ValueError("solver='proximal' is for an l1 penalty; there is none")
     if solver == "closed_form" and net.loss != losses.squared_error:

@@ -38,8 +38,10 @@ class Proximal:
             self.hessian = _lifted(_model(objective, point, self.settings))
         accuracy = self.settings.inner * objective.length(point)
         blocks = [_blocks(each, self.hessian) for each in (point.theta, point.gradient, objective.lasso)]
-        problems: Any = zip(self.hessian, *blocks)
-        found = [model_minimum(*each, accuracy, self.settings) for each in problems]
+        found = [
+            model_minimum(hessian, start, gradient, thresholds, accuracy, self.settings)
+            for hessian, start, gradient, thresholds in zip(self.hessian, *blocks)
+        ]
         return _unblocked(np.stack(found), objective.shape) - point.theta
 
     def learn(self, old: Point, new: Point) -> None:
@@ -184,15 +186,13 @@ def working_sets(objective: Linear, point: Point, max_steps: int, settings: Sett
 
 def _used(objective: Linear, point: Point) -> np.ndarray:
     """The columns with weights."""
-    used: np.ndarray = point.theta[: objective.source.features].any(axis=1)
-    return used
+    return np.asarray(point.theta[: objective.source.features].any(axis=1))
 
 
 def _pulled(objective: Linear, point: Point) -> np.ndarray:
     """The columns without a weight that should have one."""
     d = objective.source.features
-    pulled: np.ndarray = (objective.subgradient(point)[:d] != 0).any(axis=1)
-    return ~_used(objective, point) & pulled
+    return ~_used(objective, point) & np.asarray((objective.subgradient(point)[:d] != 0).any(axis=1))
 
 
 def _wanted(objective: Linear, point: Point, settings: Settings) -> np.ndarray | None:

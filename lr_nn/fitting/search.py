@@ -30,6 +30,7 @@ __all__ = ["SOLVERS", "choose", "solved"]
 SOLVERS = ("newton", "lbfgs", "newton_cg", "closed_form", "proximal")
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def solved(
     problem: Problem,
     penalty: Penalty,

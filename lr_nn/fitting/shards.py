@@ -21,7 +21,7 @@ def parts_of(batch: Batch) -> tuple[list[Batch], bool]:
     if not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1:
         return [batch], False
     pieces = [_pieces(array) for array in batch]
-    rows = list(pieces[0])
+    rows = list(pieces[0] or ())
     if all(piece is None or list(piece) == rows for piece in pieces):
         parts = [Batch(*(None if piece is None else piece[row] for piece in pieces)) for row in rows]
         return parts, not x.is_fully_addressable

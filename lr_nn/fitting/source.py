@@ -159,7 +159,8 @@ class Source:
 
     def _each(self, function: Callable[[Any], Any]) -> Iterator[Any]:
         def run(chunk: Chunk) -> Any:
-            with jax.enable_x64(True):
+            # What overflows makes a cost that is no number, and that a status.
+            with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
                 return function(chunk)
 
         if self.rows is None and (len(self.chunks()) == 1 or self._is_small()):
@@ -236,7 +237,7 @@ def threads() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads(), "lr_nn_fit")
+    return ThreadPoolExecutor(threads(), "chunks")
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)
@@ -297,10 +298,10 @@ def of_arrays(net: Network, batches: Iterable[Batch], settings: Settings, shared
     return Source(net, frame, settings, tuple(parts), unit=unit or 1.0, length=length, shared=shared)
 
 
-def of_rows(net: Network, rows: Rows, block: int, room: float, settings: Settings) -> Source:
+def of_rows(net: Network, rows: Rows, block: int, unit: float, room: float, settings: Settings) -> Source:
     """A source of files, read in blocks."""
     frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
-    return Source(net, frame, settings, rows=rows, block=block, length=len(rows), room=room)
+    return Source(net, frame, settings, rows=rows, block=block, unit=unit, length=len(rows), room=room)
 
 
 def _admit(net: Network, block: Batch, first: int) -> None:
@@ -343,12 +344,12 @@ def _pieces(rows: Rows, length: int, count: int, rng: np.random.Generator) -> li
     each = max(1, count // pieces)
     share = length / pieces
     begins = [int(i * share + rng.random() * max(0.0, share - each)) for i in range(pieces)]
-    found = []
-    for begin in begins:
-        piece = rows.read(begin, min(length, begin + each))
+    found = [rows.read(begin, min(length, begin + each)) for begin in begins]
+    for piece in found:
         check_targets(piece)
-        found.append(_counted(piece))
-    return [piece for piece in found if len(piece.x)]
+    counted = [piece for piece in map(_counted, found) if len(piece.x)]
+    # Of rows of weight zero nothing is known; they still are rows.
+    return counted or [piece._replace(weight=None) for piece in found]
 
 
 # Pieces of a sample of a file.

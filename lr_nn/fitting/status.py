@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from lr_nn.fitting import separation
@@ -35,6 +34,18 @@ def outward(frame: Frame, theta: np.ndarray, dtype: Any) -> Params:
     return (Layer(w.astype(dtype), b),)
 
 
+def _centred(params: Params, shifts: np.ndarray) -> Params:
+    """Parameters whose rows sum to zero over outputs where a number common to these changes nothing."""
+    (layer,) = params
+    w: Any = layer.w - np.where(shifts[: len(layer.w), None], layer.w.mean(axis=1, keepdims=True), 0).astype(
+        layer.w.dtype
+    )
+    b: Any = layer.b
+    if b is not None and shifts[-1]:
+        b = b - b.mean(dtype=b.dtype)
+    return (Layer(w, b),)
+
+
 def inward(frame: Frame, params: Params) -> np.ndarray:
     """The inverse of `outward`, in float64."""
     w = np.asarray(params[0].w, np.float64)
@@ -55,7 +66,7 @@ def solution(
     settings: Settings,
 ) -> Solution:
     """Status, message and parameters."""
-    free_rows: np.ndarray = objective.free.all(axis=1)
+    free_rows = np.asarray(objective.free.all(axis=1))
     unpenalised = bool(objective.free[: objective.source.features].any())
     bound, ceiling, direction = certificate.bound, objective.ceiling, None
     flat = certificate.flat if unpenalised else 0
@@ -81,10 +92,8 @@ def solution(
         status, advice = Status.max_steps, _missed(objective, bound, steps, search, settings)
     frame = objective.source.frame
     params = outward(frame, point.theta, dtype)
-    if objective.shifts.all():
-        params = jax.tree.map(lambda leaf: leaf - leaf.mean(axis=-1, keepdims=True, dtype=leaf.dtype), params)
     return Solution(
-        params=params,
+        params=_centred(params, objective.shifts),
         status=status,
         steps=steps,
         cost=objective.composite(point),
@@ -154,6 +163,8 @@ def _null(objective: Linear) -> np.ndarray:
 
     total = objective.source.fold(gram) / objective.total
     free = np.flatnonzero(objective.free.all(axis=1))
+    if not len(free):
+        return np.zeros((len(total), 0))
     part = total[np.ix_(free, free)]
     diagonal = np.diagonal(part)
     scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 1.0)

@@ -140,6 +140,10 @@ class Bernoulli(Separable):
     def constant(self, mean):
         return jnp.log(mean) - jnp.log1p(-mean)
 
+    def lowest(self, y):
+        """The entropy of y, 0 for labels."""
+        return -(jax.scipy.special.xlogy(y, y) + jax.scipy.special.xlog1py(1 - y, -y)).sum(axis=1)
+
     def recession(self, y):
         """Up where y = 1, down where y = 0, not at all where it is a probability between."""
         return np.where(y > 0.5, 1, -1)[:, :, None] * np.eye(y.shape[1])[None], (y > 0) & (y < 1)
