@@ -77,6 +77,10 @@ class Deep:
         """θ a step along a direction."""
         return point.theta + step * along
 
+    def shortened(self, along: np.ndarray) -> np.ndarray:
+        """The direction as it is."""
+        return along
+
     def steepest(self, point: Point) -> np.ndarray:
         """A direction of descent."""
         return -point.gradient

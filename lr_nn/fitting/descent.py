@@ -53,7 +53,7 @@ def descend(
     best: State | None = None
     tolerance, tries = ceiling, 0
     while steps < max_steps and idle < settings.idle and point.is_finite:
-        along = direction.propose(point)
+        along = objective.shortened(direction.propose(point))
         slope = float((along * point.gradient).sum()) + objective.bend(point, along)
         if not (np.isfinite(along).all() and slope <= 0):
             along = objective.steepest(point)

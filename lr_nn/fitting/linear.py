@@ -13,6 +13,9 @@ from lr_nn.losses import Loss
 
 __all__ = ["Linear", "Point"]
 
+# How far η moves in one step at most, roughly: beyond, no curvature says anything.
+FARTHEST = 100.0
+
 
 @dataclass(frozen=True)
 class Point:
@@ -159,6 +162,13 @@ class Linear:
         if self.is_sparse and step == 1:
             theta = np.where(np.abs(theta) <= 4 * np.finfo(float).eps * np.abs(along), 0, theta)
         return theta
+
+    def shortened(self, along: np.ndarray) -> np.ndarray:
+        """A direction along which no log-odds or log-rate is likely to move by more than a number like 100."""
+        if self.loss.concordance == 0:
+            return along
+        moved = float(np.sqrt((self.deviation[:, None] * along**2).sum(axis=0).max(initial=0.0)))
+        return along * (FARTHEST / moved) if moved > FARTHEST else along
 
     def steepest(self, point: Point) -> np.ndarray:
         """A direction of descent if no other is one."""

@@ -81,7 +81,8 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
     most = (1 + float(np.maximum(np.abs(totals.most), np.abs(totals.least)).max())) ** 2
     if not excess > np.finfo(float).eps * most:
         far = biases.at(np.zeros_like(constant)).cost - lowest
-        excess = _achievable(max(excess, 0.0), far)
+        reach = 1 + float(np.maximum(np.abs(totals.highest), np.abs(totals.deepest)).max())
+        excess = _achievable(max(excess, 0.0), far, reach)
     theta = np.concatenate([np.zeros((d, k)), constant])
     curvature = np.ones(k) if point.closing.curvature is None else np.diagonal(point.closing.curvature)
     return Problem(objective, theta, point.cost, excess, curvature, _trouble(seen))
@@ -171,7 +172,7 @@ def _middle(source: Source) -> list[np.ndarray]:
     return [np.median(np.concatenate(offsets), axis=0, keepdims=True)] if offsets else []
 
 
-def _achievable(excess: float, far: float) -> float:
-    """J₀, or, where a constant model is perfect, what rounding allows: the square of its errors."""
+def _achievable(excess: float, far: float, reach: float) -> float:
+    """J₀, or, where a constant model is perfect, what the rounding of an η of such `reach` allows."""
     eps = float(np.finfo(float).eps)
-    return max(excess, 1e14 * eps**2 * (1 + far)) if excess <= eps * far else excess
+    return max(excess, 1e14 * eps**2 * (1 + far) * reach**2) if excess <= eps * far else excess
