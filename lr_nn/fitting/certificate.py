@@ -54,6 +54,7 @@ def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
     attained |= loss.states("recession") and loss.recession(np.zeros((1, objective.shape[1]))) is None
     with np.errstate(over="ignore", invalid="ignore"):
         bound, flat = _bound(objective, point, settings)
+        bound += _of_the_rounded_bias(objective, point)
     bound = np.inf if np.isnan(bound) else bound
     return Certificate(min(bound, low) if attained and low <= objective.ceiling else bound, flat, low)
 
@@ -89,6 +90,18 @@ def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, 
     return bound, flat
 
 
+def _of_the_rounded_bias(objective: Linear, point: Point) -> float:
+    """How much larger J may be at the bias of the rows as they came, which is rounded anew."""
+    frame, closing = objective.source.frame, point.closing
+    if not frame.bias:
+        return 0.0
+    moved = 2 * EPS * (np.abs(frame.mean) @ np.abs(point.theta[:-1]) + np.abs(frame.offset))
+    if closing.curvature is None:
+        return float(moved @ closing.slopes)
+    growth = np.exp(min(objective.loss.concordance, 1e3) * np.linalg.norm(moved))
+    return float(moved @ np.abs(point.gradient[-1]) + growth * (moved**2 @ np.diagonal(closing.curvature)))
+
+
 def _rounding(objective: Linear, point: Point) -> np.ndarray:
     """What every entry of the gradient may be wrong by, (q, k): η by a sum of q products, the sum over rows by its own.
 
@@ -100,8 +113,6 @@ def _rounding(objective: Linear, point: Point) -> np.ndarray:
     if frame.shift is not None:
         size[: len(frame.mean)] += np.abs(frame.mean)
     eta = EPS * (2 + np.sqrt(q)) * (size @ np.abs(point.theta))
-    if frame.bias:  # the bias of the rows as they came is rounded anew
-        eta = eta + 2 * EPS * (np.abs(frame.mean) @ np.abs(point.theta[:-1]) + np.abs(frame.offset))
     curvature = np.zeros_like(eta) if closing.curvature is None else np.diagonal(closing.curvature)
     return size[:, None] * (2 * EPS * closing.slopes + eta * curvature)[None]
 
