@@ -18,6 +18,7 @@ from lr_nn.fitting.descent import State, descend
 from lr_nn.fitting.linear import Linear, Point
 from lr_nn.fitting.settings import Settings
 
+TINY = np.finfo(float).tiny
 Judge = Callable[[Point, int], tuple[float, Any]]
 
 __all__ = ["Proximal", "model_minimum", "working_sets"]
@@ -35,7 +36,7 @@ class Proximal:
         """u - θ, u the minimum."""
         objective = self.objective
         if self.hessian is None:
-            self.hessian = _lifted(_model(objective, point, self.settings))
+            self.hessian = _lifted(objective, _model(objective, point, self.settings))
         accuracy = self.settings.inner * objective.length(point)
         blocks = [_blocks(each, self.hessian) for each in (point.theta, point.gradient, objective.lasso)]
         found = [
@@ -66,11 +67,12 @@ def _unblocked(rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return rows.reshape(shape) if len(rows) == 1 else rows.T
 
 
-def _lifted(hessian: np.ndarray) -> np.ndarray:
-    """With a little on its diagonal."""
+def _lifted(objective: Linear, hessian: np.ndarray) -> np.ndarray:
+    """With a little on its diagonal, also where the loss is so flat that it has no curvature."""
     diagonal = np.arange(hessian.shape[1])
+    units = np.broadcast_to(objective.deviation[:, None], objective.shape)
     lifted = hessian.copy()
-    lifted[:, diagonal, diagonal] = hessian[:, diagonal, diagonal] * (1 + 1e-6) + np.finfo(float).tiny
+    lifted[:, diagonal, diagonal] = hessian[:, diagonal, diagonal] * (1 + 1e-6) + _blocks(1e-10 * units + TINY, hessian)
     return lifted
 
 
