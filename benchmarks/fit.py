@@ -8,10 +8,6 @@ its tolerance is the loosest of a grid at which J - J* ≤ 1e-10. One that takes
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +19,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import lr_nn
-from benchmarks import fit_peers, harness
+from benchmarks import first_fits, fit_peers, harness
+from benchmarks.cold import BEFORE
+from benchmarks.earlier import earlier_fit
 from benchmarks.figure import gaps
 from benchmarks.fit_data import Problem, adult, correlated, dense, digits, sparse, wide
 from benchmarks.harness import interleave, relative
@@ -32,7 +30,7 @@ from lr_nn import Batch, penalties
 GAP = 1e-10
 TOLERANCES = tuple(10.0**-k for k in range(3, 14))
 THREADS = (1, 2)
-OURS, FROM_NUMPY = "lr_nn.fit", "lr_nn.fit, from NumPy"
+OURS, FROM_NUMPY, EARLIER = "lr_nn.fit", "lr_nn.fit, from NumPy", f"lr_nn.fit at {BEFORE}"
 
 
 class Tuned(NamedTuple):
@@ -49,8 +47,7 @@ def ours(problem: Problem, x: Any, gap: float = GAP) -> Callable[[], Any]:
     k = int(problem.y.max()) + 1 if problem.classes else 1
     net = lr_nn.softmax_regression(x.shape[1], k) if problem.classes else lr_nn.logistic_regression(x.shape[1])
     penalty = penalties.Penalty(l1=problem.l1, l2=problem.l2)
-    share = np.bincount(problem.y.astype(int)) / len(problem.y)
-    constant = -(share * np.log(share)).sum()
+    constant = _constant(problem)
     y = problem.y.astype(int) if problem.classes else problem.y
 
     def run() -> np.ndarray:
@@ -60,6 +57,12 @@ def ours(problem: Problem, x: Any, gap: float = GAP) -> Callable[[], Any]:
         return found.coefficients
 
     return run
+
+
+def _constant(problem: Problem) -> float:
+    """The cost of the best constant model."""
+    share = np.bincount(problem.y.astype(int)) / len(problem.y)
+    return float(-(share * np.log(share)).sum())
 
 
 def tuned(problem: Problem, solve: fit_peers.Solve, best: float, patience: float) -> Tuned:
@@ -113,7 +116,11 @@ def compared(problem: Problem, peers: dict[str, fit_peers.Solve], rounds: int) -
             missed[name] = one.tries
         else:
             found[f"{name}, {one.threads} thread{'s' * (one.threads > 1)}"] = one
-    seconds = interleave({name: each.run for name, each in found.items()}, rounds)
+    with earlier_fit(problem, GAP / _constant(problem)) as run_earlier:
+        if run_earlier is not None:
+            found[EARLIER] = Tuned(run_earlier, GAP, 0, [])
+        seconds = interleave({name: each.run for name, each in found.items()}, rounds)
+        gaps_found = {name: float(problem.cost(each.run()) - best) for name, each in found.items()}
     unit = float(np.median(seconds[OURS]))
     for name, each in found.items():
         yield {
@@ -123,7 +130,7 @@ def compared(problem: Problem, peers: dict[str, fit_peers.Solve], rounds: int) -
             "ratios": [float(f"{ratio:.4g}") for ratio in seconds[name] / seconds[OURS]],
             "rounds": rounds,
             "tolerance": each.tolerance,
-            "gap": float(problem.cost(each.run()) - best),
+            "gap": gaps_found[name],
             "tries": _relative(each.tries, unit),
             "not_reached_by": {name: _relative(tries, unit) for name, tries in missed.items()},
         }
@@ -153,47 +160,6 @@ def rows(cases: Callable[[bool], list[Problem]], peers: dict[str, fit_peers.Solv
     return [row for problem in cases(small) for row in compared(problem, peers, max(3, rounds // 4))]
 
 
-def first_call(rounds: int, small: bool) -> list[dict[str, Any]]:
-    """Seconds of a first fit in a new process, above those of `import jax`: without a compilation cache, and with."""
-    with tempfile.TemporaryDirectory() as cache:
-        ways = {"cold": {}, "with the persistent cache": {"JAX_COMPILATION_CACHE_DIR": cache, **EVERYTHING}}
-        _first(ways["with the persistent cache"])
-        seconds = {name: np.array([_first(way) for _ in range(max(3, rounds // 4))]) for name, way in ways.items()}
-    return [
-        {
-            "case": "569 x 30",
-            "competitor": name,
-            **relative(taken, seconds["cold"]),
-            "ratios": [float(f"{ratio:.4g}") for ratio in taken / seconds["cold"]],
-            "seconds": [round(float(each), 3) for each in taken],
-            "bar_seconds": bar,
-        }
-        for (name, taken), bar in zip(seconds.items(), (2.0, 0.7), strict=True)
-    ]
-
-
-EVERYTHING = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-FIRST = """
-import time
-import jax
-import numpy as np
-x = np.random.default_rng(0).standard_normal((569, 30))
-y = (x[:, 0] + np.random.default_rng(1).standard_normal(569) > 0).astype(float)
-began = time.perf_counter()
-import lr_nn
-assert lr_nn.fit(lr_nn.logistic_regression(30), lr_nn.Batch(x, y)).status == 0
-print(time.perf_counter() - began)
-"""
-
-
-def _first(settings: dict[str, str]) -> float:
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST], env={**outside, **settings}, capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
-
-
 SMOOTH, SPARSE, SOFTMAX = fit_peers.SMOOTH, fit_peers.SPARSE, fit_peers.SOFTMAX
 SECTIONS: dict[str, harness.Section] = {
     "adult": (
@@ -204,7 +170,7 @@ SECTIONS: dict[str, harness.Section] = {
     "correlated": (partial(rows, correlated, SMOOTH), "The same, columns of condition number 1e6"),
     "softmax": (partial(rows, digits, SOFTMAX), "Softmax regression with an L2 penalty, MNIST"),
     "sparse": (partial(rows, sparse, SPARSE), "Logistic regression with an L1 penalty"),
-    "first_call": (first_call, "The first fit of a process, 569 x 30, with compilation"),
+    "first": (first_fits.rows, "The first fit of a fresh process, no compilation cache; time relative to lr_nn.fit"),
     "wide": (partial(rows, wide, fit_peers.WIDE), "Logistic regression with an L1 penalty, more columns than rows"),
 }
 

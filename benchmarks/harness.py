@@ -28,6 +28,7 @@ PACKAGES = (
     "backpack-for-pytorch",
     "opacus",
     "glum",
+    "glmax",
     "skglm",
     "celer",
     "joblib",

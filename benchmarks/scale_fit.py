@@ -21,7 +21,9 @@ import json, os, sys, threading, time
 import numpy as np
 import jax, lr_nn
 from lr_nn.data import Arrays, blocks
-from lr_nn.solvers import passes
+from lr_nn.fitting.files import admit_rows
+from lr_nn.fitting.settings import DEFAULT
+from lr_nn.fitting.source import Source
 
 folder, memory, cold = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "cold"
 files = [os.path.join(folder, name) for name in ("x.npy", "y.npy")]
@@ -44,32 +46,31 @@ def seconds(run):
     return time.perf_counter() - began, found
 
 def read():
-    for _ in blocks(rows, passes.source(rows, net, memory / 8).size):
+    for _ in blocks(rows, admit_rows(net, rows, memory, DEFAULT).block):
         pass
 
 begun, highest, done, each = resident(), [0], threading.Event(), []
-over = passes.Source.over
+each_of = Source._each
 
 def watch():
     while not done.wait(0.01):
         highest[0] = max(highest[0], resident())
 
-def timed(source, *asks, **settings):
-    whole = source.length == len(rows)
+def timed(source, function):
+    whole = source.rows is not None
     if whole:
         forget()
     began = time.perf_counter()
-    found = over(source, *asks, **settings)
+    yield from each_of(source, function)
     if whole:
         each.append(time.perf_counter() - began)
-    return found
 
 watcher = threading.Thread(target=watch)
 watcher.start()
 try:
     read()
     reading = [seconds(read)[0] for _ in range(3)]
-    passes.Source.over = timed
+    Source._each = timed
     first, found = seconds(lambda: lr_nn.fit(net, rows, memory=memory))
     made = len(each)
     again, found = seconds(lambda: lr_nn.fit(net, rows, memory=memory))

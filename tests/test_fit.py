@@ -12,6 +12,7 @@ from tolerances import assert_close, tolerance
 
 import lr_nn
 from lr_nn import Batch, Status, penalties
+from lr_nn.fitting import Settings
 
 LENGTH = 1000
 N, D, K = 60, 4, 3
@@ -139,14 +140,14 @@ def test_every_solver_ends_at_the_same_optimum(name, penalty):
         np.testing.assert_allclose(f.params[0].w, found[0].params[0].w, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["then in float32", "alone"])
-def test_many_rows_are_begun_on_a_sample_and_end_at_the_optimum_of_all(monkeypatch, whole):
-    monkeypatch.setattr("lr_nn.solvers.sample.SMALL", 0)
-    monkeypatch.setattr("lr_nn.solvers.run.FITS", np.inf if whole else 0)
+@pytest.mark.parametrize("most", [1, 200], ids=["a few of the rows", "all"])
+def test_many_rows_are_begun_on_a_sample_and_end_at_the_optimum_of_all(most):
+    """`most`: rows a column of the factor."""
     x, y = data("logistic", n=4000, d=20)
     x = np.column_stack([x, np.arange(4000) % 2000 == 0])  # a category that the sample does not know
-    net = lr_nn.logistic_regression(21)
-    found = [lr_nn.fit(net, Batch(x, y), penalty=penalties.l2(1e-4), solver=s) for s in ("lbfgs", "newton")]
+    net, settings = lr_nn.logistic_regression(21), Settings(sample_from=0, sample_least=20, sample_most=most)
+    penalty = penalties.l2(1e-4)
+    found = [lr_nn.fit(net, Batch(x, y), penalty=penalty, solver=s, settings=settings) for s in ("lbfgs", "newton")]
     assert [f.status for f in found] == [Status.converged] * 2
     assert abs(found[0].cost - found[1].cost) <= GAP
 

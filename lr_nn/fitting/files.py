@@ -37,4 +37,4 @@ def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings) -> Sou
         most //= 2
     weight = rows.read(0, min(n, most)).weight
     unit = 1.0 if weight is None else float(np.max(weight, initial=0.0)) or 1.0
-    return of_rows(net, rows, bucket(max(1, most)), unit, memory / MATRICES, settings)
+    return of_rows(net, rows, bucket(max(1, most)), unit, memory / 2, settings)

@@ -124,12 +124,18 @@ class Source:
             parts = tuple(part._replace(x=np.zeros((part.x.shape[0], 0))) for part in self.parts)
             frame = replace(self.frame, mean=self.frame.mean[none])
             return replace(self, frame=frame, parts=parts, block=self._size(), kept={})
-        if 8 * self.length * (2 * self.outputs + 1) > self.room:
+        first = self.rows.read(0, 1)
+        check_targets(first)
+        if self.length * sum(a.nbytes for a in first[1:] if a is not None) > self.room:
             return self.columns(none)
-        batches = [Batch(c.x[:, none], c.y, c.weight, c.offset) for c in self.each(lambda chunk: chunk)]
+
+        def without_features(chunk: Chunk) -> Batch:
+            return Batch(chunk.x[:, none], chunk.y, None if first.weight is None else chunk.weight, chunk.offset)
+
+        batches = list(self.each(without_features))
         self.log["passes"] = self.log.get("passes", 0) + 1
         few = self.framed(replace(self.frame, mean=self.frame.mean[none]))
-        return replace(few, rows=None, parts=(_joined(batches),), unit=1.0, kept={}, log={})
+        return replace(few, rows=None, block=0, parts=(_joined(batches),), unit=1.0, kept={}, log={})
 
     def some(self, count: int) -> Source:
         """About so many rows in memory, from all over, always the same: of many every so-manieth, uncopied; of few a
