@@ -47,14 +47,15 @@ def earlier_fit(problem: Problem, tol: float) -> Iterator[Any]:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
         ) as process:
-            assert process.stdin is not None and process.stdout is not None
+            asked, answers = process.stdin, process.stdout
+            assert asked is not None and answers is not None
 
             def run() -> np.ndarray:
-                process.stdin.write(paths[2] + "\n")
-                process.stdin.flush()
-                if not process.stdout.readline().startswith("done"):
+                asked.write(paths[2] + "\n")
+                asked.flush()
+                if not answers.readline().startswith("done"):
                     raise RuntimeError(f"the earlier fit of {problem.name} failed")
                 return np.load(paths[2])
 
             yield run
-            process.stdin.close()
+            asked.close()

@@ -16,10 +16,11 @@ from lr_nn.fitting import separation
 from lr_nn.fitting.certificate import certify
 from lr_nn.fitting.descent import descend
 from lr_nn.fitting.directions import Newton, NewtonCG, Pairs, factored, solve
+from lr_nn.fitting.opening import of_arrays
 from lr_nn.fitting.problem import posed
 from lr_nn.fitting.proximal import model_minimum
 from lr_nn.fitting.settings import DEFAULT, Settings
-from lr_nn.fitting.source import chunk_rows, of_arrays
+from lr_nn.fitting.source import chunk_rows
 from lr_nn.fitting.status import inward, outward
 from lr_nn.fitting.terms import bucket
 

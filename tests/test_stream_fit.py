@@ -17,8 +17,8 @@ import lr_nn
 from lr_nn import Batch, Status, losses, penalties
 from lr_nn.data import Arrays
 from lr_nn.fitting.chunks import Sums
+from lr_nn.fitting.opening import of_rows
 from lr_nn.fitting.settings import DEFAULT
-from lr_nn.fitting.source import of_rows
 
 # Programs are made for blocks, whose size is the same for all of these: most tests compile nothing.
 N, MANY = 3000, 15000

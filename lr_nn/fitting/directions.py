@@ -166,7 +166,7 @@ class LBFGS:
     def learn(self, old: Any, new: Any) -> None:
         """One pair more, or a new guess where, at the rate so far, it is sooner there than by steps."""
         self.pairs.remember(new.theta - old.theta, new.gradient - old.gradient)
-        self.since = self.since if self.age else np.linalg.norm(old.gradient)
+        self.since = self.since if self.age else float(np.linalg.norm(old.gradient))
         self.age += 1
         if self.renew is None or self.age < self.serves:
             return

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lr_nn.data import Rows
+from lr_nn.fitting.opening import of_rows
 from lr_nn.fitting.settings import Settings
-from lr_nn.fitting.source import Source, of_rows
+from lr_nn.fitting.source import Source
 from lr_nn.fitting.terms import bucket
 from lr_nn.network import Network, n_parameters
 

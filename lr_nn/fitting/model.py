@@ -9,14 +9,15 @@ from jax.typing import ArrayLike, DTypeLike
 from lr_nn import check
 from lr_nn.admission import check_batch
 from lr_nn.data import Rows
+from lr_nn.fitting.batches import check_targets
 from lr_nn.fitting.deep import stationary
 from lr_nn.fitting.files import admit_rows, fits
+from lr_nn.fitting.opening import of_arrays
 from lr_nn.fitting.problem import posed
 from lr_nn.fitting.promises import check_arguments, has_bound
 from lr_nn.fitting.search import solved
 from lr_nn.fitting.settings import DEFAULT, Settings
 from lr_nn.fitting.shards import parts_of
-from lr_nn.fitting.source import check_targets, of_arrays
 from lr_nn.fitting.threads import one_thread
 from lr_nn.network import Network, check_params
 from lr_nn.penalties import Penalty

@@ -12,8 +12,9 @@ from lr_nn.fitting.chunks import Chunk, Frame
 from lr_nn.fitting.descent import descend
 from lr_nn.fitting.directions import LBFGS, Newton
 from lr_nn.fitting.linear import Linear
+from lr_nn.fitting.opening import Look, looked
 from lr_nn.fitting.settings import Settings
-from lr_nn.fitting.source import Look, Source, looked
+from lr_nn.fitting.source import Source
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, is_tree
 

@@ -15,9 +15,9 @@ from lr_nn.fitting.descent import State, descend
 from lr_nn.fitting.directions import LBFGS, Newton, NewtonCG
 from lr_nn.fitting.least_squares import closed_form
 from lr_nn.fitting.linear import Linear, Point
+from lr_nn.fitting.opening import refuse_what_is_not_finite
 from lr_nn.fitting.problem import Problem
 from lr_nn.fitting.settings import Settings
-from lr_nn.fitting.source import refuse_what_is_not_finite
 from lr_nn.fitting.status import Search, inward, outward, solution
 from lr_nn.fitting.terms import curves
 from lr_nn.penalties import Penalty

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from lr_nn import check
-from lr_nn.admission import admit_rows
 from lr_nn.data import Rows, blocks
+from lr_nn.fitting.batches import admit_block, check_targets, counted, joined, pieces, sliced
 from lr_nn.fitting.chunks import Chunk, Frame
 from lr_nn.fitting.device import DeviceChunk
 from lr_nn.fitting.processes import gathered, of_all
@@ -27,19 +26,7 @@ from lr_nn.losses import Loss
 from lr_nn.network import Network
 from lr_nn.types import Batch
 
-__all__ = ["Look", "Source", "looked", "of_arrays", "of_rows"]
-
-
-class Look(NamedTuple):
-    """What some rows say of the columns: `pivot`, one of them; of z = x - pivot the mean, that of z², and the largest
-    of z and -z. So are means and deviations exact, however far from zero the columns are.
-    """
-
-    pivot: np.ndarray
-    mean: np.ndarray
-    squares: np.ndarray
-    most: np.ndarray
-    least: np.ndarray
+__all__ = ["Source", "chunk_rows"]
 
 
 @dataclass(frozen=True)
@@ -133,9 +120,11 @@ class Source:
             return Batch(chunk.x[:, none], chunk.y, None if first.weight is None else chunk.weight, chunk.offset)
 
         batches = list(self.each(without_features))
+        if not any(len(batch.x) for batch in batches):
+            raise ValueError("weight is zero for every example; at least one must be positive")
         self.log["passes"] = self.log.get("passes", 0) + 1
         few = self.framed(replace(self.frame, mean=self.frame.mean[none]))
-        return replace(few, rows=None, block=0, parts=(_joined(batches),), unit=1.0, kept={}, log={})
+        return replace(few, rows=None, block=0, parts=(joined(batches),), unit=1.0, kept={}, log={})
 
     def some(self, count: int) -> Source:
         """About so many rows in memory, from all over, always the same: of many every so-manieth, uncopied; of few a
@@ -145,7 +134,7 @@ class Source:
         count = -(-count // jax.process_count()) if self.shared else min(count, self.length)
         stride = self.length // count // 2 * 2 + 1  # odd, for what alternates in the data mostly does so by twos
         if self.rows is not None:
-            parts = _pieces(self.rows, self.length, count, rng)
+            parts = pieces(self.rows, self.length, count, rng)
         elif count * self.features > self.settings.sample_from / 2 and stride > 1 and not self.shared:
             parts = [Batch(*(None if a is None else a[::stride] for a in part)) for part in self.parts]
             length = sum(len(part.x) for part in parts)
@@ -155,7 +144,7 @@ class Source:
             chosen = np.sort(rng.choice(self.length, count, replace=count > self.length, shuffle=False))
             picked = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in pairwise(begins)]
             parts = [Batch(*(None if a is None else a[rows] for a in part)) for part, rows in zip(self.parts, picked)]
-        few = parts[0] if len(parts) == 1 else _joined(parts)
+        few = parts[0] if len(parts) == 1 else joined(parts)
         few = gathered(few) if self.shared else few
         return replace(self, parts=(few,), rows=None, block=0, length=len(few.x), shared=False, kept={}, log={})
 
@@ -198,7 +187,7 @@ class Source:
             self.kept["chunks"] = [self._on_device(part) for part in self.parts]
         elif "chunks" not in self.kept:
             self.kept["chunks"] = [
-                self._chunk(_slice(part, begin, begin + size), size)
+                self._chunk(sliced(part, begin, begin + size), size)
                 for part in self.parts
                 for size in [self.block or chunk_rows(len(part.x), self.features, self.settings)]
                 for begin in range(0, len(part.x), size)
@@ -213,9 +202,9 @@ class Source:
         with closing(blocks(self.rows, self.block)) as stream:
             for block in stream:
                 if "admitted" not in self.log:
-                    _admit(self.net, block, seen)
+                    admit_block(self.net, block, seen)
                 seen += len(block.x)
-                yield self._chunk(_counted(block), self.block)
+                yield self._chunk(counted(block), self.block)
         if seen != self.length or len(self.rows) != self.length:
             raise ValueError(f"the rows changed during the fit: there were {self.length}, and now {seen} were read")
         self.log["admitted"] = 1
@@ -258,115 +247,6 @@ def chunk_rows(n: int, d: int, settings: Settings) -> int:
         return bucket(min(n, most))
     turns = threads() * -(-n // (threads() * most))
     return bucket(-(-n // turns)) if turns <= 4 * threads() else most
-
-
-def looked(source: Source) -> Look:
-    """A look at the columns of some rows, or of all where they are few."""
-    n, d = source.length, source.features
-    few = (
-        source
-        if source.rows is None and n * d <= source.settings.scouted * 64
-        else source.some(source.settings.scouted)
-    )
-    batch = few.parts[0] if len(few.parts) == 1 else _joined(list(few.parts))
-    x = np.asarray(batch.x, np.float64)
-    weight = np.ones(len(x)) if batch.weight is None else batch.weight / batch.weight.max()
-    weight = weight / weight.sum()
-    finite = np.isfinite(x)
-    x = x if finite.all() else np.where(finite, x, 0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        z = x - x[0]
-        return Look(x[0], weight @ z, weight @ (z * z), z.max(axis=0), -z.min(axis=0))
-
-
-def of_arrays(net: Network, batches: Iterable[Batch], settings: Settings, shared: bool = False) -> Source:
-    """A source of batches in memory, checked; rows of weight zero are left out, for their numbers may be anything.
-
-    An x that lies on an accelerator stays there. Values of x are not looked at: what is not a number is found when the
-    cost is none.
-    """
-    parts = []
-    for batch in batches:
-        with jax.enable_x64(True):
-            x, *others = admit_rows(net, batch, np.float64, allow_no_weight=True)
-        others = [None if a is None else np.asarray(a) for a in others]
-        if isinstance(x, jax.Array) and settings.is_accelerator(x):
-            parts.append(Batch(x, *others))
-        else:
-            parts.append(_counted(Batch(np.asarray(x), *others)))
-    unit = max((float(part.weight.max()) for part in parts if part.weight is not None and len(part.x)), default=1.0)
-    unit = float(of_all(np.float64(unit), np.maximum)) if shared else unit
-    length = sum(len(part.x) for part in parts)
-    if not length and not shared:
-        raise ValueError("weight is zero for every example; at least one must be positive")
-    frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
-    parts = [part for part in parts if len(part.x)]
-    return Source(net, frame, settings, tuple(parts), unit=unit or 1.0, length=length, shared=shared)
-
-
-def of_rows(net: Network, rows: Rows, block: int, unit: float, room: float, settings: Settings) -> Source:
-    """A source of files, read in blocks."""
-    frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
-    return Source(net, frame, settings, rows=rows, block=block, unit=unit, length=len(rows), room=room)
-
-
-def _admit(net: Network, block: Batch, first: int) -> None:
-    """Refuse rows of a file that do not fit the network, by number."""
-    check_targets(block)
-    with check.numbered(range(first, first + len(block.x))), jax.enable_x64(True):
-        admit_rows(net, block, np.float64, allow_no_weight=True)
-
-
-def check_targets(block: Batch) -> None:
-    """Raise ValueError if rows of a file have no targets."""
-    if block.y is None:
-        raise ValueError("the rows have no targets: name the column of the targets where you open the file")
-
-
-def refuse_what_is_not_finite(source: Source) -> None:
-    """Refuse the first row that counts with an x that is not finite."""
-    seen = 0
-    for batch in source.parts if source.rows is None else blocks(source.rows, source.block):
-        counted = np.ones(len(batch.x), bool) if batch.weight is None else np.asarray(batch.weight) > 0
-        with check.numbered(range(seen, seen + len(batch.x))):
-            check.finite("x", np.where(counted[:, None], batch.x, 0))
-        seen += len(batch.x)
-
-
-def _counted(batch: Batch) -> Batch:
-    """The rows of a positive weight."""
-    if batch.weight is None or (counted := np.asarray(batch.weight) > 0).all():
-        return batch
-    return Batch(*(None if a is None else a[counted] for a in batch))
-
-
-def _slice(batch: Batch, begin: int, end: int) -> Batch:
-    return Batch(*(None if a is None else a[begin:end] for a in batch))
-
-
-def _pieces(rows: Rows, length: int, count: int, rng: np.random.Generator) -> list[Batch]:
-    """About so many rows of a file in pieces from all over it, each from a random place in its share."""
-    pieces = max(1, min(PIECES, count // 16))
-    each = max(1, count // pieces)
-    share = length / pieces
-    begins = [int(i * share + rng.random() * max(0.0, share - each)) for i in range(pieces)]
-    found = [rows.read(begin, min(length, begin + each)) for begin in begins]
-    for piece in found:
-        check_targets(piece)
-    counted = [piece for piece in map(_counted, found) if len(piece.x)]
-    # Of rows of weight zero nothing is known; they still are rows.
-    return counted or [piece._replace(weight=None) for piece in found]
-
-
-# Pieces of a sample of a file.
-PIECES = 256
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    """Rows one under another."""
-    if any(part.weight is not None for part in parts):
-        parts = [part._replace(weight=np.ones(len(part.x)) if part.weight is None else part.weight) for part in parts]
-    return Batch(*(None if each[0] is None else np.concatenate(each) for each in zip(*parts)))
 
 
 def _add(a: Any, b: Any) -> Any:

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn.fitting.opening import of_arrays
 from lr_nn.fitting.problem import Problem, posed, with_strengths
 from lr_nn.fitting.search import solved
 from lr_nn.fitting.settings import DEFAULT
-from lr_nn.fitting.source import of_arrays
 from lr_nn.many import certificate, lane, products, schedule
 from lr_nn.many.bounds import capped, uncapped
 from lr_nn.many.lanes import Lanes

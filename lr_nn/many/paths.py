@@ -14,10 +14,10 @@ from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.admission import check_batch
+from lr_nn.fitting.opening import of_arrays
 from lr_nn.fitting.problem import posed
 from lr_nn.fitting.promises import has_certificate
 from lr_nn.fitting.settings import DEFAULT
-from lr_nn.fitting.source import of_arrays
 from lr_nn.fitting.threads import one_thread
 from lr_nn.many.draws import generator
 from lr_nn.many.lanes import Lanes
