@@ -175,7 +175,8 @@ def _of_block(
         m, flat, sure = max(m, one[1]), flat + one[2], sure and one[3]
         steps[number][own] = one[4]
     step = objective.unblocked(steps)
-    if not sure:
+    if not sure:  # the curvature has died out: whether columns depend on one another they say themselves
+        flat = objective.dependent(8 * objective.shape[0] * EPS).shape[1] * objective.shape[1]
         return Free(np.inf, step, np.inf, np.inf, flat)
     return _local(decrement, objective.loss.concordance * m, step, flat)
 

@@ -69,8 +69,11 @@ def pseudo_solve(hessian: np.ndarray, rows: np.ndarray) -> np.ndarray:
         scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0)
         values, vectors = np.linalg.eigh(scale[:, None] * block * scale[None])
         keep = values > 8 * len(values) * np.finfo(float).eps * values[-1]
-        turned = (vectors.T @ (scale * row)) * np.where(keep, 1 / np.where(keep, values, 1), 0)
-        found.append(scale * (vectors @ turned))
+        turned = vectors.T @ (scale * row)
+        # Along a direction without curvature that has a slope, as if it were the most curved.
+        sloping = np.abs(turned) > 1e-6 * np.linalg.norm(turned)
+        curvature = np.where(keep, values, np.where(sloping, max(values[-1], np.finfo(float).tiny), np.inf))
+        found.append(scale * (vectors @ (turned / curvature)))
     return np.stack(found)
 
 

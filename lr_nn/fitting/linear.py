@@ -15,6 +15,8 @@ __all__ = ["Linear", "Point"]
 
 # How far η moves in one step at most, roughly: beyond, no curvature says anything.
 FARTHEST = 100.0
+# Up to so many columns it is found out which depend on which.
+WIDE = 3_000
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,22 @@ class Linear:
 
         quadratic = float((size[held] ** 2 / ridge[held]).sum()) / 2 + linear(sparse & ~held)
         return min(quadratic, linear(sparse)) if sparse.any() and not (held & ~sparse).any() else quadratic
+
+    def dependent(self, least: float) -> np.ndarray:
+        """Directions (q, m) of the free rows of θ that change no prediction: of eigenvalues of the correlations of the
+        columns, about their means if the bias is free, that are at most `least` times the largest.
+        """
+        free = np.flatnonzero(self.free.all(axis=1))
+        if not len(free) or self.shape[0] > WIDE:
+            return np.zeros((self.shape[0], 0))
+        total = self.source.fold(lambda chunk: chunk.gram(chunk.weight)) / self.total
+        part = total[np.ix_(free, free)]
+        diagonal = np.diagonal(part)
+        scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 1.0)
+        values, vectors = np.linalg.eigh(scale[:, None] * part * scale[None])
+        null = np.zeros((len(total), int((values <= least * values[-1]).sum())))
+        null[free] = scale[:, None] * vectors[:, : null.shape[1]]
+        return null
 
     def columns(self, chosen: np.ndarray, source: Source) -> Linear:
         """The cost of some columns, which `source` has, the others without weight."""

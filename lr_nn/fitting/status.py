@@ -14,6 +14,9 @@ from lr_nn.fitting.settings import Settings
 from lr_nn.penalties import Penalty
 from lr_nn.types import Layer, Params, Solution, Status
 
+# Columns are named as dependent up to such an eigenvalue of their correlations.
+NEARLY = 1e-10
+
 __all__ = ["Search", "inward", "outward", "solution"]
 
 
@@ -77,7 +80,7 @@ def solution(
     if not point.is_finite:
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
     elif direction is not None:
-        null = _null(objective) if unpenalised else np.zeros((len(free_rows), 0))
+        null = _null(objective)
         direction = separation.sparsest(direction, null, _units(objective, point))
         status = Status.separated
         advice = f"the likelihood has no maximum: it grows along {_named(direction)}"
@@ -157,21 +160,7 @@ def _recession(objective: Linear, free: np.ndarray, settings: Settings) -> np.nd
 
 def _null(objective: Linear) -> np.ndarray:
     """The directions (q, m) of the rows of θ, as they came, that change no prediction."""
-
-    def gram(chunk: Chunk) -> np.ndarray:
-        return chunk.gram(chunk.weight)
-
-    total = objective.source.fold(gram) / objective.total
-    free = np.flatnonzero(objective.free.all(axis=1))
-    if not len(free):
-        return np.zeros((len(total), 0))
-    part = total[np.ix_(free, free)]
-    diagonal = np.diagonal(part)
-    scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 1.0)
-    values, vectors = np.linalg.eigh(scale[:, None] * part * scale[None])
-    null = np.zeros((len(total), int((values <= 1e-10 * values[-1]).sum())))
-    null[free] = scale[:, None] * vectors[:, : null.shape[1]]
-    frame = objective.source.frame
+    null, frame = objective.dependent(NEARLY), objective.source.frame
     if frame.bias:
         null[-1] -= frame.mean @ null[: len(frame.mean)]
     return null
