@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cold
+from benchmarks import cold, first_fits
 from benchmarks.harness import read
 
 README = Path(__file__).parents[1] / "README.md"
@@ -118,7 +118,27 @@ def table() -> str:
             faster = np.median(np.divide(rows[best]["ratios"], rows[ours]["ratios"]))
             lines.append(f"| {what} | `{best}` | {faster:.2f} |")
     where = _where(read("gradient")["thin"]["environment"])
-    return "\n".join([*lines, "", where, "", *_cold(), "", *_referees(), "", *_scale()])
+    return "\n".join([*lines, "", where, "", *_first_fits(), "", *_cold(), "", *_referees(), "", *_scale()])
+
+
+def _first_fits() -> list[str]:
+    """The first fit of a process, warm ones, and what another shape compiles, as a Markdown table."""
+    rows = read("fit")["first"]["rows"]
+    lines = [
+        "| first fit in a fresh process | seconds | warm | programs | of one row less | of one column less | "
+        f"seconds at commit {cold.BEFORE} | seconds of scikit-learn |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for ours in (row for row in rows if row["competitor"] == first_fits.OURS and "warm_seconds" in row):
+        others = {row["competitor"]: row["first_seconds"] for row in rows if row["case"] == ours["case"]}
+        numbers = [
+            f"{ours['first_seconds']:.2f}",
+            f"{ours['warm_seconds']:.3f}",
+            *(str(ours[f"{what}_programs"]) for what in ("first", "one_row_less", "one_column_less")),
+            *(f"{others[name]:.2f}" if name in others else "-" for name in (first_fits.EARLIER, first_fits.SKLEARN)),
+        ]
+        lines.append(f"| {ours['case'].replace(' x ', ' × ')} | {' | '.join(numbers)} |")
+    return lines
 
 
 def _cold() -> list[str]:

@@ -330,3 +330,13 @@ def test_methods_trace_with_a_placed_batch():
     assert_trees_close(traced, parallel.value_and_gradient(DEEP, params, placed), length=N)
     with pytest.raises(ValueError, match="a batch must have been placed"):
         jax.jit(lambda batch: parallel.cost(DEEP, params, batch))(rows(DEEP))
+
+
+@pytest.mark.parametrize("penalty", [penalties.l2(1e-2), penalties.l1(1e-2)], ids=["l2", "l1"])
+def test_rows_of_a_file_that_no_process_can_hold_are_read_in_blocks(penalty):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3000, 3)), (rng.random(3000) < 0.4).astype(float)
+    found = sharded.data_parallel(MESHES["8"]).fit(lr_nn.logistic_regression(3), Arrays(x, y), penalty=penalty, memory=2**16)
+    one = lr_nn.fit(lr_nn.logistic_regression(3), Batch(x, y), penalty=penalty)
+    assert found.status == Status.converged and "passes of blocks" in found.message
+    np.testing.assert_allclose(found.coefficients, one.coefficients, atol=1e-6)

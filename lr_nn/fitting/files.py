@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lr_nn.data import Rows
 from lr_nn.fitting.opening import of_rows
+from lr_nn.fitting.processes import of_all
 from lr_nn.fitting.settings import Settings
 from lr_nn.fitting.source import Source
 from lr_nn.fitting.terms import bucket
@@ -22,8 +25,11 @@ def fits(rows: Rows, net: Network, memory: int) -> bool:
     return IN_MEMORY * 8 * len(rows) * (sum(net.sizes) + 2) <= memory
 
 
-def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings) -> Source:
-    """A source of blocks that memory holds: several are in use at once, beside the matrices of the search."""
+def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings, shared: bool = False) -> Source:
+    """A source of blocks that memory holds: several are in use at once, beside the matrices of the search.
+
+    `shared`: each process has rows of its own.
+    """
     d, k = net.sizes
     p, n = n_parameters(net), len(rows)
     each = 8 * (d + k + 2)
@@ -38,4 +44,5 @@ def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings) -> Sou
         most //= 2
     weight = rows.read(0, min(n, most)).weight
     unit = 1.0 if weight is None else float(np.max(weight, initial=0.0)) or 1.0
-    return of_rows(net, rows, bucket(max(1, most)), unit, memory / 2, settings)
+    source = of_rows(net, rows, bucket(max(1, most)), unit, memory / 2, settings)
+    return replace(source, shared=True, unit=float(of_all(np.float64(unit), np.maximum))) if shared else source

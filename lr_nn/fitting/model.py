@@ -18,13 +18,14 @@ from lr_nn.fitting.promises import check_arguments, has_bound
 from lr_nn.fitting.search import solved
 from lr_nn.fitting.settings import DEFAULT, Settings
 from lr_nn.fitting.shards import parts_of
+from lr_nn.fitting.source import Source
 from lr_nn.fitting.threads import one_thread
 from lr_nn.network import Network, check_params
 from lr_nn.penalties import Penalty
 from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Layer, Params, Solution
 
-__all__ = ["fit"]
+__all__ = ["fit", "fit_own_rows"]
 
 
 def fit(
@@ -80,20 +81,13 @@ def fit(
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty
     start = None if start is None else _admitted(net, start)
-    work = np.dtype(dtype or np.float64)
     bounded = has_bound(net, penalty)
     with jax.enable_x64(True), one_thread():
         if isinstance(data, Rows):
             memory = check.positive_integer("memory", memory)
-            if len(data.features) != net.sizes[0]:
-                raise ValueError(f"the network takes {net.sizes[0]} features; the rows have {len(data.features)}")
-            if not bounded:
-                raise ValueError("fit of rows is for one layer and a convex cost; use lr_nn.train for deep networks")
-            if not fits(data, net, memory):
+            if not _holds(net, data, bounded, memory):
                 source = admit_rows(net, data, memory, settings)
-                return solved(
-                    posed(net, source, penalty, settings), penalty, start, tol, max_steps, solver, work, settings
-                )
+                return _solved(net, source, penalty, start, tol, max_steps, solver, dtype, settings)
             data = data.read(0, len(data))
             check_targets(data)
         if not isinstance(data, Batch):
@@ -103,7 +97,53 @@ def fit(
             return stationary(net, on_automatic_mesh(data), penalty, start, tol, max_steps, solver, dtype, settings)
         parts, shared = parts_of(data)
         source = of_arrays(net, parts, settings, shared)
-        return solved(posed(net, source, penalty, settings), penalty, start, tol, max_steps, solver, work, settings)
+        return _solved(net, source, penalty, start, tol, max_steps, solver, dtype, settings)
+
+
+def fit_own_rows(
+    net: Network,
+    rows: Rows,
+    penalty: Penalty | None,
+    start: Params | None,
+    tol: float,
+    max_steps: int,
+    solver: str,
+    dtype: DTypeLike | None,
+    memory: int,
+) -> Solution | None:
+    """`fit` of the rows of all processes, each of which reads its own from files; None where memory holds them."""
+    check_arguments(net, penalty, solver, tol, dtype)
+    penalty = Penalty() if penalty is None else penalty
+    if _holds(net, rows, has_bound(net, penalty), memory):
+        return None
+    start = None if start is None else _admitted(net, start)
+    with jax.enable_x64(True), one_thread():
+        source = admit_rows(net, rows, memory, DEFAULT, shared=jax.process_count() > 1)
+        return _solved(net, source, penalty, start, tol, max_steps, solver, dtype, DEFAULT)
+
+
+def _holds(net: Network, rows: Rows, bounded: bool, memory: int) -> bool:
+    """Does memory hold the rows? ValueError for rows that the network cannot be fitted to."""
+    if len(rows.features) != net.sizes[0]:
+        raise ValueError(f"the network takes {net.sizes[0]} features; the rows have {len(rows.features)}")
+    if not bounded:
+        raise ValueError("fit of rows is for one layer and a convex cost; use lr_nn.train for deep networks")
+    return fits(rows, net, memory)
+
+
+def _solved(
+    net: Network,
+    source: Source,
+    penalty: Penalty,
+    start: Params | None,
+    tol: float,
+    max_steps: int,
+    solver: str,
+    dtype: DTypeLike | None,
+    settings: Settings,
+) -> Solution:
+    problem = posed(net, source, penalty, settings)
+    return solved(problem, penalty, start, tol, max_steps, solver, np.dtype(dtype or np.float64), settings)
 
 
 def _admitted(net: Network, start: Params) -> Params:

@@ -14,11 +14,19 @@ __all__ = ["gathered", "of_all"]
 
 
 def gathered(part: Batch) -> Batch:
-    """The rows of all processes, which have as many."""
+    """The rows of all processes, one under another."""
     from jax.experimental.multihost_utils import process_allgather
 
-    found = jax.tree.map(lambda a: np.asarray(process_allgather(a)), part)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found) if jax.process_count() > 1 else part
+    if jax.process_count() == 1:
+        return part
+    counts = np.asarray(process_allgather(np.int32(len(part.x))))
+
+    def joined(array: np.ndarray) -> np.ndarray:
+        longer = np.zeros((counts.max(), *array.shape[1:]), array.dtype)
+        longer[: len(array)] = array
+        return np.concatenate([own[:count] for own, count in zip(np.asarray(process_allgather(longer)), counts)])
+
+    return jax.tree.map(joined, part)
 
 
 def of_all(total: Any, combine: Callable[[Any, Any], Any]) -> Any:

@@ -23,8 +23,8 @@ class Loss(ABC):
     `value` and `residual` are enough to train. Every other method is optional: a function that needs one which is not
     stated raises NotImplementedError with its name. The flags `convex`, `canonical`, `shift_invariant` and
     `concordance` promise nothing unless stated, and `lr_nn.audit_loss` checks what they promise. `fit` gives a
-    certificate where a loss states `canonical`, a finite `concordance`, `constant`, `recession` and its Fisher, and is
-    `Separable` or `shift_invariant`; otherwise it finds a stationary point.
+    certificate where a loss states a finite `concordance` and its second derivative, or is `convex` with an l2 penalty
+    on every weight; otherwise it finds a stationary point.
 
     `name` is the name of the class unless stated. Two losses are equal if they are of one class with equal parameters,
     so that they compile once; a class with parameters is a frozen dataclass.

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike, DTypeLike
 from lr_nn import check
 from lr_nn.admission import admit as admit_batch
 from lr_nn.data.rows import Rows
-from lr_nn.fitting import fit
+from lr_nn.fitting.model import fit, fit_own_rows
 from lr_nn.many import Progress as ManyProgress
 from lr_nn.many import Solutions
 from lr_nn.many.settings import Settings
@@ -198,8 +198,11 @@ class RowParallel:
         max_steps: int = 100,
         solver: str = "auto",
         dtype: DTypeLike | None = None,
+        memory: int = 2**28,
     ) -> Solution:
         """`lr_nn.fit`, to the same certificate: the data lie over the devices, by rows, and each process reads its own.
+
+        Rows of files of which a process cannot hold its part in `memory` are read block by block.
 
         With many processes least squares go by newton or lbfgs, for closed_form needs all rows in one, and a direction
         of separation is not looked for: a fit without a maximum is one that has not converged.
@@ -212,6 +215,11 @@ class RowParallel:
             settings=[tol, max_steps, solver, str(dtype)],
             start=None if start is None else digest(jax.tree.map(np.asarray, start)),
         )
+        if isinstance(data, Rows):
+            part = data.part(jax.process_index(), jax.process_count())
+            found = fit_own_rows(net, part, penalty, start, tol, max_steps, solver, dtype, memory)
+            if found is not None:
+                return found
         with jax.enable_x64(True):
             batch = self.place(data)
         return fit(net, batch, penalty=penalty, start=start, tol=tol, max_steps=max_steps, solver=solver, dtype=dtype)
