@@ -31,12 +31,17 @@ class Proximal:
     objective: Linear
     settings: Settings
     hessian: np.ndarray | None = None
+    begun: bool = False
 
     def propose(self, point: Point) -> np.ndarray:
         """u - θ, u the minimum."""
         objective = self.objective
-        if self.hessian is None:
-            self.hessian = _lifted(objective, _model(objective, point, self.settings))
+        kept = objective.source.kept
+        if self.hessian is None and "model" in kept and not self.begun:
+            self.hessian = kept["model"]  # of another strength, and soon seen if it is no longer good
+        elif self.hessian is None:
+            self.hessian = kept["model"] = _lifted(objective, _model(objective, point, self.settings))
+        self.begun = True
         accuracy = self.settings.inner * objective.length(point)
         blocks = [_blocks(each, self.hessian) for each in (point.theta, point.gradient, objective.lasso)]
         found = [
@@ -174,7 +179,7 @@ def working_sets(objective: Linear, point: Point, max_steps: int, settings: Sett
         complete = not _pulled(objective, point).any()
         near = objective.ceiling if complete else max(objective.ceiling, settings.nearer * min(gap, 1e300))
         inner = replace(few, ceiling=near)
-        begin = inner.at(point.theta[rows])
+        begin = replace(point, theta=point.theta[rows], gradient=point.gradient[rows], closing=None)
         state = descend(inner, Proximal(inner, settings), begin, near / 2, max_steps - steps, settings)
         steps += state.steps
         theta = np.zeros(objective.shape)

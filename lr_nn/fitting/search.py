@@ -41,7 +41,11 @@ def solved(
     dtype: np.dtype,
     settings: Settings,
 ) -> Solution:
-    """From the constant model, or from `start` if that is better, to a bound on J - J* within tol · J₀."""
+    """From the constant model, or from `start` if that is better, to a bound on J - J* within tol · J₀.
+
+    The last point is kept with the problem: a `start` that is the end of the search before, of other l1 strengths,
+    needs no pass.
+    """
     objective = replace(problem.objective, ceiling=tol * problem.excess)
     name, why = choose(objective, settings) if solver == "auto" else (solver, "asked for")
     objective = replace(objective, curved=name == "newton")
@@ -64,7 +68,9 @@ def solved(
     end, certificate = state.verdict
     if not end.is_finite:
         refuse_what_is_not_finite(objective.source)
-    return solution(objective, end, certificate, state.steps, about, penalty, dtype, settings)
+    found = solution(objective, end, certificate, state.steps, about, penalty, dtype, settings)
+    objective.source.kept["end"] = found.params, end, objective.ridge
+    return found
 
 
 def _begun(problem: Problem, start: Params | None) -> Point | None:
@@ -72,6 +78,9 @@ def _begun(problem: Problem, start: Params | None) -> Point | None:
     if start is None:
         return None
     objective = problem.objective
+    params, end, ridge = objective.source.kept.get("end", (None, None, None))
+    if params is start and np.array_equal(ridge, objective.ridge):
+        return replace(end, hessian=None) if objective.composite(end) < problem.cost else None
     theta = inward(objective.source.frame, start)
     point = objective.at(theta if objective.is_sparse else objective.centred(theta))
     return point if point.is_finite and objective.composite(point) < problem.cost else None
