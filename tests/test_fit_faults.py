@@ -214,7 +214,7 @@ def test_separation_names_the_column_that_separates_where_others_are_collinear(u
     found = lr_nn.fit(lr_nn.logistic_regression(8), Batch(np.column_stack([X, one_hot, rare]), y))
     assert found.status is Status.separated
     assert "coefficient 7 of output 0;" in found.message and found.message.count("coefficient") == 1
-    assert "columns 3, 4, 5, 6 and the bias" in found.message
+    assert "1 directions change no prediction (columns 3 to 6 and the bias)" in found.message
     moved = np.flatnonzero(found.direction[0].w[:, 0])
     assert list(moved) == [7] and found.direction[0].w[7, 0] < 0 and not found.direction[0].b.any()
 

@@ -30,7 +30,8 @@ def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.nda
     if loss.recession(y[:1]) is None:
         return None
     deadline = time.monotonic() + PATIENCE
-    scale = np.maximum(np.abs(inputs).max(axis=0), np.finfo(float).tiny)
+    scale = np.abs(inputs).max(axis=0)
+    scale[scale == 0] = 1  # of a column that none of these rows know
     inputs = inputs / scale
     (n, q), k = inputs.shape, y.shape[1]
     parts = np.array_split(np.arange(n), -(-n * k * k // NUMBERS))
@@ -119,18 +120,20 @@ def sparsest(direction: np.ndarray, null: np.ndarray, units: np.ndarray) -> np.n
 
 def groups(null: np.ndarray, units: np.ndarray) -> list[list[int]]:
     """Rows of θ that are collinear, one group for each of the directions `null` (q, m), by elimination."""
-    left, found = (units[:, None] * null).T.copy(), []
-    for row in range(len(left)):
-        pivot = int(np.abs(left[row]).argmax())
-        if not left[row, pivot]:
+    left, found, done = (units[:, None] * null).T.copy(), [], 0
+    for column in range(left.shape[1]):
+        if done == len(left):
+            break
+        pivot = done + int(np.abs(left[done:, column]).argmax())
+        if np.abs(left[pivot, column]) <= LEAST * np.abs(left[done:]).max():
             continue
-        left[row] /= left[row, pivot]
-        others = np.arange(len(left)) != row
-        left[others] -= left[others, pivot][:, None] * left[row]
-    for row in left:
-        group = np.flatnonzero(np.abs(row) > LEAST * np.abs(row).max())
-        if len(group) > 1 and list(group) not in found:
-            found.append([int(j) for j in group])
+        left[[done, pivot]] = left[[pivot, done]]
+        left[done] /= left[done, column]
+        others = np.arange(len(left)) != done
+        left[others] -= left[others, column][:, None] * left[done]
+        done += 1
+    for row in left[:done]:
+        found.append([int(j) for j in np.flatnonzero(np.abs(row) > LEAST * np.abs(row).max())])
     return found
 
 

@@ -84,7 +84,9 @@ def solution(
         direction = separation.sparsest(direction, null, _units(objective, point))
         status = Status.separated
         advice = f"the likelihood has no maximum: it grows along {_named(direction)}"
-        advice += f"; besides,{_groups(objective, point)} change no prediction" if null.shape[1] else ""
+        advice += f"; besides, {null.shape[1]} directions change no prediction{_groups(objective, point)}" * bool(
+            null.size
+        )
     elif flat:
         status = Status.rank_deficient
         what = "no prediction" if bound <= ceiling else "predictions too little to be told"
@@ -176,19 +178,26 @@ def _units(objective: Linear, point: Point) -> np.ndarray:
 
 def _groups(objective: Linear, point: Point) -> str:
     """The collinear columns in words, in brackets."""
-    if objective.source.rows is not None or objective.size > 2_500 or objective.source.length < 2:
-        return ""
-    groups = separation.groups(_null(objective), _units(objective, point))
     d = len(objective.source.frame.mean)
-
-    def name(group: list[int]) -> str:
-        columns = ", ".join(str(j) for j in group if j < d)
-        return f"columns {columns}" + (" and the bias" if group[-1] == d else "")
-
-    if any(len(group) > 10 for group in groups):
+    if objective.source.rows is not None:
         return ""
-    some = "; ".join(name(group) for group in groups[:5]) + ("; ..." if len(groups) > 5 else "")
-    return f" ({some})" if some else ""
+    groups = [_runs(group, d) for group in separation.groups(_null(objective), _units(objective, point))]
+    if any(len(runs) > 10 for runs in groups):
+        return ""
+    some = "; ".join(" and ".join(runs) for runs in groups[:10]) + ("; ..." if len(groups) > 10 else "")
+    return f" (columns {some})" if some else ""
+
+
+def _runs(group: list[int], d: int) -> list[str]:
+    """Columns in words, those that follow one another as one, and the bias."""
+    runs: list[list[int]] = []
+    for j in group:
+        if runs and j == runs[-1][-1] + 1 < d:
+            runs[-1].append(j)
+        elif j < d:
+            runs.append([j])
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return [*words, *(["the bias"] if group[-1] == d else [])]
 
 
 def _named(direction: np.ndarray) -> str:
