@@ -366,7 +366,7 @@ REFUSALS = {
     "a deep network with l1": (
         lambda: lr_nn.fit(lr_nn.mlp((D, 2, 1)), Batch(X, Y), penalty=penalties.l1(0.1)),
         ValueError,
-        "an l1 penalty on convex ones",
+        "an l1 penalty is for one layer",
     ),
     "newton of a deep network": (
         lambda: lr_nn.fit(lr_nn.mlp((D, 2, 1)), Batch(X, Y), solver="newton"),

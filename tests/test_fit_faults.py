@@ -1,5 +1,6 @@
 """What fits once got wrong: each a kind, with the right value."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from tolerances import assert_close
 
 import lr_nn
 from lr_nn import Batch, Layer, Network, Status, losses, penalties
+from lr_nn.fitting import Settings
 from lr_nn.losses import Loss, Separable
 
 N = 200
@@ -264,3 +266,61 @@ def test_where_strengths_differ_between_classes_nothing_is_centred():
         net, (Layer(*map(np.float32, found.params[0])),), Batch(X, classes), penalty
     )
     assert np.abs(slope).max() <= 1e-6 and np.abs(found.params[0].w.sum(axis=1)).min() > 1e-3
+
+
+def test_too_few_steps_are_not_called_dependent_columns():
+    twice = np.column_stack([X, X[:, 0]])
+    short, whole = (lr_nn.fit(lr_nn.logistic_regression(4), Batch(twice, Y), max_steps=most) for most in (1, 100))
+    assert short.status is Status.max_steps and "columns 0 and 3" in short.message
+    assert whole.status is Status.rank_deficient and whole.certificate <= 1e-12
+
+
+def test_some_biases_may_be_penalised_and_others_free():
+    both = (Layer(np.full((3, 2), 0.01), np.array([0.02, 0.0])),)
+    y = np.column_stack([Y, (X[:, 1] + RNG.standard_normal(N) > 0.5)]).astype(float)
+    for penalty in (penalties.Penalty(both, 0.0), penalties.Penalty(0.0, both)):
+        found = lr_nn.fit(lr_nn.logistic_regression(3, 2), Batch(X, y), penalty=penalty)
+        assert found.status is Status.converged, found.message
+
+
+def test_a_certificate_in_float32_is_that_of_the_numbers_handed_back():
+    classes = np.digitize(X[:, 1] + RNG.standard_normal(N), [-0.5, 0.5])
+    net = lr_nn.softmax_regression(3, 3)
+    for seed in range(5):
+        x = X + np.random.default_rng(seed).standard_normal(3) * 10
+        best = lr_nn.fit(net, Batch(x, classes))
+        found = lr_nn.fit(net, Batch(x, classes), dtype=np.float32, tol=1e-6)
+        eta = x @ found.params[0].w.astype(float) + found.params[0].b.astype(float)
+        cost = (np.logaddexp.reduce(eta, axis=1) - eta[np.arange(N), classes]).mean()
+        assert cost - best.cost <= found.certificate + 1e-14
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e200])
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_rows_of_weight_zero_count_for_nothing_wherever_they_lie(value, accelerator):
+    """Also where they contradict a separation, tell columns apart, or hold no number."""
+    x, y, weight = X[:60].copy(), Y[:60].copy(), np.append(np.ones(40), np.zeros(20))
+    x[50] = value
+    settings = Settings(host=()) if accelerator else Settings()
+
+    def fit(x, y, weight, net=LOGISTIC, **more):
+        with jax.enable_x64(True):
+            x = jax.device_put(x) if accelerator else x
+        return lr_nn.fit(net, Batch(x, y, weight), settings=settings, **more)
+
+    for net in (LOGISTIC, lr_nn.linear_regression(3)):
+        found, alone = fit(x, y, weight, net), fit(x[:40], y[:40], None, net)
+        assert found.status is alone.status is Status.converged, found.message
+        np.testing.assert_allclose(found.coefficients, alone.coefficients, rtol=1e-9, atol=1e-12)
+    apart = np.where(weight > 0, x[:, 0] > 0, x[:, 0] <= 0).astype(float)
+    assert fit(x, apart, weight).status is Status.separated
+    x[:40, 1] = x[:40, 0]
+    found = fit(x, y, weight)
+    assert found.status is Status.rank_deficient and found.certificate <= 1e-12
+
+
+def test_a_number_that_is_none_is_named_by_the_row_that_it_came_in():
+    x, weight = X.copy(), np.ones(N)
+    x[6, 1], weight[5] = np.nan, 0
+    with pytest.raises(ValueError, match="nan at row 6"):
+        lr_nn.fit(LOGISTIC, Batch(x, Y, weight))

@@ -1,10 +1,10 @@
 """A referee of `fit` that nobody tuned: random convex problems, their costs in extended precision.
 
-A cost J is computed in `np.longdouble` (64 bits of mantissa) from this file's own formulas. A difference of two costs is
-the gradient at one of them times the way, and a Bregman divergence that does not cancel, so that a gap of 1e-25 is seen
-beside a cost of one. J* is the least cost that three minimisers find: SciPy in float64, another solver of the library, and
-the same fit restarted for many more digits, each followed by Newton steps in extended precision. A minimiser that fails
-only makes the referee lenient.
+A cost J is computed in `np.longdouble` (64 bits of mantissa) from this file's own formulas. A difference of two costs
+is the gradient at one of them times the way, and a Bregman divergence that does not cancel, so that a gap of 1e-25 is
+seen beside a cost of one. J* is the least cost that three minimisers find: SciPy in float64, another solver of the
+library, and the same fit restarted for many more digits, each followed by Newton steps in extended precision. A
+minimiser that fails only makes the referee lenient.
 
 A problem is made from the name of its family, its number of rows and its number alone: `case(family, rows, number)`.
 """
@@ -701,7 +701,7 @@ def faults_of_direction(cost: Cost, found) -> list[str]:
 
 
 def is_deficient(cost: Cost, theta: np.ndarray) -> bool:
-    """Does some direction of coefficients without a penalty change the cost too little for float64, beyond shifts common
+    """Does some direction of free coefficients change the cost too little for float64, beyond shifts common
     to all outputs?
     """
     free = (cost.lasso == 0) & (cost.ridge == 0)

@@ -336,7 +336,9 @@ def test_methods_trace_with_a_placed_batch():
 def test_rows_of_a_file_that_no_process_can_hold_are_read_in_blocks(penalty):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(3000, 3)), (rng.random(3000) < 0.4).astype(float)
-    found = sharded.data_parallel(MESHES["8"]).fit(lr_nn.logistic_regression(3), Arrays(x, y), penalty=penalty, memory=2**16)
+    found = sharded.data_parallel(MESHES["8"]).fit(
+        lr_nn.logistic_regression(3), Arrays(x, y), penalty=penalty, memory=2**16
+    )
     one = lr_nn.fit(lr_nn.logistic_regression(3), Batch(x, y), penalty=penalty)
     assert found.status == Status.converged and "passes of blocks" in found.message
     np.testing.assert_allclose(found.coefficients, one.coefficients, atol=1e-6)

@@ -58,6 +58,4 @@ def pieces(rows: Rows, length: int, count: int, rng: np.random.Generator) -> lis
     found = [rows.read(begin, min(length, begin + each)) for begin in begins]
     for piece in found:
         check_targets(piece)
-    some = [piece for piece in map(counted, found) if len(piece.x)]
-    # Of rows of weight zero nothing is known; they still are rows.
-    return some or [piece._replace(weight=None) for piece in found]
+    return [piece for piece in map(counted, found) if len(piece.x)] or found

@@ -24,13 +24,15 @@ EPS = float(np.finfo(float).eps)
 
 
 class Certificate(NamedTuple):
-    """A bound on J - J*, ∞ where there is none; the number of directions that change no prediction; and `low`, J less
-    the least that the targets allow, which is a bound too, also where J has no minimum.
+    """A bound on J - J*, ∞ where there is none; the number of directions that change no prediction, and whether that is
+    `sure`, or what rounding lets one say; and `low`, J less the least that the targets allow, which is a bound too,
+    also where J has no minimum.
     """
 
     bound: float
     flat: int
     low: float
+    sure: bool = True
 
 
 class Free(NamedTuple):
@@ -43,6 +45,7 @@ class Free(NamedTuple):
     distance: float
     rest: float
     flat: int
+    sure: bool = True
 
 
 def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
@@ -53,24 +56,24 @@ def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
     attained = not objective.free.any()
     attained |= loss.states("recession") and loss.recession(np.zeros((1, objective.shape[1]))) is None
     with np.errstate(over="ignore", invalid="ignore"):
-        bound, flat = _bound(objective, point, settings)
+        bound, flat, sure = _bound(objective, point, settings)
         bound += _of_the_rounded_bias(objective, point)
     bound = np.inf if np.isnan(bound) else bound
-    return Certificate(min(bound, low) if attained and low <= objective.ceiling else bound, flat, low)
+    return Certificate(min(bound, low) if attained and low <= objective.ceiling else bound, flat, low, sure)
 
 
-def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, int]:
+def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, int, bool]:
     """By the penalties and the free coefficients; where that is too much, by the whole Hessian."""
     free, noise, closing = objective.free, _rounding(objective, point), point.closing
-    bound, flat = np.inf, 0
+    bound, flat, sure = np.inf, 0, True
     d, dense = objective.source.features, objective.size <= settings.dense
     if not free.any():
         bound = objective.penalty_bound(point, point.gradient, noise)
     if closing.cross is None or objective.loss.concordance == np.inf:  # convex, and no more is known
-        return (_by_slopes(objective, point, noise) if free.any() else bound), 0
+        return (_by_slopes(objective, point, noise) if free.any() else bound), 0, True
     if not free.any():
         pass
-    elif not free[:d].any():
+    elif not free[:d].any() and free[-1].all():
         inner = _of_biases(objective, point, noise)
         # To first order, the gradient where the bias is at its best.
         gradient = point.gradient + np.einsum("ajb,b->ja", closing.cross, inner.step[d])
@@ -82,12 +85,13 @@ def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, 
         bent = objective.unblocked(np.einsum("bij,bj->bi", hessian, objective.blocks(inner.step)))
         rest = noise + closing.extent[:, None] * np.sqrt(np.trace(closing.curvature)) * inner.rest
         bound, flat = inner.bound + objective.penalty_bound(point, point.gradient + bent, rest), inner.flat
+        sure = inner.sure
     if not bound <= objective.ceiling and dense and not objective.is_sparse:
         inner = _of_block(objective, point, objective.hessian(point), np.ones_like(free), noise, settings)
-        bound, flat = min(bound, inner.bound) if not np.isnan(bound) else inner.bound, inner.flat
+        bound, flat, sure = float(np.fmin(bound, inner.bound)), inner.flat, inner.sure
     elif not dense and free.all() and objective.loss.concordance == 0:
-        flat = max(0, objective.size - objective.source.length * objective.shape[1])
-    return bound, flat
+        flat = max(0, objective.size - objective.source.total_rows * objective.shape[1])
+    return bound, flat, sure
 
 
 def _of_the_rounded_bias(objective: Linear, point: Point) -> float:
@@ -176,8 +180,9 @@ def _of_block(
         steps[number][own] = one[4]
     step = objective.unblocked(steps)
     if not sure:  # the curvature has died out: whether columns depend on one another they say themselves
-        flat = objective.dependent(8 * objective.shape[0] * EPS).shape[1] * objective.shape[1]
-        return Free(np.inf, step, np.inf, np.inf, flat)
+        outputs = objective.shape[1] - objective.loss.shift_invariant
+        flat = objective.dependent(8 * objective.shape[0] * EPS).shape[1] * outputs
+        return Free(np.inf, step, np.inf, np.inf, flat, sure=False)
     return _local(decrement, objective.loss.concordance * m, step, flat)
 
 
@@ -244,6 +249,7 @@ def _moved(objective: Linear, directions: np.ndarray) -> float:
     each = directions.reshape(q, k, -1).reshape(q, -1) if coupled else directions
 
     def most(chunk: Chunk) -> np.ndarray:
+        chunk = chunk.fetched()
         x = chunk.inputs
         found = x @ each[: x.shape[1]]
         shift = chunk.frame.shift

@@ -221,6 +221,10 @@ class Chunk:
         zeros = np.zeros((self.size, self.outputs))
         return tuple(np.asarray(a) for a in once(constants, self.loss, y, weight, zeros))
 
+    def fetched(self) -> Chunk:
+        """These rows, which are on the host."""
+        return self
+
     def encoded(self) -> np.ndarray:
         """The targets as rows (m, k)."""
         zeros = np.zeros((self.size, self.outputs))

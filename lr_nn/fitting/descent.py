@@ -14,6 +14,10 @@ from lr_nn.fitting.settings import Settings
 __all__ = ["State", "descend"]
 
 
+# A step is not idle if the gradient became so much smaller.
+SHRINKS = 0.95
+
+
 @dataclass(frozen=True)
 class State:
     """Where a search ended: the point, steps taken, and whether it was `met`: within the ceiling, by `judge`.
@@ -67,7 +71,8 @@ def descend(
         shrunk = objective.length(new) / max(objective.length(point), np.finfo(float).tiny)
         shown = (-slope <= tolerance and shrunk <= settings.shown) or objective.ends_on_arrival
         shown = shown and objective.estimate(new, before) <= tolerance
-        gained = objective.composite(new) < objective.composite(point) or shrunk < 1
+        rounding = 4 * np.finfo(float).eps * abs(objective.composite(point))
+        gained = objective.composite(new) < objective.composite(point) - rounding or shrunk < SHRINKS
         direction.learn(point, new)
         point, idle = new, 0 if gained else idle + 1
         if last or shown:

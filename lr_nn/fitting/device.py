@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lr_nn.fitting.chunks import Frame, Sums
-from lr_nn.fitting.terms import constants, curves, encoded, multiply
+from lr_nn.fitting.chunks import Chunk, Frame, Sums
+from lr_nn.fitting.terms import constants, curves, multiply
 from lr_nn.losses import Loss
 from lr_nn.network import Network
 from lr_nn.types import Batch
@@ -40,26 +40,12 @@ class DeviceChunk:
         """The inputs, on the device."""
         return self.batch.x
 
-    @property
-    def y(self) -> Any:
-        """The targets, on the device."""
-        return self.batch.y
-
-    @property
-    def offset(self) -> np.ndarray | None:
-        """The offset, fetched."""
-        return None if self.batch.offset is None else np.asarray(self.batch.offset, np.float64)
-
-    @property
-    def outputs(self) -> int:
-        """How many outputs the network has."""
-        return self.net.sizes[1]
-
-    @property
-    def inputs(self) -> np.ndarray:
-        """x less its mean if that is far, fetched."""
-        x = np.asarray(self.x, np.float64)
-        return x - self.frame.mean if self.frame.far else x
+    def fetched(self) -> Chunk:
+        """The rows that count, on the host."""
+        counts = self.weight > 0
+        x, y, _, offset = (None if a is None else np.asarray(a)[counts] for a in self.batch)
+        k = self.net.sizes[1]
+        return Chunk(x, y, self.weight[counts], offset, self.net.loss, k, self.frame, int(counts.sum()))
 
     @cached_property
     def extent(self) -> np.ndarray:
@@ -90,12 +76,8 @@ class DeviceChunk:
 
     def constants(self) -> tuple[np.ndarray, ...]:
         """`Chunk.constants`."""
-        zeros = jnp.zeros((len(self.weight), self.outputs), np.float64)
-        return tuple(np.asarray(a) for a in constants(self.net.loss, self.y, self.batch.weight, zeros))
-
-    def encoded(self) -> np.ndarray:
-        """The targets as rows (m, k)."""
-        return np.asarray(encoded(self.net.loss, self.y, np.zeros((len(self.weight), self.outputs))))
+        zeros = np.zeros((len(self.weight), self.net.sizes[1]))
+        return tuple(np.asarray(a) for a in constants(self.net.loss, self.batch.y, self.batch.weight, zeros))
 
     def _means(self) -> tuple[np.ndarray, np.ndarray]:
         return self.frame.mean, self.frame.offset

@@ -10,7 +10,7 @@ from lr_nn.data import Rows
 from lr_nn.fitting.opening import of_rows
 from lr_nn.fitting.processes import of_all
 from lr_nn.fitting.settings import Settings
-from lr_nn.fitting.source import Source
+from lr_nn.fitting.source import Source, threads
 from lr_nn.fitting.terms import bucket
 from lr_nn.network import Network, n_parameters
 
@@ -33,16 +33,20 @@ def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings, shared
     d, k = net.sizes
     p, n = n_parameters(net), len(rows)
     each = 8 * (d + k + 2)
-    needed = READ * each * min(LEAST, n) + MATRICES * 8 * SPECTRA * min(p, d + 1) ** 2 + 8 * 40 * p
+    blocks = max(READ, 2 * (threads() + 2))
+    needed = blocks * each * min(LEAST, n) + MATRICES * 8 * SPECTRA * min(p, d + 1) ** 2 + 8 * 40 * p
     if needed > memory:
         raise ValueError(
             f"memory must hold two blocks of rows and the factors of {p} parameters; got {memory} bytes, "
             f"allow at least {needed}"
         )
-    most = min(settings.chunk_rows, int(memory / READ / each), n)
+    most = min(settings.chunk_rows, int(memory / blocks / each), n)
     while most > settings.least_rows_of_a_thread and most * d > settings.chunk_numbers:
         most //= 2
     weight = rows.read(0, min(n, most)).weight
     unit = 1.0 if weight is None else float(np.max(weight, initial=0.0)) or 1.0
     source = of_rows(net, rows, bucket(max(1, most)), unit, memory / 2, settings)
-    return replace(source, shared=True, unit=float(of_all(np.float64(unit), np.maximum))) if shared else source
+    if not shared:
+        return source
+    log = {"rows": int(of_all(np.int64(n), np.add))}
+    return replace(source, shared=True, unit=float(of_all(np.float64(unit), np.maximum)), log=log)

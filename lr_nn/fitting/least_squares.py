@@ -12,7 +12,8 @@ __all__ = ["closed_form"]
 def closed_form(objective: Linear) -> np.ndarray:
     """θ (q, k); of all that are as good, the one of the least norm of the weights where columns are centred."""
     frame, k = objective.source.frame, objective.shape[1]
-    rows = objective.source.each(lambda chunk: (chunk.inputs, _targets(chunk), chunk.weight))
+    chunks = list(objective.source.each(lambda chunk: chunk.fetched()))
+    rows = ((chunk.inputs, _targets(chunk), chunk.weight) for chunk in chunks)
     x, y, weight = (np.concatenate(each) for each in zip(*rows))
     x = x if frame.shift is None else x - frame.shift
     share = weight / objective.total

@@ -19,6 +19,9 @@ from lr_nn.fitting.source import Source
 from lr_nn.network import Network
 from lr_nn.types import Batch
 
+# All rows are looked at where x has so few numbers.
+SMALL = 2**17
+
 __all__ = ["Look", "looked", "of_arrays", "of_rows", "refuse_what_is_not_finite"]
 
 
@@ -28,7 +31,7 @@ def of_arrays(net: Network, batches: Iterable[Batch], settings: Settings, shared
     An x that lies on an accelerator stays there. Values of x are not looked at: what is not a number is found when the
     cost is none.
     """
-    parts = []
+    parts, numbers, seen = [], [], 0
     for batch in batches:
         with jax.enable_x64(True):
             x, *others = admit_rows(net, batch, np.float64, allow_no_weight=True)
@@ -37,14 +40,29 @@ def of_arrays(net: Network, batches: Iterable[Batch], settings: Settings, shared
             parts.append(Batch(x, *others))
         else:
             parts.append(counted(Batch(np.asarray(x), *others)))
+            if shared and not len(parts[-1].x):  # no process is without rows
+                parts[-1] = _nothing(Batch(np.asarray(x), *others))
+        all_rows, weight = np.arange(seen, seen + x.shape[0]), others[1]
+        numbers.append(all_rows if weight is None or len(parts[-1].x) == len(all_rows) else all_rows[weight > 0])
+        seen += len(all_rows)
     unit = max((float(part.weight.max()) for part in parts if part.weight is not None and len(part.x)), default=1.0)
     unit = float(of_all(np.float64(unit), np.maximum)) if shared else unit
     length = sum(len(part.x) for part in parts)
-    if not length and not shared:
+    if not length:
         raise ValueError("weight is zero for every example; at least one must be positive")
     frame = Frame(np.zeros(net.sizes[0]), False, np.zeros(net.sizes[1]), net.bias)
+    kept = {"numbers": [of for of, part in zip(numbers, parts) if len(part.x)]}
     parts = [part for part in parts if len(part.x)]
-    return Source(net, frame, settings, tuple(parts), unit=unit or 1.0, length=length, shared=shared)
+    total = int(of_all(np.int64(length), np.add)) if shared else length
+    log = kept | {"rows": total}
+    return Source(net, frame, settings, tuple(parts), unit=unit or 1.0, length=length, shared=shared, log=log)
+
+
+def _nothing(batch: Batch) -> Batch:
+    """The first row, of zeros and without weight."""
+    first = Batch(*(None if a is None else a[:1] for a in batch))
+    offset = None if first.offset is None else 0 * first.offset
+    return Batch(np.zeros_like(first.x), first.y, np.zeros(1), offset)
 
 
 def of_rows(net: Network, rows: Rows, block: int, unit: float, room: float, settings: Settings) -> Source:
@@ -67,13 +85,10 @@ class Look(NamedTuple):
 
 def looked(source: Source) -> Look:
     """A look at the columns of some rows, or of all where they are few."""
-    n, d = source.length, source.features
-    few = (
-        source
-        if source.rows is None and n * d <= source.settings.scouted * 64
-        else source.some(source.settings.scouted)
-    )
+    here = source.rows is None and not source.shared
+    few = source if here and source.length * source.features <= SMALL else source.some(source.settings.scouted)
     batch = few.parts[0] if len(few.parts) == 1 else joined(list(few.parts))
+    batch = counted(batch) if len(counted(batch).x) else batch._replace(weight=None)
     x = np.asarray(batch.x, np.float64)
     weight = np.ones(len(x)) if batch.weight is None else batch.weight / batch.weight.max()
     weight = weight / weight.sum()
@@ -86,9 +101,10 @@ def looked(source: Source) -> Look:
 
 def refuse_what_is_not_finite(source: Source) -> None:
     """Refuse the first row that counts with an x that is not finite."""
-    seen = 0
+    seen, numbers = 0, iter(source.log.get("numbers", ()))
     for batch in source.parts if source.rows is None else blocks(source.rows, source.block):
-        counted = np.ones(len(batch.x), bool) if batch.weight is None else np.asarray(batch.weight) > 0
-        with check.numbered(range(seen, seen + len(batch.x))):
-            check.finite("x", np.where(counted[:, None], batch.x, 0))
-        seen += len(batch.x)
+        n = batch.x.shape[0]
+        has_weight = np.ones(n, bool) if batch.weight is None else np.asarray(batch.weight) > 0
+        with check.numbered(next(numbers, range(seen, seen + n))):
+            check.finite("x", np.where(has_weight[:, None], batch.x, 0))
+        seen += n

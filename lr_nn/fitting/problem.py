@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lr_nn.fitting import terms
 from lr_nn.fitting.chunks import Chunk, Frame
@@ -13,12 +14,13 @@ from lr_nn.fitting.descent import descend
 from lr_nn.fitting.directions import LBFGS, Newton
 from lr_nn.fitting.linear import Linear
 from lr_nn.fitting.opening import Look, looked
+from lr_nn.fitting.proximal import Proximal
 from lr_nn.fitting.settings import Settings
 from lr_nn.fitting.source import Source
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, is_tree
 
-__all__ = ["Problem", "posed", "strengths", "with_strengths"]
+__all__ = ["Problem", "achievable", "posed", "strengths", "with_strengths"]
 
 # Entries beyond are not squared without overflow or underflow.
 HUGE, TINY = 1e100, 1e-100
@@ -56,7 +58,7 @@ def _of_coefficients(net: Network, strength: Any) -> np.ndarray:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) -> Problem:
-    """Columns and offset are centred where the bias is free, by what some rows say; J₀ is computed of all."""
+    """Columns and offset are centred where the bias is free, by what some rows say; J₀ is computed from all rows."""
     lasso, ridge = strengths(net, penalty)
     seen = looked(source)
     d, k = net.sizes
@@ -78,15 +80,16 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
     )
     constant = _constant(biases, totals, free_bias, settings) if net.bias else np.zeros((0, k))
     point = biases.at(constant, closing=True)
-    excess = point.cost - lowest
+    cost = biases.composite(point)
+    excess = cost - lowest
     most = (1 + float(np.maximum(np.abs(totals.most), np.abs(totals.least)).max())) ** 2
     if not excess > np.finfo(float).eps * most:
         far = biases.at(np.zeros_like(constant)).cost - lowest
         reach = 1 + float(np.maximum(np.abs(totals.highest), np.abs(totals.deepest)).max())
-        excess = _achievable(max(excess, 0.0), far, reach)
+        excess = float(achievable(max(excess, 0.0), far, reach))
     theta = np.concatenate([np.zeros((d, k)), constant])
     curvature = np.ones(k) if point.closing.curvature is None else np.diagonal(point.closing.curvature)
-    return Problem(objective, theta, point.cost, excess, curvature, _trouble(seen))
+    return Problem(objective, theta, cost, excess, curvature, _trouble(seen))
 
 
 def with_strengths(net: Network, problem: Problem, penalty: Penalty) -> Problem:
@@ -115,7 +118,16 @@ def _totals(source: Source) -> Totals:
         y, most, least, lowest = chunk.constants()
         offset = np.zeros((1, chunk.outputs)) if chunk.offset is None else chunk.offset
         total = chunk.weight @ offset if chunk.offset is not None else offset[0]
-        return Totals(chunk.weight.sum(), y, total, lowest, most, least, offset.max(axis=0), -offset.min(axis=0))
+        return Totals(
+            chunk.weight.sum(),
+            y,
+            total,
+            lowest,
+            most,
+            least,
+            np.max(offset, axis=0, initial=-np.inf),
+            np.max(-offset, axis=0, initial=-np.inf),
+        )
 
     return source.fold(of, lambda a, b: Totals(*map(np.add, a[:4], b[:4]), *map(np.maximum, a[4:], b[4:])))
 
@@ -162,7 +174,7 @@ def _constant(biases: Linear, found: Totals, free_bias: bool, settings: Settings
     ]
     point = min(points, key=lambda point: point.cost if point.is_finite else np.inf)
     if terms.curves(loss):
-        direction: Any = Newton(biases)
+        direction: Any = Proximal(biases, settings) if biases.is_sparse else Newton(biases)
     else:
         direction = LBFGS(biases, lambda v: v, settings, scaled=True)
     near = 1e-14 * (1 + abs(point.cost))
@@ -176,7 +188,8 @@ def _middle(source: Source) -> list[np.ndarray]:
     return [np.median(np.concatenate(offsets), axis=0, keepdims=True)] if offsets else []
 
 
-def _achievable(excess: float, far: float, reach: float) -> float:
+def achievable(excess: ArrayLike, far: ArrayLike, reach: ArrayLike) -> np.ndarray:
     """J₀, or, where a constant model is perfect, what the rounding of an η of such `reach` allows."""
     eps = float(np.finfo(float).eps)
-    return max(excess, 1e14 * eps**2 * (1 + far) * reach**2) if excess <= eps * far else excess
+    excess, far, reach = map(np.asarray, (excess, far, reach))
+    return np.where(excess <= eps * far, np.maximum(excess, 1e14 * eps**2 * (1 + far) * reach**2), excess)

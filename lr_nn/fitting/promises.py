@@ -57,19 +57,19 @@ def check_arguments(
     check_penalty(penalty, None if lanes else net, lanes=lanes)
     sparse = penalty is not None and any((np.asarray(leaf) > 0).any() for leaf in jax.tree.leaves(penalty.l1))
     bounded = has_certificate(net) if lanes else has_bound(net, penalty or Penalty())
-    if not net.loss.smooth or (sparse and not bounded):
+    loss = net.loss
+    if not loss.smooth:
+        raise ValueError(f"fit takes smooth costs; use lr_nn.train for {loss.name}")
+    if sparse and not (bounded and (lanes or curves(loss))):
         raise ValueError(
-            f"fit takes smooth costs, and an l1 penalty on convex ones; use lr_nn.train for {net.loss.name}"
+            f"an l1 penalty is for one layer and a convex loss that states its second derivative and, without an l2 "
+            f"penalty on every weight, its concordance; use lr_nn.train for this one of {loss.name}"
         )
     known = ("auto", *(SOLVERS if bounded else DIRECTIONS))
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(known)} for this network; got {solver!r}")
     if sparse and solver not in ("auto", "proximal"):
         raise ValueError(f"an l1 penalty needs solver='proximal'; got {solver!r}")
-    if sparse and not lanes and not curves(net.loss):
-        raise ValueError(
-            f"an l1 penalty needs a second derivative, which the loss {net.loss.name} does not state; use lr_nn.train"
-        )
     if solver == "proximal" and not sparse:
         raise ValueError("solver='proximal' is for an l1 penalty; there is none")
     if solver == "closed_form" and net.loss != losses.squared_error:

@@ -33,7 +33,7 @@ def of_some_rows(problem: Problem, source: Source, settings: Settings) -> Linear
     """
     objective = problem.objective
     chunks = source.chunks()
-    total = float(sum(chunk.weight.sum() for chunk in chunks))
+    total = float(sum(chunk.weight.sum() for chunk in chunks)) or 1.0
     extent = np.stack([chunk.extent for chunk in chunks]).max(axis=0)
     rare = source.length * problem.objective.deviation < settings.known_rows * extent**2
     extra = np.where(rare, extent**2 / source.length, 0)[:, None] * problem.curvature[None]

@@ -18,7 +18,7 @@ from lr_nn.fitting.linear import Linear, Point
 from lr_nn.fitting.opening import refuse_what_is_not_finite
 from lr_nn.fitting.problem import Problem
 from lr_nn.fitting.settings import Settings
-from lr_nn.fitting.status import Search, inward, outward, solution
+from lr_nn.fitting.status import Search, centred, inward, outward, solution
 from lr_nn.fitting.terms import curves
 from lr_nn.penalties import Penalty
 from lr_nn.types import Params, Solution
@@ -91,7 +91,7 @@ def _closed(objective: Linear, point: Point, dtype: np.dtype) -> Point:
     theta = point.theta
     if dtype != np.float64:
         frame = objective.source.frame
-        theta = inward(frame, outward(frame, theta, dtype))
+        theta = inward(frame, centred(outward(frame, theta, dtype), objective.shifts))
         return objective.at(theta, closing=True)
     return point if point.closing is not None else objective.at(theta, closing=True)
 
@@ -99,7 +99,7 @@ def _closed(objective: Linear, point: Point, dtype: np.dtype) -> Point:
 def choose(objective: Linear, settings: Settings) -> tuple[str, str]:
     """A solver by shape, and why."""
     source, (q, k) = objective.source, objective.shape
-    n, p, loss = source.length, objective.size, objective.loss
+    n, p, loss = source.total_rows, objective.size, objective.loss
     coupled = loss.couples_outputs
     here = source.rows is None and not source.shared
     if objective.is_sparse:
@@ -158,7 +158,7 @@ def _guess(problem: Problem, few: Linear, point: Point, settings: Settings) -> s
 def _sampled(problem: Problem, start: Point | None, settings: Settings) -> tuple[Linear, Point, float]:
     """Rows for factors, the place to begin from, and the price of a factor in passes over all rows."""
     objective = problem.objective
-    n, q = objective.source.length, objective.shape[0]
+    n, q = objective.source.total_rows, objective.shape[0]
     every = q / settings.hessian_price
     if not curves(objective.loss) or not sample.is_tall(n, q, settings):
         return objective, start or objective.at(problem.constant), 1 + every

@@ -12,7 +12,7 @@ import numpy as np
 
 from lr_nn.losses import Loss
 
-__all__ = ["gains", "groups", "over", "recession_direction", "sparsest"]
+__all__ = ["UndecidedError", "gains", "groups", "over", "recession_direction", "sparsest"]
 
 # What counts as a gain, and what as rounding, relative to the size of its terms; the rows to begin with, fewer where
 # they hold so many numbers; how often rows are added; seconds in all.
@@ -21,11 +21,15 @@ LEAST, ROUNDING, ROWS, NUMBERS, ROUNDS, PATIENCE = 1e-6, 1e-9, 20_000, 2**24, 10
 WORST = 100
 
 
+class UndecidedError(Exception):
+    """Time or rounds ran out."""
+
+
 def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     """θ as (q, k), its largest entry one in units of the columns' largest, along which no ℓ_i grows and some shrink.
 
     `inputs` (n, q) with the constant of the bias, `y` (n, k) encoded. None if there is no such direction: then the
-    likelihood has a maximum; or if none was found in time.
+    likelihood has a maximum. Raises UndecidedError if it could not be found out in time.
     """
     if loss.recession(y[:1]) is None:
         return None
@@ -51,18 +55,18 @@ def recession_direction(loss: Loss, inputs: np.ndarray, y: np.ndarray) -> np.nda
     for begin in range(0, len(equal) if len(free) else 0, most):
         same = np.asarray(np.linalg.qr(np.concatenate([same, conditions(equal[begin : begin + most])]), mode="r"))
         if time.monotonic() > deadline:
-            return None
+            raise UndecidedError
     # A direction for all rows is one for some: a few are enough to find that there is none.
     some = np.random.default_rng(0).permutation(len(free))[:most]
-    for _ in range(ROUNDS if len(free) else 0):
-        theta = _program(conditions(free[some]), same, deadline - time.monotonic())
+    for _ in range(ROUNDS):
+        theta = _program(conditions(free[some]), same, deadline - time.monotonic()) if len(free) else None
         if theta is None:
-            break
+            return None
         gain = gained(theta.reshape(q, k))
         if np.abs(gain[fixed]).max(initial=0) <= LEAST and gain[~fixed].min() >= -LEAST:
             return theta.reshape(q, k) / scale[:, None] if gain[~fixed].max() > LEAST else None
         some = np.union1d(some, np.argsort(gain[~fixed])[:most])
-    return None
+    raise UndecidedError
 
 
 def gains(loss: Loss, inputs: np.ndarray, y: np.ndarray, theta: np.ndarray) -> np.ndarray:
@@ -91,7 +95,7 @@ def over(
         if not sum(len(of) for of, _ in against):
             return theta if most > LEAST else None
         inputs, y = (np.concatenate([old, *new]) for old, new in zip((inputs, y), zip(*against)))
-    return None
+    raise UndecidedError
 
 
 def sparsest(direction: np.ndarray, null: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -152,7 +156,9 @@ def _program(gains: np.ndarray, same: np.ndarray, seconds: float) -> np.ndarray 
         method="highs",
         options={"time_limit": max(0.0, seconds)},
     )
-    if found.status != 0 or -found.fun * len(gains) < LEAST:
+    if found.status != 0:
+        raise UndecidedError
+    if -found.fun * len(gains) < LEAST:
         return None
     return np.where(np.abs(found.x) > ROUNDING, found.x, 0)
 

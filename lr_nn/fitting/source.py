@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -36,7 +36,8 @@ class Source:
     `parts` are batches in memory, or `rows` those of files, read anew in every pass; a chunk has `block` rows, or, of
     arrays, of `parts`, what suits them. Weights are in units of `unit`; `length` counts the rows of this process.
     `shared`: are sums made over all processes? `chosen`: which columns of a file are taken, None for all; `room`: bytes
-    for targets in memory. `log` counts passes.
+    for targets in memory. `log` counts passes, and
+    knows the `numbers` of the rows of each part as they came.
     """
 
     net: Network
@@ -51,7 +52,7 @@ class Source:
     chosen: np.ndarray | None = None
     room: float = np.inf
     kept: dict[str, Any] = field(default_factory=dict)
-    log: dict[str, int] = field(default_factory=dict)
+    log: dict[str, Any] = field(default_factory=dict)
 
     @property
     def loss(self) -> Loss:
@@ -67,6 +68,11 @@ class Source:
     def outputs(self) -> int:
         """How many outputs the network has."""
         return self.net.sizes[1]
+
+    @property
+    def total_rows(self) -> int:
+        """The rows of all processes: what decisions are made by, so that all make the same."""
+        return self.log.get("rows", self.length)
 
     @property
     def has_offset(self) -> bool:
@@ -109,6 +115,7 @@ class Source:
         none = np.zeros(0, int)
         if self.rows is None:
             parts = tuple(part._replace(x=np.zeros((part.x.shape[0], 0))) for part in self.parts)
+            parts = parts if self.shared else tuple(map(counted, parts))
             frame = replace(self.frame, mean=self.frame.mean[none])
             return replace(self, frame=frame, parts=parts, block=self._size(), kept={})
         first = self.rows.read(0, 1)
@@ -127,8 +134,8 @@ class Source:
         return replace(few, rows=None, block=0, parts=(joined(batches),), unit=1.0, kept={}, log={})
 
     def some(self, count: int) -> Source:
-        """About so many rows in memory, from all over, always the same: of many every so-manieth, uncopied; of few a
-        random choice; of files pieces.
+        """A sample of about so many rows, always the same: of large arrays every stride-th row, as a view; of small
+        ones random rows; of files pieces.
         """
         rng = np.random.default_rng(jax.process_index() if self.shared else 0)
         count = -(-count // jax.process_count()) if self.shared else min(count, self.length)
@@ -173,6 +180,7 @@ class Source:
             finally:
                 for future in waiting:
                     future.cancel()
+                wait(waiting)
 
     def _size(self) -> int:
         """Rows of a chunk, so that the same programs serve other columns; 0 on an accelerator."""
@@ -226,7 +234,9 @@ class Source:
 
 
 def threads() -> int:
-    """As many as there are cores."""
+    """As many as there are cores for this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

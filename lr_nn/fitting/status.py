@@ -17,7 +17,7 @@ from lr_nn.types import Layer, Params, Solution, Status
 # Columns are named as dependent up to such an eigenvalue of their correlations.
 NEARLY = 1e-10
 
-__all__ = ["Search", "inward", "outward", "solution"]
+__all__ = ["Search", "centred", "inward", "outward", "solution"]
 
 
 class Search(NamedTuple):
@@ -37,7 +37,7 @@ def outward(frame: Frame, theta: np.ndarray, dtype: Any) -> Params:
     return (Layer(w.astype(dtype), b),)
 
 
-def _centred(params: Params, shifts: np.ndarray) -> Params:
+def centred(params: Params, shifts: np.ndarray) -> Params:
     """Parameters whose rows sum to zero over outputs where a number common to these changes nothing."""
     (layer,) = params
     w: Any = layer.w - np.where(shifts[: len(layer.w), None], layer.w.mean(axis=1, keepdims=True), 0).astype(
@@ -74,8 +74,8 @@ def solution(
     bound, ceiling, direction = certificate.bound, objective.ceiling, None
     flat = certificate.flat if unpenalised else 0
     if point.is_finite and bound > ceiling and free_rows.any():
-        direction = _recession(objective, free_rows, settings)
-        if direction is None and not flat and objective.loss.states("recession"):  # J has a minimum
+        direction, decided = _recession(objective, free_rows)
+        if decided and direction is None and not flat:  # J has a minimum
             bound = certificate.low if certificate.low <= ceiling else bound
     if not point.is_finite:
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
@@ -87,7 +87,7 @@ def solution(
         advice += f"; besides, {null.shape[1]} directions change no prediction{_groups(objective, point)}" * bool(
             null.size
         )
-    elif flat:
+    elif flat and (bound <= ceiling or (not certificate.sure and steps < search.max_steps)):
         status = Status.rank_deficient
         what = "no prediction" if bound <= ceiling else "predictions too little to be told"
         advice = f"{flat} directions change {what}{_groups(objective, point)}: drop columns, or add a penalty"
@@ -95,10 +95,13 @@ def solution(
         status, advice = Status.converged, ""
     else:
         status, advice = Status.max_steps, _missed(objective, bound, steps, search, settings)
+        advice += f"; {flat} directions change no prediction{_groups(objective, point)}" if flat else ""
     frame = objective.source.frame
     params = outward(frame, point.theta, dtype)
+    if dtype == np.float64:  # those of float32 were centred before they were certified
+        params = centred(params, objective.shifts)
     return Solution(
-        params=_centred(params, objective.shifts),
+        params=params,
         status=status,
         steps=steps,
         cost=objective.composite(point),
@@ -137,27 +140,33 @@ def _missed(objective: Linear, bound: float, steps: int, search: Search, setting
     return said + "rounding allows no more, raise tol"
 
 
-def _recession(objective: Linear, free: np.ndarray, settings: Settings) -> np.ndarray | None:
-    """A direction (q, k) of the coefficients without a penalty along which no example grows less likely."""
+def _recession(objective: Linear, free: np.ndarray) -> tuple[np.ndarray | None, bool]:
+    """A direction (q, k) of the coefficients without a penalty along which no example grows less likely, None if there
+    is none; and whether that could be decided.
+    """
     loss, source = objective.loss, objective.source
-    if source.shared:
-        return None
+    if source.shared or not loss.states("recession"):
+        return None, False
 
     def rows(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+        chunk = chunk.fetched()
         x = np.asarray(chunk.x, np.float64)
         inputs = np.concatenate([x, np.ones((len(x), int(source.frame.bias)))], axis=1)[:, free]
         return inputs, chunk.encoded()
 
     if loss.recession(np.zeros((1, objective.shape[1]))) is None:
-        return None
+        return None, True
     few = source.some(min(source.length, separation.ROWS))
     inputs, y = (np.concatenate(each) for each in zip(*few.each(rows)))
-    found = separation.over(loss, inputs, y, lambda: source.each(rows))
+    try:
+        found = separation.over(loss, inputs, y, lambda: source.each(rows))
+    except separation.UndecidedError:
+        return None, False
     if found is None:
-        return None
+        return None, True
     direction = np.zeros((len(free), found.shape[1]))
     direction[free] = found
-    return direction
+    return direction, True
 
 
 def _null(objective: Linear) -> np.ndarray:

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.fitting.opening import of_arrays
-from lr_nn.fitting.problem import Problem, posed, with_strengths
+from lr_nn.fitting.problem import Problem, achievable, posed, with_strengths
 from lr_nn.fitting.search import solved
 from lr_nn.fitting.settings import DEFAULT
 from lr_nn.many import certificate, lane, products, schedule
 from lr_nn.many.bounds import capped, uncapped
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.one_layer import OneLayer
-from lr_nn.many.problem import achievable, constant, encoded, shares
+from lr_nn.many.problem import constant, encoded, shares
 from lr_nn.many.settings import Settings
 from lr_nn.network import Network, n_parameters
 from lr_nn.penalties import Penalty
@@ -67,7 +67,8 @@ def stacked(lanes: Lanes, ids: np.ndarray, table: Table, tol: float) -> schedule
     start = lanes.take("start", ids) or (constants,)
     leaves = [np.asarray(leaf, float).reshape(len(leaf), -1) for leaf in start[0] if leaf is not None]
     theta = np.concatenate([np.broadcast_to(leaf, (len(ids), leaf.shape[1])) for leaf in leaves], axis=1)
-    ceiling = np.broadcast_to(tol * achievable(np.asarray(excess), np.asarray(far)), len(ids))
+    reach = 1.0 if offset is None else 1 + np.abs(np.asarray(offset)).max(axis=(1, 2))
+    ceiling = np.broadcast_to(tol * achievable(excess, far, reach), len(ids))
     objective = OneLayer(table.x, y, share, offset, l2, l1, net)
     owner = jnp.arange(len(ids))
     return schedule.Stack(objective, table.narrow, owner, jnp.asarray(theta), jnp.asarray(ceiling))

@@ -12,7 +12,7 @@ import numpy as np
 from lr_nn.data.in_place import aligned, is_aligned
 from lr_nn.network import Network
 
-__all__ = ["achievable", "constant", "encoded", "placed", "shares"]
+__all__ = ["constant", "encoded", "placed", "shares"]
 
 # Where a target never varies the best constant is infinite: a fit begins at one that is not.
 FARTHEST = 30.0
@@ -20,12 +20,6 @@ FARTHEST = 30.0
 STEPS, LONGEST = 30, 3.0
 # Bytes from which a copy is worth two threads.
 LARGE = 2**22
-
-
-def achievable(excess: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """J₀, or, where a constant model is perfect, what rounding allows: the square of its errors."""
-    eps = np.finfo(excess.dtype).eps
-    return np.where(excess <= eps * far, np.maximum(excess, 1e14 * eps**2 * (1 + far)), excess)
 
 
 def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
