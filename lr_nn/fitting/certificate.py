@@ -109,16 +109,17 @@ def _of_the_rounded_bias(objective: Linear, point: Point) -> float:
 def _rounding(objective: Linear, point: Point) -> np.ndarray:
     """What every entry of the gradient may be wrong by, (q, k): η by a sum of q products, the sum over rows by its own.
 
-    Errors of sums grow like the root of the number of terms: Higham & Mary (2019).
+    Errors of sums grow like the root of the number of terms, and those of rows cancel: Higham & Mary (2019).
     """
     q, closing, frame = objective.shape[0], point.closing, objective.source.frame
     assert closing is not None
     size = np.sqrt(objective.deviation)
     if frame.shift is not None:
         size[: len(frame.mean)] += np.abs(frame.mean)
-    eta = EPS * (2 + np.sqrt(q)) * (size @ np.abs(point.theta))
+    eta = EPS / 2 * (1 + np.sqrt(q)) * np.sqrt(size**2 @ point.theta**2)
     curvature = np.zeros_like(eta) if closing.curvature is None else np.diagonal(closing.curvature)
-    return size[:, None] * (2 * EPS * closing.slopes + eta * curvature)[None]
+    rows = np.sqrt(objective.source.total_rows)
+    return size[:, None] * (EPS / 4 * closing.slopes + 3 / rows * eta * curvature)[None]
 
 
 def _of_biases(objective: Linear, point: Point, noise: np.ndarray) -> Free:

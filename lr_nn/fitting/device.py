@@ -45,6 +45,7 @@ class DeviceChunk:
         counts = self.weight > 0
         x, y, _, offset = (None if a is None else np.asarray(a)[counts] for a in self.batch)
         k = self.net.sizes[1]
+        assert x is not None
         return Chunk(x, y, self.weight[counts], offset, self.net.loss, k, self.frame, int(counts.sum()))
 
     @cached_property

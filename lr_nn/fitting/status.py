@@ -150,9 +150,10 @@ def _recession(objective: Linear, free: np.ndarray) -> tuple[np.ndarray | None, 
 
     def rows(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
         chunk = chunk.fetched()
-        x = np.asarray(chunk.x, np.float64)
+        counts = chunk.weight > 0
+        x = np.asarray(chunk.x, np.float64)[counts]
         inputs = np.concatenate([x, np.ones((len(x), int(source.frame.bias)))], axis=1)[:, free]
-        return inputs, chunk.encoded()
+        return inputs, chunk.encoded()[counts]
 
     if loss.recession(np.zeros((1, objective.shape[1]))) is None:
         return None, True
