@@ -50,12 +50,14 @@ def descend(
     `ends_on_arrival` there is no further step. `near`: or until the
     decrement is that small, for an optimum that is only where the next search begins.
 
-    A step is idle if neither cost nor gradient became smaller; a few in a row, and what rounding allows is reached.
+    A step is idle if neither cost nor gradient became smaller than ever before; a few in a row, and what rounding
+    allows is reached.
     Where no step along a direction leads to finite numbers, the search ends at the point before.
     """
     steps = idle = 0
     best: State | None = None
     tolerance, tries = ceiling, 0
+    lowest, shortest = objective.composite(point), objective.length(point)
     while steps < max_steps and idle < settings.idle and point.is_finite:
         along = objective.shortened(direction.propose(point))
         slope = float((along * point.gradient).sum()) + objective.bend(point, along)
@@ -71,8 +73,9 @@ def descend(
         shrunk = objective.length(new) / max(objective.length(point), np.finfo(float).tiny)
         shown = (-slope <= tolerance and shrunk <= settings.shown) or objective.ends_on_arrival
         shown = shown and objective.estimate(new, before) <= tolerance
-        rounding = 4 * np.finfo(float).eps * abs(objective.composite(point))
-        gained = objective.composite(new) < objective.composite(point) - rounding or shrunk < SHRINKS
+        cost, length = objective.composite(new), objective.length(new)
+        gained = cost < lowest - 4 * np.finfo(float).eps * abs(lowest) or length < SHRINKS * shortest
+        lowest, shortest = min(lowest, cost), min(shortest, length)
         direction.learn(point, new)
         point, idle = new, 0 if gained else idle + 1
         if last or shown:
