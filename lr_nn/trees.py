@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from jax.typing import DTypeLike
 
 T = TypeVar("T")
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -38,6 +40,21 @@ def _canonical(leaf: Any) -> Any:
     if isinstance(leaf, (np.ndarray, np.generic)):
         return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
     return leaf
+
+
+def without_context_mesh(function: Callable[Args, Result]) -> Callable[Args, Result]:
+    """A decorator: `function` runs with no mesh of `jax.set_mesh` in effect, because it names its own mesh."""
+
+    @wraps(function)
+    def decorated(*args: Args.args, **kwargs: Args.kwargs) -> Result:
+        try:
+            context: Any = jax.set_mesh(None)
+        except ValueError:  # inside a trace only the abstract mesh can be set
+            context = jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
+        with context:
+            return function(*args, **kwargs)
+
+    return decorated
 
 
 def accumulator(dtype: DTypeLike) -> np.dtype:

@@ -178,7 +178,9 @@ class LBFGS:
         left = float(np.log10(max(float(length / goal(self.objective, new)), 1.0)))
         if rate < -np.log10(self.settings.slow) and left / rate > self.price:
             first = self.renew(new)
-            if first is not None:
+            if first is None:  # nor will there be one
+                self.renew = None
+            else:
                 self.first, self.pairs = first, Pairs(self.settings.pairs)
                 self.age, self.serves, self.scaled = 0, 2 * self.serves, False
 

@@ -10,14 +10,14 @@ from lr_nn.data import Rows
 from lr_nn.fitting.opening import of_rows
 from lr_nn.fitting.processes import of_all
 from lr_nn.fitting.settings import Settings
-from lr_nn.fitting.source import Source, threads
+from lr_nn.fitting.source import Source, chunk_rows, threads
 from lr_nn.fitting.terms import bucket
 from lr_nn.network import Network, n_parameters
 
 __all__ = ["admit_rows", "fits"]
 
 # What a fit in memory takes of its rows; the shares of memory of the blocks that are read, and of matrices.
-IN_MEMORY, READ, MATRICES, LEAST, SPECTRA = 2, 8, 4, 64, 6
+IN_MEMORY, READ, MATRICES, LEAST, SPECTRA = 2, 8, 4, 32, 6
 
 
 def fits(rows: Rows, net: Network, memory: int) -> bool:
@@ -32,7 +32,8 @@ def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings, shared
     """
     d, k = net.sizes
     p, n = n_parameters(net), len(rows)
-    each = 8 * (d + k + 2)
+    width = d + (3 * k * k if net.loss.couples_outputs else 0)
+    each = 8 * (width + k + 2)
     blocks = max(READ, 2 * (threads() + 2))
     needed = blocks * each * min(LEAST, n) + MATRICES * 8 * SPECTRA * min(p, d + 1) ** 2 + 8 * 40 * p
     if needed > memory:
@@ -40,9 +41,7 @@ def admit_rows(net: Network, rows: Rows, memory: int, settings: Settings, shared
             f"memory must hold two blocks of rows and the factors of {p} parameters; got {memory} bytes, "
             f"allow at least {needed}"
         )
-    most = min(settings.chunk_rows, int(memory / blocks / each), n)
-    while most > settings.least_rows_of_a_thread and most * d > settings.chunk_numbers:
-        most //= 2
+    most = min(chunk_rows(n, width, settings), int(memory / blocks / each))
     weight = rows.read(0, min(n, most)).weight
     unit = 1.0 if weight is None else float(np.max(weight, initial=0.0)) or 1.0
     source = of_rows(net, rows, bucket(max(1, most)), unit, memory / 2, settings)

@@ -22,12 +22,13 @@ from lr_nn.fitting.source import Source
 from lr_nn.fitting.threads import one_thread
 from lr_nn.network import Network, check_params
 from lr_nn.penalties import Penalty
-from lr_nn.trees import on_automatic_mesh
+from lr_nn.trees import on_automatic_mesh, without_context_mesh
 from lr_nn.types import Batch, Layer, Params, Solution
 
 __all__ = ["fit", "fit_own_rows"]
 
 
+@without_context_mesh
 def fit(
     net: Network,
     data: Batch | Rows,

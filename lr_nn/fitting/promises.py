@@ -78,5 +78,5 @@ def check_arguments(
         raise ValueError(f"solver={solver!r} needs a second derivative, which the loss {net.loss.name} does not state")
     if dtype is not None and jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
         raise TypeError(f"dtype must be float32 or float64; got {jnp.dtype(dtype)}")
-    if not 0 < tol < 1:
+    if not np.isscalar(tol) or isinstance(tol, str) or not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, a fraction of the cost of a constant model; got {tol}")

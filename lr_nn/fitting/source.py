@@ -70,6 +70,11 @@ class Source:
         return self.net.sizes[1]
 
     @property
+    def width(self) -> int:
+        """Numbers of a row that a pass has at once: x, and the second derivatives of a loss that couples outputs."""
+        return self.features + (3 * self.outputs**2 if self.loss.couples_outputs else 0)
+
+    @property
     def total_rows(self) -> int:
         """The rows of all processes: what decisions are made by, so that all make the same."""
         return self.log.get("rows", self.length)
@@ -197,7 +202,7 @@ class Source:
             self.kept["chunks"] = [
                 self._chunk(sliced(part, begin, begin + size), size)
                 for part in self.parts
-                for size in [self.block or chunk_rows(len(part.x), self.features, self.settings)]
+                for size in [self.block or chunk_rows(len(part.x), self.width, self.settings)]
                 for begin in range(0, len(part.x), size)
             ]
         return self.kept["chunks"]
@@ -248,12 +253,12 @@ def _pool() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def chunk_rows(n: int, d: int, settings: Settings) -> int:
-    """Rows of a chunk of n: whole chunks for every thread, all of one size, few sizes."""
+def chunk_rows(n: int, width: int, settings: Settings) -> int:
+    """Rows of a chunk of n, of so many numbers each: whole chunks for every thread, all of one size, few sizes."""
     most = settings.chunk_rows
-    while most > settings.least_rows_of_a_thread and most * d > settings.chunk_numbers:
+    while most > 1 and most * width > settings.chunk_numbers * (1 if most > settings.least_rows_of_a_thread else 4):
         most //= 2
-    if n <= settings.least_rows_of_a_thread or n * d < settings.one_thread:
+    if n <= settings.least_rows_of_a_thread or n * width < settings.one_thread:
         return bucket(min(n, most))
     turns = threads() * -(-n // (threads() * most))
     return bucket(-(-n // turns)) if turns <= 4 * threads() else most

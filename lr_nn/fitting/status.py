@@ -16,6 +16,8 @@ from lr_nn.types import Layer, Params, Solution, Status
 
 # Columns are named as dependent up to such an eigenvalue of their correlations.
 NEARLY = 1e-10
+# Of more dependent columns no groups are named.
+MANY = 100
 
 __all__ = ["Search", "centred", "inward", "outward", "solution"]
 
@@ -81,7 +83,9 @@ def solution(
         status, advice = Status.non_finite, "the cost is not finite: look for huge features, offsets or counts"
     elif direction is not None:
         null = _null(objective)
-        direction = separation.sparsest(direction, null, _units(objective, point))
+        direction = (
+            direction if null.shape[1] > MANY else separation.sparsest(direction, null, _units(objective, point))
+        )
         status = Status.separated
         advice = f"the likelihood has no maximum: it grows along {_named(direction)}"
         advice += f"; besides, {null.shape[1]} directions change no prediction{_groups(objective, point)}" * bool(
@@ -188,10 +192,10 @@ def _units(objective: Linear, point: Point) -> np.ndarray:
 
 def _groups(objective: Linear, point: Point) -> str:
     """The collinear columns in words, in brackets."""
-    d = len(objective.source.frame.mean)
-    if objective.source.rows is not None:
+    d, null = len(objective.source.frame.mean), _null(objective)
+    if null.shape[1] > MANY:
         return ""
-    groups = [_runs(group, d) for group in separation.groups(_null(objective), _units(objective, point))]
+    groups = [_runs(group, d) for group in separation.groups(null, _units(objective, point))]
     if any(len(runs) > 10 for runs in groups):
         return ""
     some = "; ".join(" and ".join(runs) for runs in groups[:10]) + ("; ..." if len(groups) > 10 else "")

@@ -11,6 +11,7 @@ from lr_nn import check, losses
 from lr_nn.admission import admit_lanes, lane_axes
 from lr_nn.inference.fitted import Fitted
 from lr_nn.network import Network, check_network, check_params
+from lr_nn.penalties import is_tree
 from lr_nn.types import Batch, Layer, Solution, Status
 
 __all__ = ["admit", "admit_data", "check_model", "single"]
@@ -27,6 +28,8 @@ def admit(net: Network, solution: Solution, data: Batch, reference: int | None =
     check_model(net)
     if not isinstance(solution, Solution):
         raise TypeError(f"solution must be what lr_nn.fit returned; got {type(solution).__name__}")
+    if any(map(is_tree, solution.penalty)):
+        raise ValueError("inference takes one strength for all weights; this fit has one for each coefficient")
     if np.any(np.asarray(solution.penalty.l1) > 0):
         raise ValueError(
             "an l1 penalty selects columns by their size, and the usual standard errors do not hold after that; "

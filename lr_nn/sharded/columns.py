@@ -26,7 +26,7 @@ from lr_nn.network import Network, affine, check_params
 from lr_nn.objective import weighted_mean
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.sharded import mesh as meshes
-from lr_nn.trees import accumulator, add, cast, widened
+from lr_nn.trees import accumulator, add, cast, widened, without_context_mesh
 from lr_nn.types import Batch, Layer, Params
 
 __all__ = ["ColumnParallel", "feature_parallel"]
@@ -57,7 +57,7 @@ class ColumnParallel:
         """The network with the columns of padding."""
         return replace(net, sizes=(self._whole(net.sizes[0]), *net.sizes[1:]))
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def place_params(self, net: Network, params: Params) -> Params:
         """The parameters of `widened(net)`: w_1 over the devices, the rest on all of them."""
         if self._has(params):
@@ -67,14 +67,14 @@ class ColumnParallel:
         w = self._laid(P(self.axes), np.pad(np.asarray(first.w), ((0, missing), (0, 0))))
         return (Layer(w, meshes.replicated(self.mesh, first.b)), *meshes.replicated(self.mesh, tuple(rest)))
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def whole(self, net: Network, params: Params) -> Params:
         """Parameters, or anything of their shape, without padding and on all devices."""
         (first, *rest) = params
         w = jax.jit(lambda w: w[: net.sizes[0]], out_shardings=NamedSharding(self.mesh, P()))(first.w)
         return (Layer(w, first.b), *rest)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def place(self, batch: Batch) -> Batch:
         """A batch with the columns of x over the devices, and the rest on all of them."""
         over = NamedSharding(self.mesh, P(None, self.axes))
@@ -85,7 +85,7 @@ class ColumnParallel:
         x = self._laid(over.spec, np.pad(batch.x, ((0, 0), (0, self._whole(d) - d))))
         return Batch(x, *meshes.replicated(self.mesh, tuple(batch[1:])))
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def value_and_gradient(
         self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None
     ) -> tuple[jax.Array, Params]:
@@ -93,7 +93,7 @@ class ColumnParallel:
         value, gradient = _value_and_gradient(self, net, *self._admit(net, params, batch), self._penalty(penalty))
         return value, gradient if self._has(params) else self.whole(net, gradient)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def step(
         self,
         net: Network,

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lr_nn.sharded.world import agree
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
-
-
-def without_context_mesh(function: Callable[Args, Result]) -> Callable[Args, Result]:
-    """A decorator: `function` runs with no mesh of `jax.set_mesh` in effect, because it names its own mesh."""
-
-    @wraps(function)
-    def decorated(*args: Args.args, **kwargs: Args.kwargs) -> Result:
-        try:
-            context: Any = jax.set_mesh(None)
-        except ValueError:  # inside a trace only the abstract mesh can be set
-            context = jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
-        with context:
-            return function(*args, **kwargs)
-
-    return decorated
 
 
 def admit(mesh: Mesh | None) -> Mesh:

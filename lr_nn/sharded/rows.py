@@ -31,6 +31,7 @@ from lr_nn.sharded.sums import NewtonSystem
 from lr_nn.sharded.world import agree, digest
 from lr_nn.training import Progress, Training
 from lr_nn.training.checkpoints import Checkpoints
+from lr_nn.trees import without_context_mesh
 from lr_nn.types import Batch, Params, Solution
 
 __all__ = ["RowParallel", "data_parallel"]
@@ -68,7 +69,7 @@ class RowParallel:
         """`function` on each device, of its own rows."""
         return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def place(self, data: Batch | Rows) -> Batch:
         """A batch over the devices, in shards of as many rows: what is missing is copies of a row, of weight zero.
 
@@ -77,7 +78,7 @@ class RowParallel:
         """
         return place.placed(self.mesh, self.axes, self.shards, data)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def admit(self, net: Network, params: Params, batch: Batch | Rows) -> tuple[Params, Batch]:
         """Checked parameters on every device, and a checked batch over them."""
         batch = self.place(batch)
@@ -85,13 +86,13 @@ class RowParallel:
         batch = admit_batch(net, params, batch)
         return meshes.replicated(self.mesh, jax.tree.map(jnp.asarray, params)), batch
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def cost(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> jax.Array:
         """`lr_nn.cost`."""
         check_penalty(penalty, net)
         return sums.cost(self, net, *self.admit(net, params, batch), penalty)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def value_and_gradient(
         self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None, block_size: int | None = None
     ) -> tuple[jax.Array, Params]:
@@ -104,29 +105,29 @@ class RowParallel:
             block_size = check.positive_integer("block_size", block_size)
         return sums.value_and_gradient(self, net, params, batch, penalty, block_size)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
         """‖g_i‖² of every row, (n,), by no collective. Of a placed batch the rows of padding have theirs, too."""
         return self.layer_squared_norms(net, params, batch).sum(axis=1)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def layer_squared_norms(self, net: Network, params: Params, batch: Batch) -> jax.Array:
         """‖g_i‖² of every row layer by layer, (n, L), by no collective."""
         norms = sums.layer_squared_norms(self, net, *self.admit(net, params, batch))
         return norms[place.given(batch, self.shards)]
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def clipped_gradient(self, net: Network, params: Params, batch: Batch, max_norm: ArrayLike) -> Params:
         """Σ_i s_i c_i g_i / Σ_i s_i, c_i = min(1, max_norm / ‖g_i‖): one all-reduce."""
         max_norm = check.positive("max_norm", max_norm)
         return sums.clipped_gradient(self, net, *self.admit(net, params, batch), max_norm)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def second_moment(self, net: Network, params: Params, batch: Batch) -> Params:
         """Σ_i s_i g_i² / Σ_i s_i, elementwise: one all-reduce."""
         return sums.second_moment(self, net, *self.admit(net, params, batch))
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def newton_system(self, net: Network, params: Params, batch: Batch, penalty: Penalty | None = None) -> NewtonSystem:
         """J, ∇J and ∇²J = Σ_i s_i x̃_i x̃_iᵀ ⊗ F_i / Σ_i s_i + l2 of a one-layer network: one all-reduce.
 
@@ -139,7 +140,7 @@ class RowParallel:
             )
         return sums.newton_system(self, net, *self.admit(net, params, batch), penalty or Penalty())
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def train(
         self,
         net: Network,
@@ -186,7 +187,7 @@ class RowParallel:
             resume,
         )
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def fit(
         self,
         net: Network,
@@ -224,7 +225,7 @@ class RowParallel:
             batch = self.place(data)
         return fit(net, batch, penalty=penalty, start=start, tol=tol, max_steps=max_steps, solver=solver, dtype=dtype)
 
-    @meshes.without_context_mesh
+    @without_context_mesh
     def fit_many(
         self,
         net: Network,
