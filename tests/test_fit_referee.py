@@ -1,12 +1,12 @@
 """A referee of `fit` that nobody tuned: random convex problems, their costs in extended precision.
 
-A cost J is computed in `np.longdouble` (64 bits of mantissa) from this file's own formulas. A difference of two costs
-is the gradient at one of them times the way, and a Bregman divergence that does not cancel, so that a gap of 1e-25 is
-seen beside a cost of one. J* is the least cost that three minimisers find: SciPy in float64, another solver of the
-library, and the same fit restarted for many more digits, each followed by Newton steps in extended precision. A
-minimiser that fails only makes the referee lenient.
+J is computed in `np.longdouble` (64 bits of mantissa) by the formulas of this file. The difference of two costs is the
+gradient at one of the points times the step to the other, and a Bregman divergence: nothing cancels, so that a gap of
+1e-25 is seen beside a cost of one. J* is the least cost that three minimisers find: SciPy in float64, another solver of
+the library (with an l1 penalty the best constant model, for there is no other), and the same fit restarted with a tiny
+tol. Newton steps in extended precision follow each. A minimiser that fails only makes the referee lenient.
 
-A problem is made from the name of its family, its number of rows and its number alone: `case(family, rows, number)`.
+A problem depends on the name of its family, its number of rows and its own number: `case(family, rows, number)`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lr_nn.types import Layer
 LD = np.longdouble
 EPS = np.finfo(LD).eps
 TINY = np.finfo(float).smallest_subnormal
-CASES = 15
+CASES = 14
 
 pytestmark = pytest.mark.skipif(EPS > 1e-18, reason="np.longdouble is no wider than float64 here")
 
@@ -292,7 +292,7 @@ class Case:
     lasso: np.ndarray
     ridge: np.ndarray
     options: dict[str, Any]
-    solvers: tuple[str, ...]
+    other_solver: str | None
 
     def fit(self, **options):
         return lr_nn.fit(self.net, self.batch, penalty=self.penalty, **{**self.options, **options})
@@ -345,14 +345,14 @@ def case(name: str, rows: int, number: int) -> Case:
         start = (Layer(w, far * rng.standard_normal(k) - means * units @ w if bias else None),)
     smooth = ["newton", "newton_cg", "lbfgs"] if family.curves else ["lbfgs"]
     smooth += ["closed_form"] if family.loss == losses.squared_error else []
-    solvers = ("proximal",) if lasso.any() else tuple(rng.permutation(smooth))
+    solver, *others = ["proximal"] if lasso.any() else [str(name) for name in rng.permutation(smooth)]
     options = {"tol": 10 ** rng.uniform(-12, -4), "start": start}
     if chance(0.4):
-        options["solver"] = solvers[0]
+        options["solver"] = solver
     if chance(0.15):
         options["max_steps"] = int(rng.integers(1, 6))
     net = lr_nn.Network((d, k), (), family.loss, bias)
-    return Case(family, net, Batch(x, y, weight, offset), penalty, lasso, ridge, options, solvers[-1:])
+    return Case(family, net, Batch(x, y, weight, offset), penalty, lasso, ridge, options, next(iter(others), None))
 
 
 def draw_penalty(rng, family, d, bias):
@@ -449,7 +449,14 @@ class Cost:
                 exact = Fraction(float(b)) + sum(terms) + (0 if moved else Fraction(float(self.middle[c])))
                 high = float(exact)
                 rows[1][0, c] = LD(high) + LD(float(exact - Fraction(high)))
-        return np.concatenate(rows)
+        return self.centred(np.concatenate(rows))
+
+    def centred(self, theta):
+        """θ without what changes no cost: a number common to all classes."""
+        if self.formulas is not CATEGORICAL:
+            return theta
+        free = ((self.lasso == 0) & (self.ridge == 0)).all(axis=1, keepdims=True)
+        return theta - np.where(free, theta.mean(axis=1, keepdims=True), 0)
 
     def in_float64(self) -> Cost:
         names = ("x", "y", "share", "offset", "lasso", "ridge")
@@ -553,8 +560,10 @@ def lower(cost: Cost, theta: np.ndarray, lift: float) -> tuple[np.ndarray, Any]:
     With an l1 term the step is one of coefficients that are not zero or should not be, and ends where they change sign.
     `lift` times the Hessian of the squared error is added to the Hessian.
     """
-    gram = np.kron((cost.x.T @ (cost.share[:, None] * cost.x)).astype(float), np.eye(theta.shape[1]))
-    hessian, gradient, sub = cost.hessian(theta) + lift * gram, cost.gradient(theta), cost.subgradient(theta)
+    hessian, gradient, sub = cost.hessian(theta), cost.gradient(theta), cost.subgradient(theta)
+    if lift:
+        gram = cost.x.T @ (cost.share[:, None] * cost.x)
+        hessian += lift * np.kron(gram.astype(float), np.eye(theta.shape[1]))
     if not (np.isfinite(hessian).all() and np.isfinite(gradient).all()):
         return theta, 0
     sparse = cost.lasso > 0
@@ -580,7 +589,7 @@ def lower(cost: Cost, theta: np.ndarray, lift: float) -> tuple[np.ndarray, Any]:
 
 def descend(cost: Cost, theta: np.ndarray, steps: int = 100) -> np.ndarray:
     """Newton steps until none leads lower, with a larger Hessian where the curvature has vanished before the slope."""
-    lifts = iter(LIFTS)
+    theta, lifts = cost.centred(theta), iter(LIFTS)
     lift = next(lifts)
     for _ in range(steps):
         theta, gain = lower(cost, theta, lift)
@@ -624,9 +633,7 @@ def by_scipy(cost: Cost, start: np.ndarray) -> list[np.ndarray]:
         found = scipy.optimize.minimize(smooth, flat, jac=True, hess=hess, method="trust-exact", options=options)
     except (ValueError, np.linalg.LinAlgError):  # of numbers that overflow
         return []
-    theta = found.x.reshape(shape).astype(LD)
-    shifts = (cost.ridge == 0).all(axis=1, keepdims=True) & (cost.formulas is CATEGORICAL)
-    return [theta - np.where(shifts, theta.mean(axis=1, keepdims=True), 0)]
+    return [found.x.reshape(shape).astype(LD)]
 
 
 def best_constant(cost: Cost) -> np.ndarray:
@@ -661,13 +668,12 @@ def faults_of(case: Case) -> list[str]:
         faults += faults_of_direction(cost, found)
     if found.certificate == np.inf and found.status is not Status.rank_deficient:
         return faults
-    solver = case.solvers[-1]
-    others = [
-        case.fit(solver=solver, tol=1e-14, max_steps=100, start=None),
-        case.fit(start=found.params, tol=1e-15, max_steps=100),
-    ]
+    others = [case.fit(start=found.params, tol=1e-15, max_steps=100)]
+    if case.other_solver:
+        others.append(case.fit(solver=case.other_solver, tol=1e-14, max_steps=100, start=None))
     with np.errstate(all="ignore"):
         begins = [*by_scipy(cost, constant), *(cost.inward(other.params[0]) for other in others)]
+        begins += [] if case.other_solver else [constant]
         end = cost.inward(found.params[0])
         gaps = [(*cost.difference(end, best), best) for best in (descend(cost, theta) for theta in begins)]
         gap, slack, best = max(gaps, key=lambda each: each[0] - each[1])
@@ -701,8 +707,8 @@ def faults_of_direction(cost: Cost, found) -> list[str]:
 
 
 def is_deficient(cost: Cost, theta: np.ndarray) -> bool:
-    """Does some direction of free coefficients change the cost too little for float64, beyond shifts common
-    to all outputs?
+    """Does some direction of the free coefficients change the cost too little for float64, apart from shifts common to
+    all outputs?
     """
     free = (cost.lasso == 0) & (cost.ridge == 0)
     block = cost.hessian(theta)[np.ix_(free.ravel(), free.ravel())]
@@ -722,3 +728,45 @@ def test_what_a_fit_says_of_its_optimum_is_true(name, rows):
     found = {number: faults_of(case(name, rows, number)) for number in range(CASES)}
     said = [f"case({name!r}, {rows}, {number}): {fault}" for number, faults in found.items() for fault in faults]
     assert not said, "\n" + "\n".join(said)
+
+
+# Of these a fit once said what was not true, or warned, or raised; 14,000 problems were tried.
+ONCE_FALSE = [
+    ("squared_error 2", 15, 47),
+    ("bernoulli 2 soft", 104, 17),
+    ("bernoulli 2 soft", 15, 63),
+    ("bernoulli 2 soft", 15, 267),
+    ("categorical 2", 15, 44),
+    ("categorical 2", 40, 121),
+    ("categorical 2", 40, 208),
+    ("categorical 2", 15, 339),
+    ("categorical 2 soft", 40, 339),
+    ("categorical 3", 15, 144),
+    ("categorical 3", 15, 334),
+    ("categorical 3", 104, 119),
+    ("poisson", 104, 52),
+    ("poisson 2", 15, 55),
+    ("huber", 15, 56),
+    ("log cosh 2", 104, 169),
+]
+
+
+@pytest.mark.parametrize(("name", "rows", "number"), ONCE_FALSE)
+def test_what_was_false_once_is_true(name, rows, number):
+    faults = faults_of(case(name, rows, number))
+    assert not faults
+
+
+@pytest.mark.parametrize("strength", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+def test_a_ridge_far_below_the_curvature_counts_where_columns_are_collinear(strength, solver):
+    """No prediction changes along the start, and the ridge does."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal(40)
+    batch = Batch(1e4 * np.column_stack([z, z]), (rng.random(40) < expit(2 * z)).astype(float))
+    net, penalty = lr_nn.logistic_regression(2), penalties.l2(strength)
+    best = lr_nn.fit(net, batch, penalty=penalty)
+    far = np.sqrt(0.1 / strength) * np.array([[1.0], [-1.0]])
+    start = (Layer(best.params[0].w + far, best.params[0].b),)
+    found = lr_nn.fit(net, batch, penalty=penalty, start=start, solver=solver, tol=1e-6)
+    assert found.cost - best.cost <= found.certificate + 1e-12

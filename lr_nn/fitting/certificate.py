@@ -15,6 +15,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from lr_nn.fitting.chunks import Chunk
+from lr_nn.fitting.directions import ridged
 from lr_nn.fitting.linear import Linear, Point
 from lr_nn.fitting.settings import Settings
 
@@ -57,7 +58,7 @@ def certify(objective: Linear, point: Point, settings: Settings) -> Certificate:
     attained |= loss.states("recession") and loss.recession(np.zeros((1, objective.shape[1]))) is None
     with np.errstate(over="ignore", invalid="ignore"):
         bound, flat, sure = _bound(objective, point, settings)
-        bound += _of_the_rounded_bias(objective, point)
+        bound += _of_the_rounded_parameters(objective, point)
     bound = np.inf if np.isnan(bound) else bound
     return Certificate(min(bound, low) if attained and low <= objective.ceiling else bound, flat, low, sure)
 
@@ -94,16 +95,21 @@ def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, 
     return bound, flat, sure
 
 
-def _of_the_rounded_bias(objective: Linear, point: Point) -> float:
-    """How much larger J may be at the bias of the rows as they came, which is rounded anew."""
+def _of_the_rounded_parameters(objective: Linear, point: Point) -> float:
+    """How much larger J may be at the parameters of the rows as they came, which are rounded anew."""
     frame, closing = objective.source.frame, point.closing
-    if not frame.bias:
+    moved = np.zeros(objective.shape[1])
+    if frame.bias:
+        moved = 2 * EPS * (np.abs(frame.mean) @ np.abs(point.theta[:-1]) + np.abs(frame.offset))
+    if objective.shifts.any():  # less their means over outputs
+        moved = moved + EPS * (np.sqrt(objective.deviation) @ np.abs(point.theta))
+    elif not frame.bias:
         return 0.0
-    moved = 2 * EPS * (np.abs(frame.mean) @ np.abs(point.theta[:-1]) + np.abs(frame.offset))
     if closing.curvature is None:
         return float(moved @ closing.slopes)
+    along = float(moved @ np.abs(point.gradient[-1])) + 2 * EPS * float(np.abs(point.gradient * point.theta).sum())
     growth = np.exp(min(objective.loss.concordance, 1e3) * np.linalg.norm(moved))
-    return float(moved @ np.abs(point.gradient[-1]) + growth * (moved**2 @ np.diagonal(closing.curvature)))
+    return along + float(growth * (moved**2 @ np.diagonal(closing.curvature)))
 
 
 def _rounding(objective: Linear, point: Point) -> np.ndarray:
@@ -119,7 +125,8 @@ def _rounding(objective: Linear, point: Point) -> np.ndarray:
     eta = EPS / 2 * (1 + np.sqrt(q)) * np.sqrt(size**2 @ point.theta**2)
     curvature = np.zeros_like(eta) if closing.curvature is None else np.diagonal(closing.curvature)
     rows = np.sqrt(objective.source.total_rows)
-    return size[:, None] * (EPS / 4 * closing.slopes + 3 / rows * eta * curvature)[None]
+    of_residuals = EPS / rows if objective.loss.couples_outputs else 0.0  # p - y cancels
+    return size[:, None] * (EPS / 4 * closing.slopes + of_residuals + 3 / rows * eta * curvature)[None]
 
 
 def _of_biases(objective: Linear, point: Point, noise: np.ndarray) -> Free:
@@ -166,7 +173,7 @@ def _of_block(
     loose = objective.shifts & chosen.all(axis=1) & (objective.ridge == 0).all(axis=1)
     shifts = objective.blocks(np.broadcast_to(loose[:, None], objective.shape))
     decrement, m, flat, sure = 0.0, 0.0, 0, True
-    steps = np.zeros_like(gradient)
+    steps, held = np.zeros_like(gradient), objective.blocks(objective.ridge)
     for number, (block, own, g, e, reach, shift) in enumerate(zip(hessian, free, gradient, error, inputs, shifts)):
         if not own.any():
             continue
@@ -175,7 +182,7 @@ def _of_block(
             part = part + _along_shifts(part, own, shift, objective.shape[1])
         one = _factored(part, g[own], e[own], reach[own], settings)
         if one is None:
-            one = _decomposed(objective, part, g[own], e[own], reach[own], own, settings)
+            one = _decomposed(objective, part, g[own], e[own], reach[own], own, held[number][own], settings)
         decrement = np.hypot(decrement, one[0])
         m, flat, sure = max(m, one[1]), flat + one[2], sure and one[3]
         steps[number][own] = one[4]
@@ -220,14 +227,13 @@ def _factored(part, gradient, error, reach, settings: Settings) -> Local | None:
     return float(decrement), float(np.linalg.norm(scale * reach) * np.sqrt(size)), 0, True, step
 
 
-def _decomposed(objective: Linear, part, gradient, error, reach, chosen, settings: Settings) -> Local:
+def _decomposed(objective: Linear, part, gradient, error, reach, chosen, ridge, settings: Settings) -> Local:
     """The same by eigenvalues: directions without curvature must change no prediction, and are counted."""
     if not np.isfinite(part).all():
         return 0.0, 0.0, 0, False, np.zeros_like(gradient)
     diagonal = np.diagonal(part)
     scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0)
-    values, vectors = np.linalg.eigh(scale[:, None] * part * scale[None])
-    keep = values > 8 * len(values) * EPS * values[-1]
+    values, vectors, keep = ridged(*np.linalg.eigh(scale[:, None] * part * scale[None]), scale**2 * ridge)
     least = values[keep].min() if keep.any() else 1.0
     turned = vectors.T @ (scale * gradient)
     decrement = np.sqrt((turned[keep] ** 2 / values[keep]).sum()) + np.linalg.norm(scale * error) / np.sqrt(least)

@@ -149,8 +149,17 @@ class Chunk:
             return found
         return np.block([[found, edge[:, None]], [edge[None], np.full((1, 1), total)]])
 
-    def sums(self, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
-        """What a pass at θ makes: values and gradient, and, if asked, what closes and the Hessian."""
+    def sums(self, theta: np.ndarray, closing: bool, curved: bool, keep: bool = False) -> Sums:
+        """What a pass at θ makes: values and gradient, and, if asked, what closes and the Hessian.
+
+        `keep`: η is kept for products at the same θ.
+        """
+        found = self._sums(theta, closing, curved)
+        if not keep:
+            self.last.clear()
+        return found
+
+    def _sums(self, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
         terms = self._terms(theta)
         found = Sums(terms.cost, self.back(terms.residual))
         if curved:

@@ -66,7 +66,7 @@ def descend(
             slope = float((along * point.gradient).sum()) + objective.bend(point, along)
         before = objective.estimate(point, -slope)
         last = (before <= tolerance and not objective.ends_on_arrival) or -slope <= near
-        new = _step(objective, point, along, slope, last or -slope <= tolerance, settings)
+        new = _step(objective, point, along, slope, last, settings)
         if new is None:
             break
         steps += 1

@@ -53,7 +53,7 @@ class DeviceChunk:
         """The largest |x̃| of every column, (q,)."""
         return np.asarray(_extent(self.frame.bias, self.x, self.frame.mean, self.batch.weight))
 
-    def sums(self, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
+    def sums(self, theta: np.ndarray, closing: bool, curved: bool, keep: bool = False) -> Sums:
         """`Chunk.sums`."""
         found = _sums(self.net.loss, self.frame.bias, closing, curved, self.batch, theta, *self._means())
         return jax.tree.map(np.asarray, Sums(*found))

@@ -11,7 +11,7 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky
 
 from lr_nn.fitting.settings import Settings
 
-__all__ = ["LBFGS", "Direction", "Newton", "NewtonCG", "Pairs", "conjugate_gradients", "factored", "solve"]
+__all__ = ["LBFGS", "Direction", "Newton", "NewtonCG", "Pairs", "conjugate_gradients", "factored", "ridged", "solve"]
 
 Vector = np.ndarray
 Guess = Callable[[Vector], Vector]
@@ -61,14 +61,25 @@ def solve(factor: Factor, rows: np.ndarray) -> np.ndarray:
     return np.stack(each)
 
 
-def pseudo_solve(hessian: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The same by eigenvalues, where directions in which a block vanishes but for rounding are left out."""
+def ridged(values: np.ndarray, vectors: np.ndarray, ridge: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues, vectors and which are more than rounding; of those that are not, what a `ridge` makes of them."""
+    keep = values > 8 * len(values) * np.finfo(float).eps * values[-1]
+    flat = vectors[:, ~keep]
+    if flat.size and ridge.any():
+        held, turn = np.linalg.eigh(flat.T @ (ridge[:, None] * flat))
+        values, vectors, keep = values.copy(), vectors.copy(), keep.copy()
+        values[~keep], vectors[:, ~keep] = held, flat @ turn
+        keep[~keep] = held > 1e-14 * ridge.max()
+    return values, vectors, keep
+
+
+def pseudo_solve(hessian: np.ndarray, rows: np.ndarray, ridges: np.ndarray) -> np.ndarray:
+    """The same by eigenvalues; directions in which a block vanishes but for rounding, the ridge too, are left out."""
     found = []
-    for block, row in zip(hessian, rows):
+    for block, row, ridge in zip(hessian, rows, ridges):
         diagonal = np.diagonal(block)
         scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0)
-        values, vectors = np.linalg.eigh(scale[:, None] * block * scale[None])
-        keep = values > 8 * len(values) * np.finfo(float).eps * values[-1]
+        values, vectors, keep = ridged(*np.linalg.eigh(scale[:, None] * block * scale[None]), scale**2 * ridge)
         turned = vectors.T @ (scale * row)
         # Along a direction without curvature that has a slope, as if it were the most curved.
         sloping = np.abs(turned) > 1e-6 * np.linalg.norm(turned)
@@ -91,7 +102,11 @@ class Newton:
             return -point.gradient
         lifted = with_shifts(objective, hessian)
         factor = factored(lifted)
-        found = solve(factor, gradient) if factor is not None else pseudo_solve(hessian, gradient)
+        found = (
+            solve(factor, gradient)
+            if factor is not None
+            else pseudo_solve(hessian, gradient, objective.blocks(objective.ridge))
+        )
         return -objective.centred(objective.unblocked(found))
 
     def learn(self, old: Any, new: Any) -> None:

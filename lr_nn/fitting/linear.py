@@ -51,6 +51,7 @@ class Linear:
     deviation: np.ndarray
     ceiling: float
     curved: bool = False
+    keeps: bool = False
 
     @property
     def loss(self) -> Loss:
@@ -98,7 +99,7 @@ class Linear:
     def at(self, theta: np.ndarray, closing: bool = False) -> Point:
         """One pass: J and its gradient."""
         with np.errstate(over="ignore", invalid="ignore"):
-            found = self.source.fold(lambda chunk: chunk.sums(theta, closing, self.curved), Sums.joined)
+            found = self.source.fold(lambda chunk: chunk.sums(theta, closing, self.curved, self.keeps), Sums.joined)
             means = (None if a is None else a / self.total for a in found[:-1])
             found = Sums._make([*means, found.extent])
             cost = float(found.cost) + float((self.ridge * theta * theta).sum()) / 2

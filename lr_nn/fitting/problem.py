@@ -168,11 +168,10 @@ def _constant(biases: Linear, found: Totals, free_bias: bool, settings: Settings
     # Some rows may have offsets far from those of others: from wherever the cost is the lowest.
     mean = found.offset / found.total
     middle = _middle(biases.source)
-    points = [
-        biases.at(start + biases.source.frame.offset - centre)
-        for centre in (mean, found.highest, -found.deepest, *middle)
-    ]
-    point = min(points, key=lambda point: point.cost if point.is_finite else np.inf)
+    centres = (mean, found.highest, -found.deepest, *middle)
+    starts = [start, np.zeros_like(start), *(start + biases.source.frame.offset - centre for centre in centres)]
+    points = list(map(biases.at, starts))
+    point = min(points, key=lambda point: biases.composite(point) if point.is_finite else np.inf)
     if terms.curves(loss):
         direction: Any = Proximal(biases, settings) if biases.is_sparse else Newton(biases)
     else:

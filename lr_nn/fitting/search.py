@@ -48,7 +48,7 @@ def solved(
     """
     objective = replace(problem.objective, ceiling=tol * problem.excess)
     name, why = choose(objective, settings) if solver == "auto" else (solver, "asked for")
-    objective = replace(objective, curved=name == "newton")
+    objective = replace(objective, curved=name == "newton", keeps=name == "newton_cg")
     problem = replace(problem, objective=objective)
     point = _begun(problem, start)
     about = Search(name, why, max_steps, point is not None)

@@ -142,7 +142,12 @@ class Bernoulli(Separable):
 
     def lowest(self, y):
         """The entropy of y, 0 for labels."""
-        return -(jax.scipy.special.xlogy(y, y) + jax.scipy.special.xlog1py(1 - y, -y)).sum(axis=1)
+
+        def entropy(y):
+            return -(jax.scipy.special.xlogy(y, y) + jax.scipy.special.xlog1py(1 - y, -y)).sum(axis=1)
+
+        soft = ((y > 0) & (y < 1)).any()  # of labels the logarithms are spared
+        return jax.lax.cond(soft, entropy, lambda y: jnp.zeros_like(y[:, 0]), y)
 
     def recession(self, y):
         """Up where y = 1, down where y = 0, not at all where it is a probability between."""
