@@ -171,7 +171,9 @@ def _sampled(problem: Problem, start: Point | None, settings: Settings) -> tuple
         return few, start, price
     search = few
     if whole or count > 2 * least:
-        search = sample.of_some_rows(problem, (objective if whole else few).source.some(least), settings)
+        fewer = (objective if whole else few).source.some(least)
+        fewer = fewer if whole else replace(fewer, block=few.source.chunk_size)  # one program for both samples
+        search = sample.of_some_rows(problem, fewer, settings)
     near = max(objective.ceiling, settings.sample_gap * problem.excess)
     search = replace(search, ceiling=near)
     begin = search.at(problem.constant)

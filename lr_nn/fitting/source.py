@@ -103,7 +103,7 @@ class Source:
         """The rows with some of their columns; of rows in memory these are copied."""
         parts = tuple(part._replace(x=self._taken(part.x, chosen)) for part in self.parts)
         frame = replace(self.frame, mean=self.frame.mean[chosen])
-        block = self.block if self.rows is not None else self._size()
+        block = self.block if self.rows is not None else self.chunk_size
         return replace(self, frame=frame, parts=parts, block=block, chosen=chosen, kept={})
 
     def _taken(self, x: Any, chosen: np.ndarray) -> Any:
@@ -122,7 +122,7 @@ class Source:
             parts = tuple(part._replace(x=np.zeros((part.x.shape[0], 0))) for part in self.parts)
             parts = parts if self.shared else tuple(map(counted, parts))
             frame = replace(self.frame, mean=self.frame.mean[none])
-            return replace(self, frame=frame, parts=parts, block=self._size(), kept={})
+            return replace(self, frame=frame, parts=parts, block=self.chunk_size, kept={})
         first = self.rows.read(0, 1)
         check_targets(first)
         if self.length * sum(a.nbytes for a in first[1:] if a is not None) > self.room:
@@ -187,7 +187,8 @@ class Source:
                     future.cancel()
                 wait(waiting)
 
-    def _size(self) -> int:
+    @property
+    def chunk_size(self) -> int:
         """Rows of a chunk, so that the same programs serve other columns; 0 on an accelerator."""
         return max(chunk.size for chunk in self.chunks())
 
