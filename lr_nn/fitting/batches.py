@@ -50,7 +50,7 @@ def joined(parts: list[Batch]) -> Batch:
 
 
 def pieces(rows: Rows, length: int, count: int, rng: np.random.Generator) -> list[Batch]:
-    """About so many rows of a file in pieces from all over it, each from a random place in its share."""
+    """About `count` rows of a file, read in pieces: one from a random place in each of as many equal parts."""
     pieces = max(1, min(PIECES, count // 16))
     each = max(1, count // pieces)
     share = length / pieces

@@ -96,7 +96,7 @@ def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, 
 
 
 def _of_the_rounded_parameters(objective: Linear, point: Point) -> float:
-    """How much larger J may be at the parameters of the rows as they came, which are rounded anew."""
+    """A bound on the increase of J by rounding the parameters when they are taken back to uncentred columns."""
     frame, closing = objective.source.frame, point.closing
     moved = np.zeros(objective.shape[1])
     if frame.bias:

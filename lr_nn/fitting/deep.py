@@ -113,7 +113,7 @@ class NewtonCG:
     settings: Settings
 
     def propose(self, point: Point) -> np.ndarray:
-        """So many products at most, or a residual of min(½, √‖∇J‖)."""
+        """Stops at `deep_products` products, or at a relative residual of min(½, √‖∇J‖)."""
         accuracy = min(0.5, np.sqrt(np.linalg.norm(point.gradient)))
         most = self.settings.deep_products
         return conjugate_gradients(

@@ -209,7 +209,7 @@ def goal(objective: Any, point: Any) -> float:
 
 @dataclass
 class NewtonCG:
-    """-H⁻¹ ∇J by conjugate gradients on products, helped by a factor that is made anew after 3, 6, 12, ... steps."""
+    """-H⁻¹ ∇J by conjugate gradients, with a preconditioner that is rebuilt after 3, 6, 12, ... steps."""
 
     objective: Any
     build: Callable[[Any], Guess]
@@ -219,7 +219,7 @@ class NewtonCG:
     serves: int = 3
 
     def propose(self, point: Any) -> Vector:
-        """To a tenth of the gradient, in so many products at most."""
+        """Stops at a relative residual of `inexact`, or after `products` products."""
         if self.helped is None or self.age >= self.serves:
             self.serves = self.serves if self.helped is None else 2 * self.serves
             self.helped, self.age = self.build(point), 0

@@ -15,7 +15,7 @@ __all__ = ["Linear", "Point"]
 
 # How far η moves in one step at most, roughly: beyond, no curvature says anything.
 FARTHEST = 100.0
-# Up to so many columns it is found out which depend on which.
+# Linear dependence is looked for among at most this many columns.
 WIDE = 3_000
 
 
