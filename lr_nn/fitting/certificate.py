@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
+from lr_nn.fitting import bounds
+from lr_nn.fitting.bounds import diagonal
 from lr_nn.fitting.chunks import Chunk
 from lr_nn.fitting.directions import ridged
 from lr_nn.fitting.linear import Linear, Point
@@ -37,13 +39,12 @@ class Certificate(NamedTuple):
 
 
 class Free(NamedTuple):
-    """The free coefficients: a bound on J - φ; their Newton step (q, k); how far in the norm of their Hessian the best
-    values may be, `distance`, and how much of that is not the Newton step, `rest`; and flat directions.
+    """The free coefficients: a bound on J - φ; their Newton step (q, k); how much of the way to their best values is
+    not that step, `rest`, in the norm of their Hessian; and flat directions.
     """
 
     bound: float
     step: np.ndarray
-    distance: float
     rest: float
     flat: int
     sure: bool = True
@@ -75,19 +76,21 @@ def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, 
     if not free.any():
         pass
     elif not free[:d].any() and free[-1].all():
-        inner = _of_biases(objective, point, noise)
-        # To first order, the gradient where the bias is at its best.
-        gradient = point.gradient + np.einsum("ajb,b->ja", closing.cross, inner.step[d])
-        rest = noise + closing.extent[:, None] * np.sqrt(np.trace(closing.curvature)) * inner.rest
-        bound = inner.bound + objective.penalty_bound(point, gradient, rest)
+        coupled, shifts = objective.loss.couples_outputs, bool(objective.shifts[-1])
+        given = point.gradient[-1], noise[-1], closing.curvature
+        biases = bounds.of_biases(*given, coupled, shifts, objective.loss.concordance)
+        moved = closing.curvature, closing.cross, closing.extent
+        gradient, rest = bounds.at_best_bias(point.gradient, *moved, biases, coupled)
+        bound = float(biases.bound) + objective.penalty_bound(point, gradient, noise + rest)
     elif dense and not free.all():
         hessian = objective.hessian(point)
         inner = _of_block(objective, point, hessian, free, noise, settings)
         bent = objective.unblocked(np.einsum("bij,bj->bi", hessian, objective.blocks(inner.step)))
-        rest = noise + closing.extent[:, None] * np.sqrt(np.trace(closing.curvature)) * inner.rest
+        trace = diagonal(closing.curvature, objective.loss.couples_outputs).sum()
+        rest = noise + closing.extent[:, None] * np.sqrt(trace) * inner.rest
         bound, flat = inner.bound + objective.penalty_bound(point, point.gradient + bent, rest), inner.flat
         sure = inner.sure
-    if not bound <= objective.ceiling and dense and not objective.is_sparse:
+    if not bound <= objective.ceiling and dense:
         inner = _of_block(objective, point, objective.hessian(point), np.ones_like(free), noise, settings)
         bound, flat, sure = float(np.fmin(bound, inner.bound)), inner.flat, inner.sure
     elif not dense and free.all() and objective.loss.concordance == 0:
@@ -109,58 +112,22 @@ def _of_the_rounded_parameters(objective: Linear, point: Point) -> float:
         return float(moved @ closing.slopes)
     along = float(moved @ np.abs(point.gradient[-1])) + 2 * EPS * float(np.abs(point.gradient * point.theta).sum())
     growth = np.exp(min(objective.loss.concordance, 1e3) * np.linalg.norm(moved))
-    return along + float(growth * (moved**2 @ np.diagonal(closing.curvature)))
+    return along + float(growth * (moved**2 @ diagonal(closing.curvature, objective.loss.couples_outputs)))
 
 
 def _rounding(objective: Linear, point: Point) -> np.ndarray:
-    """What every entry of the gradient may be wrong by, (q, k): η by a sum of q products, the sum over rows by its own.
-
-    Errors of sums grow like the root of the number of terms, and those of rows cancel: Higham & Mary (2019).
-    """
-    q, closing, frame = objective.shape[0], point.closing, objective.source.frame
-    assert closing is not None
+    """What every entry of the gradient may be wrong by, (q, k)."""
+    closing, frame, coupled = point.closing, objective.source.frame, objective.loss.couples_outputs
     size = np.sqrt(objective.deviation)
     if frame.shift is not None:
         size[: len(frame.mean)] += np.abs(frame.mean)
-    eta = EPS / 2 * (1 + np.sqrt(q)) * np.sqrt(size**2 @ point.theta**2)
-    curvature = np.zeros_like(eta) if closing.curvature is None else np.diagonal(closing.curvature)
-    rows = np.sqrt(objective.source.total_rows)
-    of_residuals = EPS / rows if objective.loss.couples_outputs else 0.0  # p - y cancels
-    return size[:, None] * (EPS / 4 * closing.slopes + of_residuals + 3 / rows * eta * curvature)[None]
-
-
-def _of_biases(objective: Linear, point: Point, noise: np.ndarray) -> Free:
-    """The biases alone, whose Hessian is Σ s ∂²ℓ/∂η²."""
-    k, hessian = objective.shape[1], point.closing.curvature
-    gradient, error = point.gradient[-1], noise[-1]
-    if objective.shifts[-1]:
-        hessian = hessian + np.full((k, k), np.trace(hessian) / k / k)
-    step = np.zeros(objective.shape)
-    try:
-        lower = cholesky(hessian, lower=True)
-    except (LinAlgError, ValueError):
-        return Free(np.inf, step, np.inf, np.inf, 0)
-    inverse = solve_triangular(lower, np.eye(k), lower=True)
-    decrement = np.linalg.norm(inverse @ gradient) + np.linalg.norm(np.abs(inverse) @ error)
-    step[-1] = -inverse.T @ (inverse @ gradient)
-    reach = np.sqrt((inverse**2).sum(axis=0).max() if not objective.loss.couples_outputs else (inverse**2).sum())
-    return _local(float(decrement), objective.loss.concordance * float(reach), step, 0)
+    curvature = 0.0 if closing.curvature is None else diagonal(closing.curvature, coupled)
+    return bounds.rounding(point.theta, size, closing.slopes, curvature, objective.source.total_rows, coupled)
 
 
 def _local(decrement: float, m: float, step: np.ndarray, flat: int) -> Free:
-    """½ e^u δ² for the smallest u = 2 δ M e^u, come to from above; ∞ where there is none below one.
-
-    Within ‖h‖_H ≤ ρ every η_i moves by at most ρ M / c, so the Hessian stays above e^{-ρM} H; if ρ = 2 δ e^{ρM} has
-    a solution, J is larger than here on the boundary, and the minimum lies inside. There ‖h* - h‖ ≤ (e^u - 1) ρ.
-    """
-    if not 2 * decrement * m * np.e < 1:
-        return Free(np.inf, step, np.inf, np.inf, flat)
-    u = 1.0
-    for _ in range(6):
-        u = 2 * decrement * m * np.exp(u)
-    distance = 2 * decrement * np.exp(u)
-    rest = 2 * np.expm1(u) * distance if m > 0 else 0.0
-    return Free(float(np.exp(u) * decrement**2 / 2), step, distance, rest, flat)
+    bound, rest = bounds.of_local(np.asarray(decrement), np.asarray(m))
+    return Free(float(bound), step, float(rest) if m > 0 else 0.0, flat)
 
 
 def _of_block(
@@ -168,7 +135,7 @@ def _of_block(
 ) -> Free:
     """The `chosen` coefficients by their part of the Hessian, which is factored, or decomposed where that fails."""
     free = objective.blocks(chosen)
-    gradient, error = objective.blocks(point.gradient), objective.blocks(noise)
+    gradient, error = objective.blocks(objective.subgradient(point)), objective.blocks(noise)
     inputs = objective.blocks(np.broadcast_to(point.closing.extent[:, None], objective.shape))
     loose = objective.shifts & chosen.all(axis=1) & (objective.ridge == 0).all(axis=1)
     shifts = objective.blocks(np.broadcast_to(loose[:, None], objective.shape))
@@ -190,7 +157,7 @@ def _of_block(
     if not sure:  # the curvature has died out: whether columns depend on one another they say themselves
         outputs = objective.shape[1] - objective.loss.shift_invariant
         flat = objective.dependent(8 * objective.shape[0] * EPS).shape[1] * outputs
-        return Free(np.inf, step, np.inf, np.inf, flat, sure=False)
+        return Free(np.inf, step, np.inf, flat, sure=False)
     return _local(decrement, objective.loss.concordance * m, step, flat)
 
 

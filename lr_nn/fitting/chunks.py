@@ -42,9 +42,9 @@ class Frame:
 
 
 class Sums(NamedTuple):
-    """Of some rows: Σ s ℓ and its gradient (q, k); and, if asked for, Σ |s δ| (k,); Σ s ∂²ℓ/∂η² (k, k) and Σ s x̃
-    ∂²ℓ/∂η² (k, q, k), [a, j, b] of outputs a and b, unless the loss states no curvature; the Hessian in blocks; and
-    the largest |x̃| of every column, (q,).
+    """Sums over some rows: Σ s ℓ and its gradient (q, k); if asked for, Σ |s δ| (k,), Σ s ∂²ℓ/∂η² (k,) and
+    Σ s x̃ ∂²ℓ/∂η² (q, k), of outputs that couple (k, k) and (a, q, b), unless the loss states no curvature; the Hessian
+    in blocks; and the largest |x̃| of every column, (q,).
     """
 
     cost: Any
@@ -170,9 +170,7 @@ class Chunk:
         if not curves(self.loss):
             return found
         if not self.loss.couples_outputs:
-            one, cross = np.eye(self.outputs), self.back(terms.curvature)
-            curvature = np.diag(terms.curvature.sum(axis=0))
-            return found._replace(curvature=curvature, cross=one[:, None, :] * cross.T[:, :, None])
+            return found._replace(curvature=terms.curvature.sum(axis=0), cross=self.back(terms.curvature))
         weights = self._curvatures(theta)
         cross = np.stack([self.back(rows.T) for rows in weights])
         return found._replace(curvature=weights.sum(axis=2), cross=cross)

@@ -119,8 +119,11 @@ def _sums(loss, bias, closing, curved, batch, theta, mean, centre):
         found = found._replace(slopes=jnp.abs(residual).sum(axis=0), extent=jnp.abs(inputs).max(axis=0))
     if closing and curves(loss):
         weights = _curvatures(loss, eta, batch)
-        cross = jnp.einsum("abm,mj->ajb", weights, inputs, precision=HIGHEST)
-        found = found._replace(curvature=weights.sum(axis=2), cross=cross)
+        if not loss.couples_outputs:
+            weights = jnp.einsum("aam->am", weights)
+        outputs = "ab" if loss.couples_outputs else "b"
+        cross = jnp.einsum(f"{outputs}m,mj->{outputs[:-1]}jb", weights, inputs, precision=HIGHEST)
+        found = found._replace(curvature=weights.sum(axis=-1), cross=cross)
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lr_nn.fitting.bounds import of_penalty, subgradient
 from lr_nn.fitting.chunks import Sums
 from lr_nn.fitting.source import Source
 from lr_nn.losses import Loss
@@ -145,9 +146,7 @@ class Linear:
 
     def subgradient(self, point: Point) -> np.ndarray:
         """The subgradient of J of the smallest norm: zero at the optimum only."""
-        gradient, theta = point.gradient, point.theta
-        at_zero = np.sign(gradient) * np.maximum(np.abs(gradient) - self.lasso, 0)
-        return np.where(theta == 0, at_zero, gradient + self.lasso * np.sign(theta))
+        return subgradient(point.theta, point.gradient, self.lasso)
 
     def composite(self, point: Point) -> float:
         """J with its l1 term."""
@@ -189,22 +188,9 @@ class Linear:
         return max(bound, decrement) if self.free[: self.source.features].any() else bound
 
     def penalty_bound(self, point: Point, gradient: np.ndarray, rest: np.ndarray) -> float:
-        """φ - φ* at most, φ the cost minimised over what is free, whose gradient is `gradient` up to `rest`.
-
-        By strong convexity where there is a ridge, and by the l1 term: Σ lasso |θ*| ≤ J - the least loss.
-        """
-        ridge, lasso = self.ridge, self.lasso
-        size = np.abs(self.subgradient(replace(point, gradient=gradient))) + rest
-        sparse, held = lasso > 0, ridge > 0
-        above = self.composite(point) - self.lowest
-
-        def linear(of: np.ndarray) -> float:
-            if not of.any():
-                return 0.0
-            return float((size * np.abs(point.theta))[of].sum()) + float((size[of] / lasso[of]).max()) * above
-
-        quadratic = float((size[held] ** 2 / ridge[held]).sum()) / 2 + linear(sparse & ~held)
-        return min(quadratic, linear(sparse)) if sparse.any() and not (held & ~sparse).any() else quadratic
+        """`bounds.of_penalty` at a point."""
+        above = np.asarray(self.composite(point) - self.lowest)
+        return float(of_penalty(point.theta, gradient, rest, self.ridge, self.lasso, above))
 
     def dependent(self, least: float) -> np.ndarray:
         """Directions (q, m) of the free rows of θ that change no prediction: of eigenvalues of the correlations of the

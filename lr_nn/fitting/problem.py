@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lr_nn.fitting import terms
+from lr_nn.fitting.bounds import diagonal
 from lr_nn.fitting.chunks import Chunk, Frame
 from lr_nn.fitting.descent import descend
 from lr_nn.fitting.directions import LBFGS, Newton
@@ -20,7 +21,7 @@ from lr_nn.fitting.source import Source
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty, is_tree
 
-__all__ = ["Problem", "achievable", "posed", "strengths", "with_strengths"]
+__all__ = ["Problem", "achievable", "column_frame", "mean_squares", "posed", "strengths", "with_strengths"]
 
 # Entries beyond are not squared without overflow or underflow.
 HUGE, TINY = 1e100, 1e-100
@@ -63,16 +64,14 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
     seen = looked(source)
     d, k = net.sizes
     free_bias = bool(net.bias and not (lasso[-1].any() or ridge[-1].any()))
-    frame = _frame(seen, free_bias, net.bias, k, settings)
+    frame = column_frame(seen, free_bias, net.bias, k, settings)
     few = source.framed(frame).targets()
     totals = _totals(few)
     total = float(totals.total)
     if not total > 0:
         raise ValueError("weight is zero for every example; at least one must be positive")
     frame = replace(frame, offset=totals.offset / total if free_bias else np.zeros(k))
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = np.maximum(seen.squares - seen.mean**2, 0) + (seen.pivot + seen.mean - frame.mean) ** 2
-    deviation = np.append(spread, np.ones(int(net.bias)))
+    deviation = mean_squares(seen, frame)
     lowest = float(totals.lowest) / total
     objective = Linear(source.framed(frame), total, ridge, lasso, lowest, deviation, np.inf)
     biases = Linear(
@@ -88,7 +87,8 @@ def posed(net: Network, source: Source, penalty: Penalty, settings: Settings) ->
         reach = 1 + float(np.maximum(np.abs(totals.highest), np.abs(totals.deepest)).max())
         excess = float(achievable(max(excess, 0.0), far, reach))
     theta = np.concatenate([np.zeros((d, k)), constant])
-    curvature = np.ones(k) if point.closing.curvature is None else np.diagonal(point.closing.curvature)
+    curvature, coupled = point.closing.curvature, net.loss.couples_outputs
+    curvature = np.ones(k) if curvature is None else diagonal(curvature, coupled)
     return Problem(objective, theta, cost, excess, curvature, _trouble(seen))
 
 
@@ -142,8 +142,15 @@ def _trouble(seen: Look) -> str:
     return ""
 
 
-def _frame(seen: Look, free_bias: bool, bias: bool, k: int, settings: Settings) -> Frame:
-    """The means that rows are read less of."""
+def mean_squares(seen: Look, frame: Frame) -> np.ndarray:
+    """About the mean of x̃², (q,): 1 for the bias."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = np.maximum(seen.squares - seen.mean**2, 0) + (seen.pivot + seen.mean - frame.mean) ** 2
+    return np.append(spread, np.ones(int(frame.bias)))
+
+
+def column_frame(seen: Look, free_bias: bool, bias: bool, k: int, settings: Settings) -> Frame:
+    """The frame with the means that are subtracted from the columns."""
     mean = np.zeros_like(seen.pivot)
     if not free_bias:
         return Frame(mean, False, np.zeros(k), bias)

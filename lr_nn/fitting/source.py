@@ -26,7 +26,7 @@ from lr_nn.losses import Loss
 from lr_nn.network import Network
 from lr_nn.types import Batch
 
-__all__ = ["Source", "chunk_rows"]
+__all__ = ["Source", "chunk_rows", "pool", "threads"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Source:
             return x[:, chosen]
         found = np.empty((len(x), len(chosen)), x.dtype)
         rows = [slice(begin, begin + self.settings.piece) for begin in range(0, len(x), self.settings.piece)]
-        list(_pool().map(lambda some: np.take(x[some], chosen, axis=1, out=found[some], mode="clip"), rows))
+        list(pool().map(lambda some: np.take(x[some], chosen, axis=1, out=found[some], mode="clip"), rows))
         return found
 
     def targets(self) -> Source:
@@ -177,7 +177,7 @@ class Source:
             waiting: deque[Future[Any]] = deque()
             try:
                 for chunk in stream:
-                    waiting.append(_pool().submit(run, chunk))
+                    waiting.append(pool().submit(run, chunk))
                     if len(waiting) > threads():
                         yield waiting.popleft().result()
                 while waiting:
@@ -247,11 +247,12 @@ def threads() -> int:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
+    """The threads that work on chunks."""
     return ThreadPoolExecutor(threads(), "chunks")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)
+os.register_at_fork(after_in_child=pool.cache_clear)
 
 
 def chunk_rows(n: int, width: int, settings: Settings) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,6 @@ def fit_groups(
     dtype: DTypeLike | None = None,
     schedule: str = "auto",
     memory: int = 2**30,
-    devices: Sequence[jax.Device] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Groups:
     """One fit for each group of rows, `groups` (n,) their labels: segments, genes, shops.
@@ -91,9 +90,9 @@ def fit_groups(
     >>> found.labels, found.solutions.coefficients[:, 0, 0].round(6)
     (array(['a', 'b'], dtype='<U1'), array([ 1., -2.]))
     """
-    check.on_host("fit_groups", (data, groups, penalty), "lr_nn.many.lane.smooth")
+    check.on_host("fit_groups", (data, groups, penalty), "lr_nn.many.solve")
     check_network(net)
-    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, progress)
     check_penalty(penalty)
     if not has_certificate(net):
         raise ValueError(
@@ -154,6 +153,5 @@ def _in_order(m: int, found: list[tuple[np.ndarray, Solutions]]) -> Solutions:
         direction=directions,
         penalty=parts[0].penalty,
         solver=parts[0].solver,
-        lane_steps=sum(each.lane_steps for each in parts),
         **columns,
     )

@@ -47,6 +47,12 @@ class Lanes:
         value, ids = getattr(self, name), self.owner[name][ids] if name in self.owner else ids
         return jax.tree.map(lambda leaf: leaf if len(leaf) == 1 else leaf[ids], value)
 
+    def entry(self, name: str, ids: np.ndarray) -> np.ndarray:
+        """Which entry of y, weight or offset the lanes `ids` have."""
+        if len(getattr(self, name)) == 1:
+            return np.zeros(len(ids), int)
+        return self.owner[name][ids] if name in self.owner else np.asarray(ids)
+
 
 def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | None) -> Lanes:
     """The checked arguments. ValueError where none has a lane axis, or two disagree on the number of lanes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -146,7 +146,6 @@ def regularization_path(
     dtype: DTypeLike | None = None,
     schedule: str = "auto",
     memory: int = 2**30,
-    devices: Sequence[jax.Device] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """One fit for each of the strengths (t,) of `penalty`; where fits are large, from where that of the next larger
@@ -162,10 +161,9 @@ def regularization_path(
     >>> print(path.coefficients[:, 0, 0].round(3))
     [0.    0.411 0.795]
     """
-    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, progress)
     penalty, lanes = _along(net, data, penalty, settings)
-    chain = np.argsort(-strength_of(penalty), kind="stable")[None]
-    return Path(penalty, solve(lanes, settings, chain))
+    return Path(penalty, solve(lanes, settings))
 
 
 def cross_validate(
@@ -181,7 +179,6 @@ def cross_validate(
     dtype: DTypeLike | None = None,
     schedule: str = "auto",
     memory: int = 2**30,
-    devices: Sequence[jax.Device] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> CrossValidation:
     """Each of the strengths (t,) of `penalty` on the rows outside each fold, scored on the rows inside.
@@ -198,7 +195,7 @@ def cross_validate(
     >>> found.scores.shape, round(found.chosen().l2, 6)
     ((5, 4), 0.01)
     """
-    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, progress)
     penalty, lanes = _along(net, data, penalty, settings)
     rows = _folds(net, lanes, folds, key)
     f, t = int(rows.max()) + 1, lanes.m
@@ -208,14 +205,13 @@ def cross_validate(
     if not (mask @ weight[0]).all() or not (~mask @ weight[0]).all():
         raise ValueError("every fold must have rows of positive weight, inside and outside")
     both = replace(lanes, m=f * t, weight=mask * weight, owner={"weight": fold, "penalty": strength})
-    chains = np.argsort(-strength_of(penalty), kind="stable")[None] + t * np.arange(f)[:, None]
-    found = solve(both, settings, chains)
+    found = solve(both, settings)
     return CrossValidation(penalty, rows, _scores(lanes, rows, weight[0], found), found)
 
 
 def _along(net: Network, data: Batch, penalty: Penalty, settings: Settings) -> tuple[Penalty, Lanes]:
     """Both strengths as (t,), and the lanes, which share all else."""
-    check.on_host("a path", (data, penalty), "lr_nn.many.lane.smooth")
+    check.on_host("a path", (data, penalty), "lr_nn.many.solve")
     check_penalty(penalty, lanes=True)
     if not isinstance(penalty, Penalty) or np.ndim(strength_of(penalty)) != 1:
         raise ValueError(

@@ -1,91 +1,200 @@
-"""What compiled lanes begin with: tables where they are computed, encoded targets, shares, the best constant models."""
+"""Lanes as a cost with a place to begin: columns centred, the best constant models, and what converged means."""
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.data.in_place import aligned, is_aligned
-from lr_nn.network import Network
+from lr_nn.fitting.chunks import Frame
+from lr_nn.fitting.opening import looked
+from lr_nn.fitting.problem import achievable, column_frame, mean_squares
+from lr_nn.fitting.sample import is_tall
+from lr_nn.fitting.settings import DEFAULT
+from lr_nn.fitting.source import Source
+from lr_nn.fitting.terms import once
+from lr_nn.losses import Loss
+from lr_nn.many.descent import descend
+from lr_nn.many.directions import LEAST, Plan, planned, sampled
+from lr_nn.many.lanes import Lanes
+from lr_nn.many.objective import EPS, Objective
+from lr_nn.many.rows import OwnInputs, Rows, SharedInputs, Targets
+from lr_nn.types import Batch
 
-__all__ = ["constant", "encoded", "placed", "shares"]
-
-# Where a target never varies the best constant is infinite: a fit begins at one that is not.
-FARTHEST = 30.0
-# Newton's steps to the best constant model where there is an offset, and the longest of them.
-STEPS, LONGEST = 30, 3.0
-# Bytes from which a copy is worth two threads.
-LARGE = 2**22
+__all__ = ["Problem", "begun", "datasets", "posed", "shared_inputs", "targets_of"]
 
 
-def placed(x: np.ndarray, dtype: np.dtype) -> jax.Array:
-    """`x` in `dtype` where JAX computes. A CPU reads it in place if it is aligned, and most arrays of NumPy are not:
-    they are copied on all cores, of which JAX takes one, into large pages of memory, which JAX does not ask for.
+class Problem(NamedTuple):
+    """The cost of lanes; the best constant models (m, q, k), their cost (m,), and which lanes have the same data."""
+
+    objective: Objective
+    constants: np.ndarray
+    cost: np.ndarray
+    alike: np.ndarray
+
+
+def targets_of(lanes: Lanes, ids: np.ndarray, counted: np.ndarray | None = None) -> Targets:
+    """The targets of the lanes `ids`, of the rows `counted`; weights in units of the largest of each lane."""
+    labels = lanes.net.loss.task == "classes" and lanes.y.ndim == 2
+
+    def of(name: str) -> tuple[np.ndarray | None, np.ndarray]:
+        value = getattr(lanes, name)
+        if value is None:
+            return None, np.zeros(len(ids), int)
+        value, owner = np.asarray(value), lanes.entry(name, ids)
+        used, owner = np.unique(owner, return_inverse=True)
+        value = value if len(used) == len(value) else value[used]
+        return (value if counted is None else value[:, counted]), owner
+
+    (y, y_of), (weight, weight_of), (offset, offset_of) = of("y"), of("weight"), of("offset")
+    assert y is not None
+    if weight is None:
+        weight = np.ones((1, y.shape[1]))
+    else:
+        most = weight.max(axis=1, keepdims=True)
+        weight = weight / np.where(most > 0, most, 1)
+    offset = None if offset is None else np.asarray(offset, float)
+    return Targets(y, weight, offset, y_of, weight_of, offset_of, np.int64 if labels else np.float64)
+
+
+def shared_inputs(lanes: Lanes, x: np.ndarray, weight: np.ndarray | None) -> tuple[SharedInputs, np.ndarray]:
+    """x (n, d) in the coordinates of the search, and about the mean of x̃², (q,)."""
+    net, (d, k) = lanes.net, lanes.net.sizes
+    frame = Frame(np.zeros(d), False, np.zeros(k), net.bias)
+    some = Source(net, frame, DEFAULT, (Batch(x, np.zeros(len(x)), weight, None),), length=len(x))
+    with np.errstate(all="ignore"):
+        seen = looked(some)
+        frame = column_frame(seen, net.bias, net.bias, k, DEFAULT)
+        return SharedInputs.of(x, frame), mean_squares(seen, frame)
+
+
+def datasets(targets: Targets, own: bool) -> np.ndarray:
+    """A number (m,) that lanes with the same x, targets, weights and offset share."""
+    if own:
+        return np.arange(len(targets.y_of))
+    which = np.stack([targets.y_of, targets.weight_of, targets.offset_of], axis=1)
+    return np.unique(which, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def posed(
+    lanes: Lanes,
+    ids: np.ndarray,
+    inputs: SharedInputs | OwnInputs,
+    targets: Targets,
+    deviation: np.ndarray,
+    tol: float,
+    threaded: bool,
+) -> Problem:
+    """The problem of the lanes `ids`, whose deviation is (q,) or (m, q)."""
+    net, (m, q, k) = lanes.net, (len(ids), inputs.columns, lanes.net.sizes[1])
+    rows = Rows.of(inputs, targets, net.loss, k, threaded)
+    alike = datasets(targets, isinstance(inputs, OwnInputs))
+    first = np.unique(alike, return_index=True)[1]
+    biases, cost, excess, lowest, total = _constants(rows.take(first), net.bias)
+    strengths = np.zeros((2, m, q, k))
+    for strength, whole in zip(lanes.take("penalty", ids), strengths):
+        whole[:, : net.sizes[0]] = np.asarray(strength).reshape(-1, 1, 1)
+    lasso, ridge = strengths
+    constants = np.zeros((m, q, k))
+    constants[:, net.sizes[0] :] = biases[alike]
+    objective = Objective(
+        rows,
+        total[alike],
+        ridge,
+        lasso,
+        lowest[alike],
+        np.broadcast_to(deviation, (m, q)).copy(),
+        tol * excess[alike],
+    )
+    return Problem(objective, constants, cost[alike], alike)
+
+
+def _constants(rows: Rows, bias: bool) -> tuple[np.ndarray, ...]:
+    """The best biases (m, 1, k), or (m, 0, k), of models without features, given the offset; and of each lane the cost
+    there, J₀, the least mean loss that the targets allow, and Σ s.
     """
-    if jax.default_backend() != "cpu" or x.size * dtype.itemsize < LARGE:
-        with np.errstate(over="ignore"):
-            return jax.device_put(x.astype(dtype, copy=False))
-    if x.dtype == dtype and is_aligned(x):
-        return jax.device_put(x)
-    copy = aligned(x.shape, dtype)
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        parts = np.array_split(copy, threads), np.array_split(x, threads)
-        list(pool.map(_copy, *parts))
-    return jax.device_put(copy)
+    loss, few, m, k = rows.loss, rows.constant(), len(rows), rows.outputs
+    total, y, least, most, lowest = rows.constants()
+    lowest, one = lowest / total, int(bias)
+    zeros = np.zeros((m, one, k))
+    objective = Objective(few, total, zeros, zeros, lowest, np.ones((m, one)), np.zeros(m))
+    biases = zeros
+    if bias:
+        mean = np.clip(y / total[:, None], least, most)
+        biases = _best_constants(loss, mean, rows.pairs)[:, None]
+    if bias and rows.targets.offset is not None:
+        biases = _given_offset(objective, biases)
+    cost = objective.at(biases).cost
+    excess = cost - lowest
+    size = (1 + np.maximum(np.abs(most), np.abs(least)).max(axis=1)) ** 2
+    if not (excess > EPS * size).all():
+        far = objective.at(zeros).cost - lowest
+        offset = rows.targets.offset
+        reach = 1.0 if offset is None else 1 + np.abs(offset).max(axis=(1, 2))[rows.targets.offset_of]
+        excess = np.where(excess > EPS * size, excess, achievable(np.maximum(excess, 0), far, reach))
+    return biases, cost, excess, lowest, total
 
 
-def _copy(to: np.ndarray, x: np.ndarray) -> None:
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, for the checks that follow to find
-        np.copyto(to, x, casting="unsafe")
+def _best_constants(loss: Loss, mean: np.ndarray, size: int) -> np.ndarray:
+    """The best η (m, k) of constant models without an offset, not farther out than is finite."""
+    found = []
+    for begin in range(0, len(mean), size):
+        part = mean[begin : begin + size]
+        padded = np.concatenate([part, np.broadcast_to(part[:1], (size - len(part), part.shape[1]))])
+        found.append(np.asarray(once(_constant, loss, padded))[: len(part)])
+    eta, far = np.concatenate(found), DEFAULT.farthest
+    return np.where(np.isfinite(eta), eta, np.clip(eta, -far, far))
 
 
-def encoded(net: Network, y: jax.Array, dtype: np.dtype) -> jax.Array:
-    """Targets (n, k)."""
-    return net.loss.encode(y, jnp.zeros((len(y), net.sizes[1]), dtype))
+def _each_constant(loss: Loss, mean: jax.Array) -> jax.Array:
+    return jax.vmap(loss.constant)(mean)
 
 
-def shares(weight: jax.Array) -> jax.Array:
-    """s / Σ s, of sizes whose sum may overflow."""
-    weight = weight / weight.max()
-    return weight / weight.sum()
+_constant = jax.jit(_each_constant, static_argnums=0)
 
 
-def constant(net: Network, y: jax.Array, share: jax.Array, offset: jax.Array | None) -> tuple[jax.Array, ...]:
-    """The best constant η (k,) given the offset, and the costs of it and of η = 0 above the smallest possible: of that
-    one only where rounding might decide whether the first is zero. Rows of weight zero have no say.
-    """
-    counts = (share > 0)[:, None]
-    least = jnp.where(counts, y, y.max()).min(axis=0)
-    largest = jnp.where(counts, y, y.min()).max(axis=0)
-    mean = jnp.clip((share[:, None] * y).sum(axis=0), least, largest)  # rounding may pass them
-    eta = net.loss.constant(mean) if net.bias else jnp.zeros_like(mean)
-    eta = jnp.where(jnp.isfinite(eta), eta, jnp.clip(eta, -FARTHEST, FARTHEST))
-    if offset is not None and net.bias:
-        eta = _given_offset(net, eta - (share[:, None] * offset).sum(axis=0), y, share, offset)
-    everywhere = jnp.broadcast_to(eta[None], y.shape) if offset is None else eta[None] + offset
-
-    def above(eta: jax.Array) -> jax.Array:
-        return (share * (net.loss.value(eta, y) - net.loss.lowest(y))).sum()
-
-    excess, most = above(everywhere), (1 + jnp.abs(jnp.where(counts, y, 0)).max()) ** 2
-    plain = excess > jnp.finfo(y.dtype).eps * most
-    return eta, excess, jax.lax.cond(plain, lambda: 0 * most, lambda: above(jnp.zeros_like(y)))
+def _given_offset(objective: Objective, biases: np.ndarray) -> np.ndarray:
+    """The best biases with offsets, from the best of a few places: rows may have offsets far from those of others."""
+    targets = objective.rows.targets
+    offsets, weights = targets.offset, targets.weight
+    assert offsets is not None
+    pairs = list(zip(targets.weight_of, targets.offset_of))
+    means = np.stack([weights[a] @ offsets[b] / weights[a].sum() for a, b in pairs])
+    centres = (means, *(f(offsets, axis=1)[targets.offset_of] for f in (np.median, np.max, np.min)))
+    starts = [biases, 0 * biases, *(biases - centre[:, None] for centre in centres)]
+    costs = np.stack([np.nan_to_num(objective.at(start).cost, nan=np.inf) for start in starts])
+    best, lane = costs.argmin(axis=0), np.arange(len(objective))
+    plan = Plan(objective.rows, lane, objective.is_coupled, True)
+    near = 1e-14 * (1 + np.abs(costs[best, lane]))
+    return descend(objective, plan, np.stack(starts)[best, lane], int(DEFAULT.farthest), DEFAULT, near).theta
 
 
-def _given_offset(net: Network, eta: jax.Array, y: jax.Array, share: jax.Array, offset: jax.Array) -> jax.Array:
-    """The bias that is best with the offset, by Newton's method on the diagonal, no step longer than `LONGEST`."""
-    damping = 2 if net.loss.couples_outputs else 1  # diag(p) - p pᵀ ≤ 2 diag(p (1 - p))
-
-    def step(_: int, eta: jax.Array) -> jax.Array:
-        everywhere = eta[None] + offset
-        slope = (share[:, None] * net.loss.residual(everywhere, y)).sum(axis=0)
-        curvature = damping * (share[:, None] * net.loss.fisher_diagonal(everywhere)).sum(axis=0)
-        along = jnp.where(curvature > 0, slope / jnp.where(curvature > 0, curvature, 1), jnp.sign(slope))
-        return eta - jnp.clip(along, -LONGEST, LONGEST)
-
-    return jax.lax.fori_loop(0, STEPS, step, eta)
+def begun(problem: Problem, start: np.ndarray | None, tol: float) -> np.ndarray:
+    """Where lanes begin, (m, q, k): the constant model, the optimum of some rows, or `start` if it costs less."""
+    objective, theta = problem.objective, problem.constants
+    n, q = objective.rows.n, objective.ridge.shape[1]
+    if start is not None:
+        start = objective.centred(start)
+        better = objective.composite(objective.at(start)) < problem.cost
+        return np.where(better[:, None, None], start, theta)
+    count = LEAST * q
+    shared = isinstance(objective.rows.inputs, SharedInputs) and objective.moving is None
+    if not (shared and is_tall(n, q, DEFAULT)):
+        return theta
+    near = np.maximum(objective.ceiling, DEFAULT.sample_gap * objective.ceiling / tol)
+    numbers = sampled(n, count)
+    rows = objective.rows.some(numbers)
+    total = rows.targets.weight.sum(axis=1)[rows.targets.weight_of]
+    known = total > 0
+    search = Objective(
+        rows,
+        np.where(known, total, 1),
+        objective.ridge,
+        objective.lasso,
+        objective.lowest,
+        objective.deviation,
+        near,
+    )
+    ends = descend(search, planned(search, problem.alike), theta, 50, DEFAULT, near)
+    return np.where((known & np.isfinite(ends.cost))[:, None, None], ends.theta, theta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,7 +100,6 @@ def bootstrap(
     dtype: DTypeLike | None = None,
     schedule: str = "auto",
     memory: int = 2**30,
-    devices: Sequence[jax.Device] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Bootstrap:
     """Fits of `samples` resamples of the rows, each as weights: no row is copied.
@@ -122,7 +121,7 @@ def bootstrap(
         raise ValueError(f"samples must be at least 2; got {samples}")
     if method not in ("rows", "bayesian"):
         raise ValueError(f"method must be rows or bayesian; got {method!r}")
-    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, progress)
     check_batch(data)
     rng = generator(key)
     estimate = fit(net, data, penalty=penalty, tol=tol, max_steps=max_steps, dtype=dtype)

@@ -1,167 +1,260 @@
-"""Lanes to their engine: which one, how many at a time, on which core or device; and what they found, in one place."""
+"""Lanes to their optima: together by passes, or each by the solvers of `fit`; and what they found, in one place."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from queue import SimpleQueue
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lr_nn import check
-from lr_nn.many import engines, products, schedule
-from lr_nn.many.engines import Found, Table
+from lr_nn.fitting.settings import DEFAULT
+from lr_nn.fitting.source import threads
+from lr_nn.many.alone import Alone
+from lr_nn.many.descent import Ends, descend
+from lr_nn.many.directions import FEW_COLUMNS, FEW_PARAMETERS, PAIRS, planned
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.problem import placed
+from lr_nn.many.objective import Points
+from lr_nn.many.problem import Problem, begun, posed, shared_inputs, targets_of
+from lr_nn.many.rows import OwnInputs, SharedInputs
 from lr_nn.many.settings import Progress, Settings
-from lr_nn.network import n_parameters
-from lr_nn.types import Status
+from lr_nn.types import Solution, Status
 
-__all__ = ["ENGINES", "choose", "run_lanes"]
+__all__ = ["SCHEDULES", "Found", "run_lanes"]
 
-ENGINES = (*schedule.ORDERS, "products", "each")
-# Lanes are small up to so many parameters, and so many numbers.
-FEW, NUMBERS = 100, 2**20
-# Each worker has so many turns, if there are lanes enough: progress is seen, and nobody waits long for the last.
-TURNS = 8
+SCHEDULES = ("together", "each")
+# Numbers of x below which lanes, not rows, go to the cores; numbers of the own x of lanes that are solved at once, so
+# that they stay in the cache; lanes of a shared x at once, at most and, where they go to the cores, at least.
+SMALL, CACHED, MOST, LEAST = 2**20, 2**18, 1_024, 32
 
 
-def run_lanes(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> tuple[Found, str]:
-    """What all lanes found, and by which engine.
+@dataclass
+class Found:
+    """What m lanes found, in NumPy: θ (m, q, k) of columns as they came, and the fields of a solution."""
 
-    `chains` (c, t) are ids of lanes with one `x`, in rows that lead from large penalties to small.
-    """
-    engine = choose(lanes, settings)
-    if chains is None:
-        chains = np.arange(lanes.m)[:, None]
-    workers = _workers(settings.devices)
-    tasks = list(_tasks(lanes, settings, engine, chains, len(workers)))
-    free: SimpleQueue = SimpleQueue()
-    shared = lanes.shares_x and engine != "each"
-    tables = {device: _table(lanes, device) for device in dict.fromkeys(workers)} if shared else {}
-    for worker in workers:
-        free.put(worker)
+    theta: np.ndarray
+    status: np.ndarray
+    steps: np.ndarray
+    cost: np.ndarray
+    gradient_norm: np.ndarray
+    certificate: np.ndarray
+    message: np.ndarray
+    directions: dict[int, Any] = field(default_factory=dict)
 
-    def turn(ids: np.ndarray) -> list[tuple[np.ndarray, Found]]:
-        device = free.get()
-        try:
-            with jax.enable_x64(True), jax.default_device(device):
-                return list(_solve(lanes, settings, engine, ids, tables.get(device)))
-        finally:
-            free.put(device)
+    @classmethod
+    def of(cls, m: int, q: int, k: int) -> Found:
+        """Nothing yet."""
+        cost, gradient_norm, certificate = np.full((3, m), np.nan)
+        status, theta = np.full(m, Status.max_steps, np.int8), np.full((m, q, k), np.nan)
+        none = np.full(m, "", object)
+        return cls(theta, status, np.zeros(m, int), cost, gradient_norm, certificate, none)
 
-    whole: Found | None = None
+    def put(self, lane: int, solution: Solution | None) -> None:
+        """The solution of a lane; None of one whose x is not finite."""
+        if solution is None:
+            self.status[lane], self.message[lane] = Status.non_finite, "x of this lane is not finite"
+            self.theta[lane] = self.cost[lane] = self.gradient_norm[lane] = self.certificate[lane] = np.nan
+            return
+        self.theta[lane] = solution.coefficients
+        for name in ("status", "steps", "cost", "gradient_norm", "certificate", "message"):
+            getattr(self, name)[lane] = getattr(solution, name)
+        if solution.direction is not None:
+            self.directions[lane] = solution.direction
+
+
+def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
+    """What all lanes found, and by which schedule."""
+    found = Found.of(lanes.m, lanes.net.sizes[0] + lanes.net.bias, lanes.net.sizes[1])
+    schedule = _schedule(lanes, settings)
     done = np.zeros(lanes.m, bool)
-    with ThreadPoolExecutor(len(workers)) as pool:
-        waiting = [pool.submit(turn, ids) for ids in tasks]
-        try:
-            for future in as_completed(waiting):
-                for ids, found in future.result():
-                    whole = _put(_blank(lanes.m, found) if whole is None else whole, ids, found)
-                    done[ids] = True
-                if settings.progress is not None and whole is not None:
-                    failed = int((whole.status[done] != Status.converged).sum())
-                    settings.progress(Progress(int(done.sum()), lanes.m, failed))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    assert whole is not None
-    return whole, engine
+
+    def told(ids: np.ndarray) -> None:
+        done[ids] = True
+        if settings.progress is not None:
+            failed = int((found.status[done] != Status.converged).sum())
+            settings.progress(Progress(int(done.sum()), lanes.m, failed))
+
+    wanting = np.arange(lanes.m)
+    if schedule == "together":
+        tasks, threaded = _tasks(lanes, settings, found)
+        for ids in _on_cores(tasks, 1 if threaded else threads()):
+            good = found.status[ids] == Status.converged
+            told(ids[good])
+        wanting = np.flatnonzero(~done)
+    chains = [partial(_chain, lanes, settings, found, ids) for ids in _chains(lanes, wanting)]
+    for ids in _on_cores(chains, threads()):
+        told(ids)
+    return found, schedule
 
 
-def choose(lanes: Lanes, settings: Settings) -> str:
-    """An engine by shape; ValueError if the one that was asked for cannot serve."""
-    n, d = lanes.x.shape[-2:]
-    products_can = lanes.shares_x and lanes.net.sizes[1] == 1 and not np.any(lanes.penalty.l1)
-    if settings.schedule == "products" and not products_can:
-        raise ValueError("schedule='products' is for one output, one x that all lanes share, and no l1 penalty")
-    if settings.solver != "auto" and settings.schedule not in ("auto", "each"):
-        raise ValueError(f"solver={settings.solver!r} goes with schedule='each'; got {settings.schedule!r}")
+def _schedule(lanes: Lanes, settings: Settings) -> str:
+    """Together where matrices of the size of all columns are small, and l1 models smaller."""
+    if settings.solver != "auto":
+        if settings.schedule == "together":
+            raise ValueError(f"solver={settings.solver!r} goes with schedule='each'; got 'together'")
+        return "each"
     if settings.schedule != "auto":
         return settings.schedule
-    if settings.solver != "auto":
-        return "each"
-    if n_parameters(lanes.net) <= FEW and n * d <= NUMBERS:
-        return "one_by_one" if jax.default_backend() == "cpu" else "queue"
-    return "products" if products_can else "each"
+    q, k = lanes.net.sizes[0] + lanes.net.bias, lanes.net.sizes[1]
+    columns = q * k if lanes.net.loss.couples_outputs and q * k <= FEW_PARAMETERS else q
+    sparse = bool((np.asarray(lanes.penalty.l1) > 0).any())
+    return "each" if columns > (FEW_COLUMNS if sparse else DEFAULT.dense) else "together"
 
 
-def _workers(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
-    """A device for each thread: on a CPU, one thread a core."""
-    if devices is not None:
-        if not devices:
-            raise ValueError("devices is empty: name at least one, such as jax.devices()[:1], or leave it out")
-        return list(devices)
-    local = jax.local_devices()
-    return [local[0]] * (os.cpu_count() or 1) if local[0].platform == "cpu" else local
+def _on_cores(tasks: Sequence[Callable[[], np.ndarray]], workers: int) -> Iterator[np.ndarray]:
+    """What the tasks return, as they end."""
+    with ThreadPoolExecutor(workers) as executor:
+        waiting = [executor.submit(task) for task in tasks]
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
 
 
-def _tasks(lanes: Lanes, settings: Settings, engine: str, chains: np.ndarray, workers: int) -> Iterator[np.ndarray]:
-    """Lanes that are solved at once: chains one under another, all of one shape, so that one program serves."""
-    chains = chains if engine in ("products", "each") else chains.reshape(-1, 1)
-    workers, length = min(workers, len(chains)), min(chains.shape[1], products.TOGETHER)
-    needed = _bytes(lanes, engine, length if engine == "products" else chains.shape[1])
-    if settings.memory < workers * needed:
+def _tasks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callable[[], np.ndarray]], bool]:
+    """Lanes that are solved at once, each group one task; and whether a task uses all cores."""
+    net, m = lanes.net, lanes.m
+    q, k = net.sizes[0] + net.bias, net.sizes[1]
+    threaded = lanes.shares_x and lanes.n * q > SMALL
+    s = q * k if net.loss.couples_outputs and q * k <= FEW_PARAMETERS else q
+    blocks = q * k // s if not net.loss.couples_outputs else 1
+    each = 8 * (q * k * (2 * PAIRS + 12) + 2 * blocks * s * s + (0 if lanes.shares_x else 2 * lanes.n * q))
+    workers = 1 if threaded else threads()
+    if settings.memory < workers * each:
         raise ValueError(
-            f"a lane needs {needed:,} bytes, and {workers} are solved at a time; "
-            f"memory={settings.memory:,} does not hold them: give it at least {workers * needed:,}"
+            f"a lane needs {each:,} bytes, and {workers} are solved at a time; "
+            f"memory={settings.memory:,} does not hold them: give it at least {workers * each:,}"
         )
-    most = min(settings.memory // (workers * needed), -(-len(chains) // workers))
-    if engine == "products":
-        most = min(most, max(1, products.LANES // length))
-    elif engine in ("one_by_one", "each"):
-        most = min(most, max(1, -(-len(chains) // (TURNS * workers))))
-    parts = -(-len(chains) // most)
-    size = -(-len(chains) // parts)
-    for part in range(parts):
-        yield chains[np.minimum(np.arange(part * size, (part + 1) * size), len(chains) - 1)]
+    most = min(settings.memory // (workers * each), MOST)
+    if not lanes.shares_x:
+        most = min(most, max(1, CACHED // (lanes.n * q)))
+    elif not threaded:
+        most = min(most, max(LEAST, -(-m // threads())))
+    tasks: list[Callable[[], np.ndarray]] = []
+    shared = _shared(lanes) if lanes.shares_x else None
+    for pattern in _patterns(lanes):
+        parts = -(-len(pattern) // most)
+        for ids in np.array_split(pattern, parts):
+            tasks.append(partial(_together, lanes, settings, found, ids, shared, threaded))
+    return tasks, threaded
 
 
-def _bytes(lanes: Lanes, engine: str, length: int) -> int:
-    """What a chain of so many lanes takes, roughly, beside a table that all share."""
-    (n, d), k, p = lanes.x.shape[-2:], lanes.net.sizes[1], n_parameters(lanes.net)
-    if engine == "products":
-        return 8 * (6 * n + length * (8 * products.ROWS + p * (p + 30)))
-    lane = (0 if lanes.shares_x else 2 * n * d) + 4 * n * k + 4 * p
-    if engine in ("queue", "side_by_side"):  # a lane's own products with its weights
-        lane += n * (d * k + k * k) + 3 * p * p
-    return 8 * length * lane
+def _patterns(lanes: Lanes) -> list[np.ndarray]:
+    """The lanes whose coefficients have the same kinds of penalties."""
+    l1, l2 = (np.broadcast_to(np.asarray(s) > 0, lanes.m) for s in lanes.take("penalty", np.arange(lanes.m)))
+    kind = 2 * l1 + l2
+    return [np.flatnonzero(kind == each) for each in np.unique(kind)]
 
 
-def _table(lanes: Lanes, device: jax.Device) -> Table:
-    """The shared `x` on a device, in float64 and in float32."""
-    with jax.enable_x64(True), jax.default_device(device):
-        x = np.asarray(lanes.x)
-        check.finite("x", x)
-        return Table(placed(x, np.dtype(np.float64)), placed(x, np.dtype(np.float32)))
+def _shared(lanes: Lanes) -> tuple[SharedInputs, np.ndarray, np.ndarray | None]:
+    """The x of all lanes, less the rows that count in none; about the mean of its squares; and which rows these are."""
+    x, counted = np.asarray(lanes.x), None
+    weight = None
+    if lanes.weight is not None:
+        weight = np.asarray(lanes.weight, float).max(axis=0)
+        if not (weight > 0).all():
+            counted = weight > 0
+            x, weight = x[counted], weight[counted]
+    check.finite("x", x)
+    return *shared_inputs(lanes, x, weight), counted
 
 
-def _solve(
-    lanes: Lanes, settings: Settings, engine: str, ids: np.ndarray, table: Table | None
-) -> Iterator[tuple[np.ndarray, Found]]:
-    flat = ids.reshape(-1)
-    if engine == "each":
-        yield flat, engines.each(lanes, flat, settings, ids.shape[1] > 1)
-        return
-    if table is None:
-        table = Table(jnp.asarray(lanes.take("x", flat), float), None)
-    if engine == "products":
-        yield from engines.together(lanes, ids, table, settings)
-    else:
-        yield flat, engines.small(lanes, flat, table, settings, engine)
+def _together(
+    lanes: Lanes,
+    settings: Settings,
+    found: Found,
+    ids: np.ndarray,
+    shared: tuple[SharedInputs, np.ndarray, np.ndarray | None] | None,
+    threaded: bool,
+) -> np.ndarray:
+    """Solve the lanes `ids` by passes over all of them, and return them; certified ones are converged in `found`."""
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        problem = _problem(lanes, settings, ids, shared, threaded)
+        objective = problem.objective
+        start = None if lanes.start is None else _inward(lanes, ids, objective)
+        theta = begun(problem, start, settings.tol)
+        ends = descend(objective, planned(objective, problem.alike), theta, settings.max_steps, DEFAULT)
+        ends = _rounded(lanes, objective, ends, np.dtype(settings.dtype or np.float64))
+    good = ends.bound <= objective.ceiling
+    own = ids[good]
+    found.theta[own] = _outward(lanes, objective, ends.theta)[good]
+    found.status[own], found.steps[own] = Status.converged, ends.steps[good]
+    found.cost[own], found.gradient_norm[own] = ends.cost[good], ends.gradient_norm[good]
+    found.certificate[own] = ends.bound[good]
+    return ids
 
 
-def _blank(m: int, like: Found) -> Found:
-    arrays: list[Any] = [np.zeros((m, *field.shape[1:]), field.dtype) for field in like[:7]]
-    return Found._make([*arrays, {}, 0])
+def _problem(lanes: Lanes, settings: Settings, ids: np.ndarray, shared: Any, threaded: bool) -> Problem:
+    if shared is not None:
+        inputs, deviation, counted = shared
+        targets = targets_of(lanes, ids, counted)
+        return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
+    targets = targets_of(lanes, ids)
+    weight = targets.weight[targets.weight_of]
+    x = lanes.x[ids] if len(ids) < lanes.m else lanes.x
+    inputs = OwnInputs.of(np.asarray(x), weight, lanes.net.bias, lanes.net.bias)
+    share = weight / weight.sum(axis=1, keepdims=True)
+    deviation = (share[:, None] @ inputs.x**2)[:, 0]
+    return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
 
 
-def _put(whole: Found, ids: np.ndarray, found: Found) -> Found:
-    for there, here in zip(whole[:7], found[:7]):
-        there[ids] = here
-    whole.directions.update({int(ids[i]): direction for i, direction in found.directions.items()})
-    return whole._replace(computed=whole.computed + found.computed)
+def _outward(lanes: Lanes, objective: Any, theta: np.ndarray) -> np.ndarray:
+    """θ of columns as they came; coefficients of classes sum to zero where a number common to them changes nothing."""
+    found = np.array(theta)
+    if lanes.net.bias:
+        found[:, -1] -= (np.atleast_2d(objective.rows.inputs.mean)[:, None] @ theta[:, :-1])[:, 0]
+    return objective.centred(found)
+
+
+def _inward(lanes: Lanes, ids: np.ndarray, objective: Any) -> np.ndarray:
+    """The start of lanes as θ of centred columns."""
+    (layer,) = lanes.take("start", ids)
+    w = np.broadcast_to(np.asarray(layer.w, float), (len(ids), *lanes.net.sizes))
+    if layer.b is None:
+        return w
+    b = np.asarray(layer.b, float) + (np.atleast_2d(objective.rows.inputs.mean)[:, None] @ w)[:, 0]
+    return np.concatenate([w, b[:, None]], axis=1)
+
+
+def _rounded(lanes: Lanes, objective: Any, ends: Ends, dtype: np.dtype) -> Ends:
+    """The ends with coefficients that `dtype` holds, certified there."""
+    if dtype == np.float64:
+        return ends
+    theta = _outward(lanes, objective, ends.theta).astype(dtype).astype(float)
+    if lanes.net.bias:
+        theta[:, -1] += (np.atleast_2d(objective.rows.inputs.mean)[:, None] @ theta[:, :-1])[:, 0]
+    point: Points = objective.at(theta, closing=True)
+    bound = np.where(np.isfinite(ends.bound), objective.certificate(point, DEFAULT), np.inf)
+    gradient_norm = np.abs(objective.subgradient(point)).max(axis=(1, 2))
+    return Ends(theta, objective.composite(point), gradient_norm, bound, ends.steps)
+
+
+def _chains(lanes: Lanes, ids: np.ndarray) -> list[np.ndarray]:
+    """Lanes with the same data, from strong penalties to weak, so that each may begin where the one before ended."""
+    if not len(ids):
+        return []
+    l1, l2 = (np.broadcast_to(np.asarray(s, float), lanes.m) for s in lanes.take("penalty", np.arange(lanes.m)))
+    names = [name for name in ("y", "weight", "offset") if getattr(lanes, name) is not None]
+    which = np.stack([np.zeros(len(ids), int), *(lanes.entry(name, ids) for name in names)], axis=1)
+    alike = np.unique(which, axis=0, return_inverse=True)[1].reshape(-1) if lanes.shares_x else np.arange(len(ids))
+    order = np.lexsort((-(l1 + l2)[ids], alike))
+    edges = np.flatnonzero(np.diff(alike[order])) + 1
+    return [ids[part] for part in np.split(order, edges)]
+
+
+def _chain(lanes: Lanes, settings: Settings, found: Found, ids: np.ndarray) -> np.ndarray:
+    """Solve lanes one after another by the solvers of `fit`, each from the optimum before it."""
+    alone, last = Alone(lanes, settings), None
+    with jax.enable_x64(True):
+        for lane in ids:
+            solution = alone.solve(int(lane), last)
+            found.put(int(lane), solution)
+            good = solution is not None and solution.status == Status.converged
+            last = solution.params if good and solution is not None else None
+    return ids

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 from jax.typing import DTypeLike
 
 __all__ = ["Progress", "Settings"]
@@ -40,5 +39,4 @@ class Settings:
     dtype: DTypeLike | None
     schedule: str
     memory: int
-    devices: Sequence[jax.Device] | None
     progress: Callable[[Progress], None] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,8 @@ from lr_nn.fitting.model import fit
 from lr_nn.fitting.promises import check_arguments, has_certificate
 from lr_nn.fitting.threads import one_thread
 from lr_nn.many import lanes
-from lr_nn.many.engines import Found
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.run import ENGINES, run_lanes
+from lr_nn.many.run import SCHEDULES, run_lanes
 from lr_nn.many.settings import Progress, Settings
 from lr_nn.network import Network, init
 from lr_nn.penalties import Penalty
@@ -34,20 +33,12 @@ class Solutions(Solution):
     """Many fits: every field of a Solution with a leading axis m; the strengths of `penalty` may have one of 1.
 
     `solver` is the schedule, one for all; `status` an int8 array, `message` an array of text; `direction` None where no
-    lane is separated, else zero for those that are not. `lane_steps` were computed, those of lanes that had to wait
-    among them; side by side all lanes run as long as the slowest: max(steps) · m.
+    lane is separated, else zero for those that are not.
     """
-
-    lane_steps: int = 0
 
     def __len__(self) -> int:
         """The number of lanes."""
         return len(np.asarray(self.status))
-
-    @property
-    def saved_steps(self) -> int:
-        """Lane steps that all lanes side by side would have taken, and these did not."""
-        return int(np.max(self.steps)) * len(self) - self.lane_steps
 
     def lane(self, i: int) -> Solution:
         """Lane i as `fit` would return it."""
@@ -98,7 +89,6 @@ def fit_many(
     dtype: DTypeLike | None = None,
     schedule: str = "auto",
     memory: int = 2**30,
-    devices: Sequence[jax.Device] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Solutions:
     """m fits in one call: an argument with one axis more than in `fit` has a value for each lane, others are shared.
@@ -110,12 +100,10 @@ def fit_many(
     strength compiles a new program. `tol`, `max_steps` and `solver` are those of `fit`, and so is every certificate;
     `dtype` is that of the coefficients, which are found in float64.
 
-    schedule: `one_by_one` (small fits on a CPU: no lane waits for another), `queue` (small fits on an accelerator: a
-    lane that has converged leaves its slot to one that waits), `side_by_side` (all run until the slowest has
-    converged), `products` (one output and one large `x`: products of matrices over lanes), `each` (by the solvers of
-    `fit`, one after another), or `auto`, by shapes and device. memory: bytes that lanes in hand may take. devices:
-    each takes a part of the lanes; as they come, all of an accelerator, and a CPU has a thread for every core.
-    progress: called with a Progress now and then.
+    schedule: `together` (one pass a step for all lanes that are not there yet: products of matrices over lanes),
+    `each` (by the solvers of `fit`, lanes of one penalty path after another from where the one before it ended), or
+    `auto`, by shapes. memory: bytes that the lanes in hand may take beside the data. progress: called with a Progress
+    now and then.
 
     A lane that fails says so in its `status` and `message`, and disturbs no other. Raises ValueError where nothing has
     a lane axis, where lanes disagree in number, and where `memory` does not hold one; TypeError for Rows, which have to
@@ -126,10 +114,10 @@ def fit_many(
     >>> strengths = lr_nn.penalties.l2(np.array([1e-2, 1e-1, 1.0]))
     >>> solutions = lr_nn.fit_many(lr_nn.logistic_regression(1), lr_nn.Batch(x, y), penalty=strengths)
     >>> print(solutions, solutions.coefficients[:, 0, 0].round(4))
-    3 fits by one_by_one: 3 converged [0.8679 0.6367 0.1908]
+    3 fits by together: 3 converged [0.8679 0.6367 0.1908]
     """
-    check.on_host("fit_many", (data, start, penalty, tol), "lr_nn.many.lane.smooth")
-    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
+    check.on_host("fit_many", (data, start, penalty, tol), "lr_nn.many.solve")
+    settings = Settings(tol, max_steps, solver, dtype, schedule, memory, progress)
     return solve(admit(net, data, penalty, start, settings), settings)
 
 
@@ -140,38 +128,35 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
     check.positive_integer("memory", settings.memory)
     if settings.progress is not None and not callable(settings.progress):
         raise TypeError(f"progress must be a function of one Progress; got {settings.progress!r}")
-    if settings.schedule not in ("auto", *ENGINES):
-        raise ValueError(f"schedule must be one of auto, {', '.join(ENGINES)}; got {settings.schedule!r}")
+    if settings.schedule not in ("auto", *SCHEDULES):
+        raise ValueError(f"schedule must be one of auto, {', '.join(SCHEDULES)}; got {settings.schedule!r}")
     return lanes.admit(net, data, penalty, start)
 
 
-def solve(lanes: Lanes, settings: Settings, chains: np.ndarray | None = None) -> Solutions:
-    """Admitted lanes; `chains` of strengths as in `run_lanes`."""
+def solve(lanes: Lanes, settings: Settings) -> Solutions:
+    """The solutions of admitted lanes."""
     if not has_certificate(lanes.net):
         return _stationary(lanes, settings)
     with one_thread():
-        found, engine = run_lanes(lanes, settings, chains)
-    return _solutions(lanes, found, engine, np.dtype(settings.dtype or np.float64))
+        found, schedule = run_lanes(lanes, settings)
+    dtype, d = np.dtype(settings.dtype or np.float64), lanes.net.sizes[0]
 
+    def params(theta: Any) -> Params:
+        theta = theta.astype(dtype)
+        return (Layer(theta[:, :d], theta[:, d] if lanes.net.bias else None),)
 
-def _solutions(lanes: Lanes, found: Found, engine: str, dtype: np.dtype) -> Solutions:
-    m, (d, k) = lanes.m, lanes.net.sizes
-    theta: Any = found.theta.astype(dtype)
-    bias = theta[:, d * k :] if lanes.net.bias else None
     direction = None
     if found.directions:
-        layer = jax.tree.map(np.zeros_like, Layer(theta[:, : d * k].reshape(m, d, k), bias))
+        direction = params(np.zeros_like(found.theta))
         for i, one in found.directions.items():
-            for there, here in zip(jax.tree.leaves(layer), jax.tree.leaves(one)):
+            for there, here in zip(jax.tree.leaves(direction), jax.tree.leaves(one)):
                 there[i] = here
-        direction = (layer,)
     columns: dict[str, Any] = {name: getattr(found, name) for name in COLUMNS}
     return Solutions(
-        params=(Layer(theta[:, : d * k].reshape(m, d, k), bias),),
-        penalty=lanes.take("penalty", np.arange(m)),
-        solver=engine,
+        params=params(found.theta),
+        penalty=lanes.take("penalty", np.arange(lanes.m)),
+        solver=schedule,
         direction=direction,
-        lane_steps=found.computed,
         **columns,
     )
 
@@ -207,7 +192,6 @@ def _stationary(lanes: Lanes, settings: Settings) -> Solutions:
         params=jax.tree.map(lambda *leaves: np.stack(leaves), *(each.params for each in found)),
         penalty=lanes.take("penalty", np.arange(lanes.m)),
         solver=found[-1].solver,
-        lane_steps=int(columns["steps"].sum()),
         **columns,
     )
 

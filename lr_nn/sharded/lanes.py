@@ -22,7 +22,7 @@ __all__ = ["fit_many"]
 
 def fit_many(net: Network, data: Batch, penalty: Penalty | None, start: Params | None, settings: Settings) -> Solutions:
     """`RowParallel.fit_many`."""
-    check.on_host("fit_many", (data, start, penalty, settings.tol), "lr_nn.many.lane.smooth")
+    check.on_host("fit_many", (data, start, penalty, settings.tol), "lr_nn.many.solve")
     lanes = solutions.admit(net, data, penalty, start, settings)
     if jax.process_count() == 1:
         return solutions.solve(lanes, settings)
@@ -45,7 +45,7 @@ def _arrays(found: Solutions) -> dict[str, np.ndarray]:
     arrays["message"] = arrays["message"].astype(str)
     for name, tree in (("params", found.params), ("direction", found.direction)):
         arrays |= {f"{name}{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
-    return arrays | {"solver": np.array(found.solver), "lane_steps": np.array(found.lane_steps)}
+    return arrays | {"solver": np.array(found.solver)}
 
 
 def _joined(lanes: Lanes, parts: list[dict[str, np.ndarray]]) -> Solutions:
@@ -67,6 +67,5 @@ def _joined(lanes: Lanes, parts: list[dict[str, np.ndarray]]) -> Solutions:
         direction=tree("direction") if any("direction0" in part for part in parts) else None,
         penalty=lanes.take("penalty", np.arange(lanes.m)),
         solver=str(parts[0]["solver"]),
-        lane_steps=sum(int(part["lane_steps"]) for part in parts),
         **columns,
     )

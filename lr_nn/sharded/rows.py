@@ -241,12 +241,11 @@ class RowParallel:
         memory: int = 2**30,
         progress: Callable[[ManyProgress], None] | None = None,
     ) -> Solutions:
-        """`lr_nn.fit_many`: lanes over the devices, each with all rows of its lanes, and no collective.
+        """`lr_nn.fit_many`: lanes over the processes, each with all rows of its lanes, and one collective in the end.
 
         The arguments are the same in every process, and so is what is returned.
         """
-        own = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
-        settings = Settings(tol, max_steps, solver, dtype, schedule, memory, own, progress)
+        settings = Settings(tol, max_steps, solver, dtype, schedule, memory, progress)
         return lanes.fit_many(net, data, penalty, start, settings)
 
 

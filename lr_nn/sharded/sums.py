@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from lr_nn import per_example
 from lr_nn.backward import contract, squared, sweep
-from lr_nn.many.one_layer import OneLayer
 from lr_nn.objective import evaluate, evaluate_cost
 from lr_nn.trees import accumulator, cast, divide
 from lr_nn.types import Batch
@@ -93,16 +91,17 @@ def newton_system(parallel, net, params, batch, penalty):
         dtype = layer.w.dtype
         x, offset = batch.x.astype(dtype), None if batch.offset is None else batch.offset.astype(dtype)
         weight = jnp.ones(len(x), dtype) if batch.weight is None else batch.weight
-        none = jnp.zeros((), dtype)
-        y = net.loss.encode(batch.y, jnp.zeros((len(x), net.sizes[1]), dtype))
-        here = lax.pcast(none, parallel.axes, to="varying")  # a scan adds up what differs between devices
-        own = OneLayer(x, y, weight, offset, here, here, net)
-        theta = own.join(layer)
-        point = own.at(theta)
-        total, *parts = parallel.add_up((weight.sum(), point.cost, point.gradient, own.hessian(point.eta)))
+        inputs = jnp.concatenate([x, jnp.ones((len(x), int(net.bias)), dtype)], axis=1)
+        eta = inputs @ jnp.concatenate([layer.w, *([] if layer.b is None else [layer.b[None]])])
+        eta = eta if offset is None else eta + offset
+        cost = (weight * net.loss.value(eta, batch.y)).sum()
+        slope = inputs.T @ (weight[:, None] * net.loss.residual(eta, batch.y))
+        rows = jnp.einsum("na,cnk->cnak", inputs, net.loss.fisher_factor(eta)).reshape(-1, len(x), slope.size)
+        hessian = jnp.einsum("cnp,n,cnr->pr", rows, weight, rows)
+        total, *parts = parallel.add_up((weight.sum(), cost, slope.reshape(-1), hessian))
         value, gradient, hessian = divide(tuple(parts), total)
-        ridge = jnp.where(jnp.arange(theta.size) < layer.w.size, jnp.asarray(penalty.l2, dtype), none)
-        pull = own.join(penalty.gradient((layer,))[0])
+        ridge = jnp.where(jnp.arange(slope.size) < layer.w.size, jnp.asarray(penalty.l2, dtype), jnp.zeros((), dtype))
+        pull = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(penalty.gradient((layer,)))])
         return NewtonSystem(value + penalty.value((layer,)), gradient + pull, hessian + jnp.diag(ridge))
 
     return parallel.map(local, (P(), parallel.rows, P()), P())(params, batch, penalty)

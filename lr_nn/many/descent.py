@@ -1,0 +1,176 @@
+"""The loop that takes many lanes to their optima: one pass a turn for all that are not there yet."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lr_nn.fitting.settings import Settings
+from lr_nn.many.directions import Plan, Proximal, QuasiNewton
+from lr_nn.many.objective import LAST, Objective, Points
+
+__all__ = ["Ends", "descend"]
+
+EPS, TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
+# A step is not idle if the gradient became so much smaller.
+SHRINKS = 0.95
+# A trial that is refused is followed by one at least so much shorter, and not shorter than that.
+LONGEST, SHORTEST = 0.9, 0.05
+
+
+class Ends(NamedTuple):
+    """Where searches ended: θ (m, q, k), J with its l1 term, the largest entry of the subgradient, the bound on J - J*,
+    ∞ where none was met, and steps, (m,).
+    """
+
+    theta: np.ndarray
+    cost: np.ndarray
+    gradient_norm: np.ndarray
+    bound: np.ndarray
+    steps: np.ndarray
+
+
+class _State:
+    """What the loop knows of every lane."""
+
+    def __init__(self, objective: Objective, point: Points) -> None:
+        """At the first points."""
+        m = len(objective)
+        self.point, self.length = Points(np.array(point.theta), point.cost, point.gradient), np.ones(m)
+        self.tolerance, self.bound = objective.ceiling / 2, np.full(m, np.inf)
+        self.steps, self.idle, self.trials, self.tries = np.zeros((4, m), int)
+        self.lowest = objective.composite(point)
+        self.shortest = np.linalg.norm(objective.subgradient(point), axis=LAST)
+
+
+def descend(
+    objective: Objective,
+    plan: Plan,
+    theta: np.ndarray,
+    max_steps: int,
+    settings: Settings,
+    near: np.ndarray | None = None,
+) -> Ends:
+    """Steps of every lane until its estimate of J - J* is within half its ceiling, and a bound certifies it.
+
+    The rules are those of `fitting.descent`: the last step of a smooth cost is a full one from where the estimate was
+    met, an estimate that the bound does not confirm must become a hundred times smaller, and a lane that gains nothing
+    any more leaves. `near` (m,): until the decrement is that small, without a bound, for optima that are only where
+    other searches begin.
+    """
+    sparse = objective.is_sparse
+    direction: Any = Proximal(objective, plan, settings) if sparse else QuasiNewton(objective, plan)
+    state = _State(objective, objective.at(theta))
+    on = np.flatnonzero(state.point.is_finite)
+    while len(on):
+        some, here = objective.take(on), Points(*(of[on] for of in state.point[:3]))
+        along, slope = _downhill(some, here, direction.propose(on, some, here))
+        before = some.estimate(here, -slope)
+        last = before <= state.tolerance[on] if near is None else -slope <= near[on]
+        last = last & (not sparse)
+        trial = here.theta + state.length[on, None, None] * along
+        if sparse:  # coefficients that a full step makes zero are zero, not a rounding from it
+            trial = np.where(np.abs(trial) <= 4 * EPS * np.abs(along), 0, trial)
+        new, bound = _evaluated(some, trial, last & (near is None), settings)
+        taken = _accepted(some, here, new, along, slope, state, on)
+        if sparse or near is not None:
+            shown = some.estimate(new, -slope) <= state.tolerance[on] if near is None else np.zeros(len(on), bool)
+        else:
+            shown = _is_shown(some, here, new, slope, before, state.tolerance[on])
+        shown = shown & taken & ~last
+        if shown.any():
+            own = some.take(np.flatnonzero(shown))
+            bound[shown] = own.certificate(own.at(new.theta[shown], closing=True), settings)
+        _learn(some, here, new, direction, state, on, taken)
+        arrived = taken & (last | shown)
+        state.bound[on[arrived]] = bound[arrived]
+        met = arrived & (np.full(len(on), near is not None) | (bound <= some.ceiling))
+        unmet = on[arrived & ~met]
+        state.tolerance[unmet] /= 100
+        state.tries[unmet] += 1
+        stuck = (state.idle[on] >= settings.idle) | (state.trials[on] >= settings.trials)
+        out = (state.tries[on] >= settings.certificates) | (state.steps[on] >= max_steps)
+        on = on[~(met | stuck | out)]
+    point = state.point
+    gradient_norm = np.abs(objective.subgradient(point)).max(axis=LAST, initial=0)
+    return Ends(point.theta, objective.composite(point), gradient_norm, state.bound, state.steps)
+
+
+def _downhill(some: Objective, here: Points, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Directions and their slopes (m,); the steepest where one leads nowhere."""
+    along = some.shortened(along)
+    if some.moving is not None:
+        along = np.where(some.moving, along, 0)
+    slope = (along * here.gradient).sum(axis=LAST) + some.bend(here.theta, along)
+    uphill = ~(np.isfinite(along).all(axis=LAST) & (slope <= 0))
+    if uphill.any():
+        along = np.where(uphill[:, None, None], -some.subgradient(here), along)
+        slope = (along * here.gradient).sum(axis=LAST) + some.bend(here.theta, along)
+    return along, slope
+
+
+def _evaluated(
+    some: Objective, theta: np.ndarray, closing: np.ndarray, settings: Settings
+) -> tuple[Points, np.ndarray]:
+    """The points at θ, and bounds on J - J* of those that are `closing` (m,), ∞ for others."""
+    bound = np.full(len(theta), np.inf)
+    if not closing.any():
+        return some.at(theta), bound
+    if closing.all():
+        point = some.at(theta, closing=True)
+        return point, some.certificate(point, settings)
+    cost, gradient = np.empty(len(theta)), np.empty_like(theta)
+    for ids in (np.flatnonzero(~closing), np.flatnonzero(closing)):
+        point, bound[ids] = _evaluated(some.take(ids), theta[ids], closing[ids], settings)
+        cost[ids], gradient[ids] = point.cost, point.gradient
+    return Points(theta, cost, gradient), bound
+
+
+def _accepted(
+    some: Objective, here: Points, new: Points, along: np.ndarray, slope: np.ndarray, state: _State, on: np.ndarray
+) -> np.ndarray:
+    """Which trials are taken, (m,): J(t) ≤ J(0) + 1e-4 t J'(0), but for rounding, and, of smooth costs, J'(t) ≤ 0.9
+    |J'(0)|. The others are tried again at the secant on the slope, or at half their length.
+    """
+    length, cost = state.length[on], some.composite(here)
+    with np.errstate(all="ignore"):
+        inclined = (along * new.gradient).sum(axis=LAST)
+        slack = 16 * EPS * (1 + np.abs(cost))
+        lower = new.is_finite & (some.composite(new) <= cost + 1e-4 * length * slope + slack)
+        taken = lower & (some.is_sparse | (inclined <= 0.9 * np.abs(slope) + TINY))
+        secant = slope / (slope - inclined)
+    shorter = np.where((secant > SHORTEST) & (secant < LONGEST), secant, 0.5)
+    state.length[on] = np.where(taken, 1, shorter * length)
+    state.trials[on] = np.where(taken, 0, state.trials[on] + 1)
+    return taken
+
+
+def _is_shown(
+    some: Objective, here: Points, new: Points, slope: np.ndarray, before: np.ndarray, tolerance: np.ndarray
+) -> np.ndarray:
+    """Has a step that left little of the gradient shown that the decrement before it was about the gap?"""
+    shrunk = np.linalg.norm(new.gradient, axis=LAST) / np.maximum(np.linalg.norm(here.gradient, axis=LAST), TINY)
+    return (-slope <= tolerance) & (shrunk <= 0.1) & (some.estimate(new, before) <= tolerance)
+
+
+def _learn(
+    some: Objective, here: Points, new: Points, direction: Any, state: _State, on: np.ndarray, taken: np.ndarray
+) -> None:
+    """Move the lanes whose trial was taken."""
+    ids = on[taken]
+    cost, length = some.composite(new)[taken], np.linalg.norm(some.subgradient(new), axis=LAST)[taken]
+    old = np.linalg.norm(some.subgradient(here), axis=LAST)[taken]
+    direction.learn(
+        ids,
+        (new.theta - here.theta)[taken],
+        (new.gradient - here.gradient)[taken],
+        length / np.maximum(old, TINY),
+    )
+    gained = (cost < state.lowest[ids] - 4 * EPS * np.abs(state.lowest[ids])) | (length < SHRINKS * state.shortest[ids])
+    state.idle[ids] = np.where(gained, 0, state.idle[ids] + 1)
+    state.lowest[ids] = np.minimum(state.lowest[ids], cost)
+    state.shortest[ids] = np.minimum(state.shortest[ids], length)
+    state.steps[ids] += 1
+    for whole, part in zip(state.point[:3], new[:3]):
+        whole[ids] = part[taken]

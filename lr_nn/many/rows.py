@@ -1,0 +1,444 @@
+"""Rows of many lanes, and the sums that a pass makes: products in NumPy, the loss in a compiled function of η.
+
+A lane is one of the models of a call. Arrays of lanes have the lane axis first: θ is (m, q, k), q = d + 1 with the bias
+last. `SharedInputs` is one x that all lanes share, `OwnInputs` an x for each lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_nn import losses
+from lr_nn.fitting.chunks import Chunk, Frame, Sums
+from lr_nn.fitting.source import pool
+from lr_nn.fitting.terms import bucket, curves, multiply, once
+from lr_nn.losses import Loss
+
+__all__ = ["Inputs", "OwnInputs", "Rows", "SharedInputs", "Targets", "in_parts"]
+
+# Pairs of a lane and a row that one call of a compiled function takes: its arrays stay in the cache (measured).
+PAIRS = 2**16
+# Rows of a chunk of a shared x: 2 MB of 128 columns, which stay in the cache while all lanes use them.
+CHUNK_ROWS = 2_048
+# Columns up to which the Gram matrices of all lanes are one product with the pairwise products of columns.
+FEW_COLUMNS = 64
+
+
+class Targets(NamedTuple):
+    """The arrays that belong to lanes: `y` (·, n) or (·, n, k), `weight` (·, n), `offset` (·, n, k) or None.
+
+    Lane i has entry y_of[i] of y, and so on. `dtype` is what blocks of y are cast to.
+    """
+
+    y: np.ndarray
+    weight: np.ndarray
+    offset: np.ndarray | None
+    y_of: np.ndarray
+    weight_of: np.ndarray
+    offset_of: np.ndarray
+    dtype: Any
+
+    def take(self, ids: np.ndarray) -> Targets:
+        """The targets of some lanes."""
+        return self._replace(y_of=self.y_of[ids], weight_of=self.weight_of[ids], offset_of=self.offset_of[ids])
+
+    def rows(self, numbers: np.ndarray) -> Targets:
+        """The targets of some rows."""
+        offset = None if self.offset is None else self.offset[:, numbers]
+        return self._replace(y=self.y[:, numbers], weight=self.weight[:, numbers], offset=offset)
+
+    def block(self, lanes: slice, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """y, weight and offset of some lanes and rows, each (g, r, ...)."""
+        offset = None if self.offset is None else self.offset[self.offset_of[lanes], rows]
+        y = self.y[self.y_of[lanes], rows].astype(self.dtype, copy=False)
+        return y, self.weight[self.weight_of[lanes], rows], offset
+
+
+@dataclass(frozen=True)
+class SharedInputs:
+    """One x (n, d) for all lanes, less the mean of its columns where `frame` says so, in chunks of rows."""
+
+    chunks: tuple[Chunk, ...]
+    frame: Frame
+
+    @classmethod
+    def of(cls, x: np.ndarray, frame: Frame, most: int = CHUNK_ROWS) -> SharedInputs:
+        """The inputs of an array, whose rows are read where they are, at most `most` at a time."""
+        size = min(most, bucket(max(1, -(-len(x) // -(-len(x) // most)))))
+        parts = [x[begin : begin + size] for begin in range(0, len(x), size)]
+        none = np.zeros(0)
+        return cls(tuple(Chunk(part, None, none, None, losses.squared_error, 1, frame, size) for part in parts), frame)
+
+    @property
+    def columns(self) -> int:
+        """q."""
+        return len(self.frame.mean) + self.frame.bias
+
+    @property
+    def bias(self) -> bool:
+        """Is the last column the constant 1?"""
+        return self.frame.bias
+
+    @property
+    def mean(self) -> np.ndarray:
+        """What is taken off the columns, (d,)."""
+        return self.frame.mean
+
+    @property
+    def size(self) -> int:
+        """Rows of a chunk."""
+        return self.chunks[0].size
+
+    def rows(self, numbers: np.ndarray, most: int) -> SharedInputs:
+        """The inputs of some rows, which are copied, at most `most` in a chunk."""
+        ends = np.cumsum([0, *(len(chunk.x) for chunk in self.chunks)])
+        which = np.searchsorted(ends, numbers, side="right") - 1
+        parts = [chunk.x[numbers[which == i] - ends[i]] for i, chunk in enumerate(self.chunks)]
+        return SharedInputs.of(np.concatenate(parts), self.frame, most)
+
+    def constant(self) -> SharedInputs:
+        """The inputs without columns, but for the bias."""
+        frame = replace(self.frame, mean=np.zeros(0), far=False)
+        return SharedInputs(tuple(replace(c, x=c.x[:, :0], frame=frame, last={}) for c in self.chunks), frame)
+
+    def take(self, ids: np.ndarray) -> SharedInputs:
+        """The inputs of some lanes: the same."""
+        return self
+
+    @cached_property
+    def extent(self) -> np.ndarray:
+        """The largest |x̃| of every column, (1, q)."""
+        return np.stack([chunk.extent for chunk in self.chunks]).max(axis=0)[None]
+
+    def eta(self, i: int, lanes: slice, theta: np.ndarray) -> np.ndarray:
+        """x̃ θ of chunk i, (g, r, k)."""
+        chunk, (g, _, k), d = self.chunks[i], theta.shape, len(self.frame.mean)
+        w = np.moveaxis(theta[:, :d], 1, 2).reshape(g * k, d)
+        eta = w @ chunk.inputs.T
+        b = theta[:, d].reshape(g * k) if self.frame.bias else 0.0
+        b = b if self.frame.shift is None else b - w @ self.frame.shift
+        eta += np.reshape(b, (-1, 1))
+        return eta.reshape(g, -1, 1) if k == 1 else np.ascontiguousarray(np.moveaxis(eta.reshape(g, k, -1), 1, 2))
+
+    def back(self, i: int, lanes: slice, rows: np.ndarray) -> np.ndarray:
+        """Σ_r x̃_r rows_r of chunk i, (g, q, k), of rows (g, r, k)."""
+        chunk, (g, r, k) = self.chunks[i], rows.shape
+        flat = np.moveaxis(rows, 2, 1).reshape(g * k, r)
+        found, sums = flat @ chunk.inputs, flat.sum(axis=1)[:, None]
+        found = found if self.frame.shift is None else found - sums * self.frame.shift[None]
+        found = np.concatenate([found, sums], axis=1) if self.frame.bias else found
+        return np.moveaxis(found.reshape(g, k, -1), 1, 2)
+
+    def grams(self, i: int, lanes: slice, weights: np.ndarray, dtype: Any) -> np.ndarray:
+        """Σ_r weights_r x̃_r x̃_rᵀ of chunk i, (g, c, q, q), of weights (g, c, r)."""
+        chunk, (g, c, r) = self.chunks[i], weights.shape
+        flat, q = weights.reshape(g * c, r), self.columns
+        if q > FEW_COLUMNS:
+            return np.stack([chunk.gram(weight, dtype) for weight in flat]).reshape(g, c, q, q)
+        if "squares" not in chunk.last:
+            x = chunk.inputs if self.frame.shift is None else chunk.inputs - self.frame.shift
+            x = np.concatenate([x, np.ones((r, int(self.frame.bias)))], axis=1)
+            a, b = np.triu_indices(q)
+            chunk.last["squares"] = x[:, a] * x[:, b]
+        return _symmetric(flat @ chunk.last["squares"], q).reshape(g, c, q, q)
+
+
+def _symmetric(upper: np.ndarray, q: int) -> np.ndarray:
+    """Matrices (m, q, q) by their upper triangles."""
+    a, b = np.triu_indices(q)
+    found = np.empty((len(upper), q, q))
+    found[:, a, b] = found[:, b, a] = upper
+    return found
+
+
+@dataclass(frozen=True)
+class OwnInputs:
+    """An x̃ (m, n, q) for each lane, centred, with the constant 1 of the bias last."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    bias: bool
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, x: np.ndarray, weight: np.ndarray, centred: bool, bias: bool) -> OwnInputs:
+        """The inputs of x (m, n, d); rows without weight are zero, for their numbers may be anything."""
+        m, n, d = x.shape
+        counts = np.broadcast_to(weight > 0, (m, n))
+        inputs = np.ones((m, n, d + bias))
+        inputs[..., :d] = x
+        if not counts.all():
+            inputs[~counts] = 0
+        mean = np.zeros((m, d))
+        if centred:
+            share = np.broadcast_to(weight, (m, n)) / weight.sum(axis=-1, keepdims=True)
+            mean = (share[:, None] @ inputs[..., :d])[:, 0]
+            inputs[..., :d] -= mean[:, None]
+            if not counts.all():
+                inputs[~counts] = 0
+        return cls(inputs, mean, bias)
+
+    @property
+    def columns(self) -> int:
+        """q."""
+        return self.x.shape[2]
+
+    @property
+    def size(self) -> int:
+        """Rows of a lane."""
+        return self.x.shape[1]
+
+    @property
+    def chunks(self) -> tuple[None]:
+        """All rows are one chunk."""
+        return (None,)
+
+    def constant(self) -> OwnInputs:
+        """The inputs without columns, but for the bias."""
+        d = self.mean.shape[1]
+        return OwnInputs(self.x[..., d:], self.mean[:, :0], self.bias)
+
+    def take(self, ids: np.ndarray) -> OwnInputs:
+        """The inputs of some lanes."""
+        return OwnInputs(self.x[ids], self.mean[ids], self.bias)
+
+    @cached_property
+    def extent(self) -> np.ndarray:
+        """The largest |x̃| of every column, (m, q)."""
+        return np.maximum(self.x.max(axis=1), -self.x.min(axis=1))
+
+    @cached_property
+    def narrow(self) -> np.ndarray:
+        """x̃ in float32."""
+        return self.x.astype(np.float32)
+
+    def eta(self, i: int, lanes: slice, theta: np.ndarray) -> np.ndarray:
+        """x̃ θ, (g, n, k)."""
+        return self.x[lanes] @ theta
+
+    def back(self, i: int, lanes: slice, rows: np.ndarray) -> np.ndarray:
+        """Σ_r x̃_r rows_r, (g, q, k), of rows (g, n, k)."""
+        return np.moveaxis(np.moveaxis(rows, 2, 1) @ self.x[lanes], 1, 2)
+
+    def grams(self, i: int, lanes: slice, weights: np.ndarray, dtype: Any) -> np.ndarray:
+        """Σ_r weights_r x̃_r x̃_rᵀ, (g, c, q, q), of weights (g, c, n)."""
+        x = self.x[lanes] if dtype == np.float64 else self.narrow[lanes]
+        rows = weights.astype(x.dtype)[..., None] * x[:, None]
+        return (np.swapaxes(x, 1, 2)[:, None] @ rows).astype(np.float64)
+
+
+Inputs = SharedInputs | OwnInputs
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of m lanes: their inputs and targets, and the loss of so many outputs.
+
+    `pairs` of a lane and a row are what a compiled function takes at once, fewer are padded. `threaded`: do chunks of
+    rows go to all cores?
+    """
+
+    inputs: Inputs
+    targets: Targets
+    loss: Loss
+    outputs: int
+    pairs: int
+    threaded: bool
+
+    @classmethod
+    def of(cls, inputs: Inputs, targets: Targets, loss: Loss, outputs: int, threaded: bool) -> Rows:
+        """The rows of these lanes."""
+        needed = len(targets.y_of) * inputs.size
+        pairs = min(PAIRS, 1 << (needed - 1).bit_length())
+        pairs = pairs if inputs.size <= pairs else bucket(inputs.size)
+        return cls(inputs, targets, loss, outputs, pairs, threaded)
+
+    def __len__(self) -> int:
+        """m."""
+        return len(self.targets.y_of)
+
+    @property
+    def n(self) -> int:
+        """Rows of a lane."""
+        return self.targets.weight.shape[1]
+
+    def take(self, ids: np.ndarray) -> Rows:
+        """Some of the lanes."""
+        if len(ids) == len(self) and (ids == np.arange(len(self))).all():
+            return self
+        return replace(self, inputs=self.inputs.take(ids), targets=self.targets.take(ids))
+
+    def some(self, numbers: np.ndarray) -> Rows:
+        """Some of the rows of a shared x, by their numbers in ascending order."""
+        assert isinstance(self.inputs, SharedInputs)
+        inputs = self.inputs.rows(numbers, min(self.pairs, CHUNK_ROWS))
+        return replace(self, inputs=inputs, targets=self.targets.rows(numbers))
+
+    def constant(self) -> Rows:
+        """The rows without columns, but for the bias."""
+        return replace(self, inputs=self.inputs.constant())
+
+    def sums(self, theta: np.ndarray, closing: bool) -> Sums:
+        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`."""
+        return self._fold(partial(self._sums, theta=theta, closing=closing))
+
+    def hessian(self, theta: np.ndarray, mean: bool = False, dtype: Any = np.float64) -> np.ndarray:
+        """Σ s x̃ x̃ᵀ ⊗ ∂²ℓ/∂η²: (m, k, q, q) of single outputs, (m, 1, qk, qk) where they couple.
+
+        `mean`: of outputs that couple, (m, 1, q, q), the mean of their own blocks. `dtype` is that of products.
+        """
+        return self._fold(partial(self._hessian, theta=theta, mean=mean, dtype=dtype))
+
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """Σ s (m,), Σ s y (m, k), the least and the largest y that counts (m, k), Σ s times the smallest ℓ (m,)."""
+        parts = in_parts(self._constants, list(self._blocks()), self.threaded)
+        total, y, lowest = (np.zeros((len(self), *part.shape[1:])) for part in (parts[0][1], parts[0][2], parts[0][5]))
+        least, most = np.full(y.shape, np.inf), np.full(y.shape, -np.inf)
+        for lanes, *found in parts:
+            for whole, part in zip((total, y, lowest), (found[0], found[1], found[4])):
+                whole[lanes] += part
+            least[lanes], most[lanes] = np.minimum(least[lanes], found[2]), np.maximum(most[lanes], found[3])
+        return total, y, least, most, lowest
+
+    def _fold(self, function: Any) -> Any:
+        """The sum over chunks of rows of function(chunk number)."""
+        parts = in_parts(function, range(len(self.inputs.chunks)), self.threaded)
+        total = parts[0]
+        for part in parts[1:]:
+            total = jax.tree.map(np.add, total, part)
+        return total
+
+    def _blocks(self, chunk: int | None = None) -> Iterator[tuple[int, slice, slice]]:
+        """Chunk number, lanes and rows of all blocks, or of those of one chunk."""
+        r = self.inputs.size
+        g = max(1, self.pairs // r)
+        for i in range(len(self.inputs.chunks)) if chunk is None else (chunk,):
+            rows = slice(i * r, min((i + 1) * r, self.n))
+            for begin in range(0, len(self), g):
+                yield i, slice(begin, min(begin + g, len(self))), rows
+
+    def _block(self, i: int, lanes: slice, rows: slice, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """η (g, r, k), y and weights of a block."""
+        y, weight, offset = self.targets.block(lanes, rows)
+        eta = self.inputs.eta(i, lanes, theta[lanes])
+        return (eta if offset is None else eta + offset), y, weight
+
+    def _sums(self, chunk: int, theta: np.ndarray, closing: bool) -> Sums:
+        m, (q, k) = len(self), theta.shape[1:]
+        whole = Sums(np.empty(m), np.empty((m, q, k)))
+        curved = closing and curves(self.loss)
+        if closing:
+            whole = whole._replace(slopes=np.empty((m, k)))
+        if curved:
+            kk = (k, k) if self.loss.couples_outputs else (k,)
+            cross = (k, q, k) if self.loss.couples_outputs else (q, k)
+            whole = whole._replace(curvature=np.empty((m, *kk)), cross=np.empty((m, *cross)))
+        for i, lanes, rows in self._blocks(chunk):
+            value, residual, curvature = self._terms(curved, *self._block(i, lanes, rows, theta))
+            whole.cost[lanes] = value.sum(axis=1)
+            whole.gradient[lanes] = self.inputs.back(i, lanes, residual)
+            if closing:
+                whole.slopes[lanes] = np.abs(residual).sum(axis=1)
+            if curved:
+                whole.curvature[lanes] = curvature.sum(axis=1)
+                if curvature.ndim == 3:
+                    whole.cross[lanes] = self.inputs.back(i, lanes, curvature)
+                else:
+                    for a in range(k):
+                        whole.cross[lanes, a] = self.inputs.back(i, lanes, curvature[:, :, a])
+        return whole
+
+    def _hessian(self, chunk: int, theta: np.ndarray, mean: bool, dtype: Any) -> np.ndarray:
+        found = []
+        for i, lanes, rows in self._blocks(chunk):
+            curvature = self._terms(True, *self._block(i, lanes, rows, theta))[2]
+            g, r, k = curvature.shape[:3]
+            if curvature.ndim == 3:
+                found.append(self.inputs.grams(i, lanes, np.moveaxis(curvature, 2, 1), dtype))
+            elif mean:
+                weights = np.einsum("graa->gr", curvature)[:, None] / k
+                found.append(self.inputs.grams(i, lanes, weights, dtype))
+            else:
+                pairs = np.moveaxis(curvature.reshape(g, r, k * k), 2, 1)
+                grams = self.inputs.grams(i, lanes, pairs, dtype)
+                q = grams.shape[-1]
+                blocks = np.transpose(grams.reshape(g, k, k, q, q), (0, 3, 1, 4, 2))
+                found.append(blocks.reshape(g, 1, q * k, q * k))
+        return np.concatenate(found)
+
+    def _terms(self, curved: bool, eta: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[Any, ...]:
+        """s ℓ (g, r), s δ (g, r, k), and, if `curved`, s ∂²ℓ/∂η² (g, r, k), or (g, r, k, k) of outputs that couple."""
+        g, r = eta.shape[:2]
+        arrays = (_flat(array, g * r, self.pairs) for array in (eta, y, weight))
+        value, residual, curvature = once(_CURVED_TERMS if curved else _TERMS, self.loss, *arrays)
+        return tuple(None if a is None else _unflat(a, g, r) for a in (value, residual, curvature))
+
+    def _constants(self, block: tuple[int, slice, slice]) -> tuple[Any, ...]:
+        _, lanes, rows = block
+        y, weight, _ = self.targets.block(lanes, rows)
+        g, r = weight.shape
+        arrays = [_flat(array, g * r, self.pairs) for array in (y, weight)]
+        encoded, lowest = once(_encoded_rows, self.loss, *arrays, np.zeros((self.pairs, self.outputs)))
+        encoded, lowest = _unflat(encoded, g, r), _unflat(lowest, g, r)
+        counts = (weight > 0)[..., None]
+        least = np.where(counts, encoded, np.inf).min(axis=1)
+        most = np.where(counts, encoded, -np.inf).max(axis=1)
+        return lanes, weight.sum(axis=1), (weight[:, None] @ encoded)[:, 0], least, most, lowest.sum(axis=1)
+
+
+def in_parts(function: Any, parts: Any, threaded: bool) -> list[Any]:
+    """function(part) of all parts, on all cores if `threaded`."""
+
+    def run(part: Any) -> Any:
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            return function(part)
+
+    return list(pool().map(run, parts)) if threaded and len(parts) > 1 else list(map(run, parts))
+
+
+def _flat(array: np.ndarray, pairs: int, size: int) -> np.ndarray:
+    """(g, r, ...) as (size, ...), filled up with zeros."""
+    flat = array.reshape(pairs, *array.shape[2:])
+    if pairs == size:
+        return flat
+    whole = np.zeros((size, *flat.shape[1:]), flat.dtype)
+    whole[:pairs] = flat
+    return whole
+
+
+def _unflat(found: Any, g: int, r: int) -> np.ndarray:
+    return np.asarray(found)[: g * r].reshape(g, r, *found.shape[1:])
+
+
+def _terms(curved: bool, loss: Loss, eta: jax.Array, y: jax.Array, weight: jax.Array) -> tuple[Any, ...]:
+    """s ℓ (n,), s δ (n, k) and s ∂²ℓ/∂η² of rows; those of weight zero are zero, whatever their η is."""
+    counts = (weight > 0)[:, None]
+    eta = jnp.where(counts, eta, 0)
+    value = jnp.where(counts[:, 0], weight * loss.value(eta, y), 0)
+    residual = jnp.where(counts, weight[:, None] * loss.residual(eta, y), 0)
+    if not curved:
+        return value, residual, None
+    if not loss.couples_outputs:
+        curvature = multiply(loss, eta, y, jnp.ones_like(eta))
+        return value, residual, jnp.where(counts, weight[:, None] * curvature, 0)
+    n, k = eta.shape
+    basis = jnp.broadcast_to(jnp.eye(k, dtype=eta.dtype)[:, None, :], (k, n, k))
+    curvature = jnp.moveaxis(multiply(loss, eta, y, basis), 0, 1)
+    return value, residual, jnp.where(counts[..., None], weight[:, None, None] * curvature, 0)
+
+
+_TERMS, _CURVED_TERMS = (jax.jit(partial(_terms, curved), static_argnums=0) for curved in (False, True))
+
+
+@partial(jax.jit, static_argnames="loss")
+def _encoded_rows(loss: Loss, y: jax.Array, weight: jax.Array, zeros: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Targets (n, k), those of rows without weight zero, and s times the smallest loss that they allow."""
+    encoded = jnp.where((weight > 0)[:, None], loss.encode(y, zeros), 0)
+    return encoded, jnp.where(weight > 0, weight * loss.lowest(encoded), 0)
