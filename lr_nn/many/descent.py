@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lr_nn.fitting.settings import Settings
-from lr_nn.many.directions import Plan, Proximal, QuasiNewton
+from lr_nn.many.directions import Newton, Plan, Proximal, QuasiNewton, has_own_hessians
 from lr_nn.many.objective import LAST, Objective, Points
 
 __all__ = ["Ends", "descend"]
@@ -37,7 +38,7 @@ class _State:
     def __init__(self, objective: Objective, point: Points) -> None:
         """At the first points."""
         m = len(objective)
-        self.point, self.length = Points(np.array(point.theta), point.cost, point.gradient), np.ones(m)
+        self.point, self.length = point._replace(theta=np.array(point.theta)), np.ones(m)
         self.tolerance, self.bound = objective.ceiling / 2, np.full(m, np.inf)
         self.steps, self.idle, self.trials, self.tries = np.zeros((4, m), int)
         self.lowest = objective.composite(point)
@@ -59,12 +60,14 @@ def descend(
     any more leaves. `near` (m,): until the decrement is that small, without a bound, for optima that are only where
     other searches begin.
     """
-    sparse = objective.is_sparse
-    direction: Any = Proximal(objective, plan, settings) if sparse else QuasiNewton(objective, plan)
+    _, q, k = objective.ridge.shape
+    sparse, curved = objective.is_sparse, has_own_hessians(q, k, objective.is_coupled)
+    objective = replace(objective, curved=curved)
+    direction: Any = Proximal(settings) if sparse else Newton() if curved else QuasiNewton(objective, plan)
     state = _State(objective, objective.at(theta))
     on = np.flatnonzero(state.point.is_finite)
     while len(on):
-        some, here = objective.take(on), Points(*(of[on] for of in state.point[:3]))
+        some, here = objective.take(on), state.point.take(on)
         along, slope = _downhill(some, here, direction.propose(on, some, here))
         before = some.estimate(here, -slope)
         last = before <= state.tolerance[on] if near is None else -slope <= near[on]
@@ -117,9 +120,10 @@ def _evaluated(
     bound = np.full(len(theta), np.inf)
     if not closing.any():
         return some.at(theta), bound
-    if closing.all():
-        point = some.at(theta, closing=True)
-        return point, some.certificate(point, settings)
+    if closing.all() or (closing.any() and some.curved):
+        # Of penalised costs the last step needs no other Hessian.
+        point = replace(some, curved=some.curved and (some.is_free or not closing.all())).at(theta, closing=True)
+        return point, np.where(closing, some.certificate(point, settings), np.inf)
     cost, gradient = np.empty(len(theta)), np.empty_like(theta)
     for ids in (np.flatnonzero(~closing), np.flatnonzero(closing)):
         point, bound[ids] = _evaluated(some.take(ids), theta[ids], closing[ids], settings)
@@ -172,5 +176,6 @@ def _learn(
     state.lowest[ids] = np.minimum(state.lowest[ids], cost)
     state.shortest[ids] = np.minimum(state.shortest[ids], length)
     state.steps[ids] += 1
-    for whole, part in zip(state.point[:3], new[:3]):
-        whole[ids] = part[taken]
+    for whole, part in zip(state.point[:4], new[:4]):
+        if whole is not None and part is not None:
+            whole[ids] = part[taken]

@@ -20,15 +20,23 @@ FARTHEST = 100.0
 
 
 class Points(NamedTuple):
-    """θ (m, q, k), J there without its l1 term (m,), its gradient, and, if asked for, the sums for a certificate."""
+    """θ (m, q, k), J there without its l1 term (m,), its gradient; if asked for, its Hessian in blocks without the ridge,
+    and the sums for a certificate.
+    """
 
     theta: np.ndarray
     cost: np.ndarray
     gradient: np.ndarray
+    hessian: np.ndarray | None = None
     closing: Any = None
 
+    def take(self, ids: np.ndarray) -> Points:
+        """Those of some lanes, without what is for certificates."""
+        hessian = None if self.hessian is None else self.hessian[ids]
+        return Points(self.theta[ids], self.cost[ids], self.gradient[ids], hessian)
+
     @property
-    def is_finite(self) -> np.ndarray:
+    def is_finite(self) -> Any:
         """Are cost and gradient numbers, (m,)?"""
         return np.isfinite(self.cost) & np.isfinite(self.gradient).all(axis=LAST)
 
@@ -39,7 +47,8 @@ class Objective:
 
     `total`, `lowest` and `ceiling` (m,) are Σ s, the least mean loss that the targets allow, and the bound on J - J*
     that is asked for; `deviation` (m, q) is about the mean of x̃². All lanes have the same coefficients without a
-    penalty. `moving` (m, q, k) says which coefficients are searched, None all.
+    penalty. `curved`: do passes make the Hessian as well? `moving` (m, q, k) says which coefficients are searched, None
+    all.
     """
 
     rows: Rows
@@ -49,6 +58,7 @@ class Objective:
     lowest: np.ndarray
     deviation: np.ndarray
     ceiling: np.ndarray
+    curved: bool = False
     moving: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -81,18 +91,23 @@ class Objective:
     def at(self, theta: np.ndarray, closing: bool = False) -> Points:
         """One pass: J and its gradient."""
         with np.errstate(all="ignore"):
-            found = self.rows.sums(theta, closing)
+            found = self.rows.sums(theta, closing, self.curved)
             means = (None if a is None else a / self.total.reshape(-1, *(1,) * (a.ndim - 1)) for a in found)
             found = type(found)._make(means)
             cost = found.cost + (self.ridge * theta * theta).sum(axis=LAST) / 2
             gradient = found.gradient + self.ridge * theta
         gradient = gradient if self.moving is None else np.where(self.moving, gradient, 0)
-        return Points(theta, cost, gradient, found if closing else None)
+        return Points(theta, cost, gradient, found.hessian, found if closing else None)
 
-    def hessian(self, theta: np.ndarray, mean: bool = False, dtype: Any = np.float64) -> np.ndarray:
-        """∇²J without the ridge, as `Rows.hessian`."""
+    def hessian(self, point: Points) -> np.ndarray:
+        """∇²J at a point, with the ridge, in blocks (m, b, s, s)."""
         with np.errstate(all="ignore"):
-            return self.rows.hessian(theta, mean, dtype) / self.total[:, None, None, None]
+            found = np.array(point.hessian)
+            if point.hessian is None:
+                found = self.rows.hessian(point.theta) / self.total[:, None, None, None]
+        diagonal = np.arange(found.shape[-1])
+        found[..., diagonal, diagonal] += self.blocks(self.ridge, self.is_coupled)
+        return found
 
     def blocks(self, theta: np.ndarray, whole: bool) -> np.ndarray:
         """θ in blocks of the Hessian: (m, k, q), or (m, 1, qk) of the whole."""
@@ -139,7 +154,7 @@ class Objective:
             bound = np.full(len(self), np.inf) if self.is_free else self._by_penalties(point, noise)
             wanting = np.flatnonzero(~(bound <= self.ceiling))
             if len(wanting) and self.moving is None:
-                some, own = self.take(wanting), Points(*(None if a is None else a[wanting] for a in point[:3]))
+                some, own = self.take(wanting), point.take(wanting)
                 bound[wanting] = np.fmin(bound[wanting], some._by_hessian(own, noise[wanting], settings))
             bound = bound + self._of_rounded_parameters(point)
         return np.where(np.isnan(bound), np.inf, bound)
@@ -162,10 +177,8 @@ class Objective:
 
     def _by_hessian(self, point: Points, noise: np.ndarray, settings: Settings) -> np.ndarray:
         """The bound by the whole Hessian, where it is definite: the l1 term has a subgradient and no curvature."""
-        hessian = self.hessian(point.theta)
+        hessian = self.hessian(point)
         whole, (_, q, k) = self.is_coupled, self.ridge.shape
-        diagonal = np.arange(hessian.shape[-1])
-        hessian[..., diagonal, diagonal] += self.blocks(self.ridge, whole)
         if self.rows.loss.shift_invariant:  # a number common to the outputs of a coefficient has no curvature
             size = np.diagonal(hessian[:, 0], axis1=1, axis2=2).reshape(-1, q, k).mean(axis=2)
             size = np.where((self.ridge + self.lasso).any(axis=2), 0, size)

@@ -165,7 +165,7 @@ def _given_offset(objective: Objective, biases: np.ndarray) -> np.ndarray:
     starts = [biases, 0 * biases, *(biases - centre[:, None] for centre in centres)]
     costs = np.stack([np.nan_to_num(objective.at(start).cost, nan=np.inf) for start in starts])
     best, lane = costs.argmin(axis=0), np.arange(len(objective))
-    plan = Plan(objective.rows, lane, objective.is_coupled, True)
+    plan = Plan(objective.rows, lane)
     near = 1e-14 * (1 + np.abs(costs[best, lane]))
     return descend(objective, plan, np.stack(starts)[best, lane], int(DEFAULT.farthest), DEFAULT, near).theta
 

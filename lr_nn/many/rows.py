@@ -18,17 +18,17 @@ import numpy as np
 from lr_nn import losses
 from lr_nn.fitting.chunks import Chunk, Frame, Sums
 from lr_nn.fitting.source import pool
-from lr_nn.fitting.terms import bucket, curves, multiply, once
+from lr_nn.fitting.terms import bucket, multiply, once
 from lr_nn.losses import Loss
 
-__all__ = ["Inputs", "OwnInputs", "Rows", "SharedInputs", "Targets", "in_parts"]
+__all__ = ["FEW_COLUMNS", "Inputs", "OwnInputs", "Rows", "SharedInputs", "Targets", "in_parts"]
 
 # Pairs of a lane and a row that one call of a compiled function takes: its arrays stay in the cache (measured).
 PAIRS = 2**16
 # Rows of a chunk of a shared x: 2 MB of 128 columns, which stay in the cache while all lanes use them.
 CHUNK_ROWS = 2_048
 # Columns up to which the Gram matrices of all lanes are one product with the pairwise products of columns.
-FEW_COLUMNS = 64
+FEW_COLUMNS = 40
 
 
 class Targets(NamedTuple):
@@ -265,6 +265,11 @@ class Rows:
         return len(self.targets.y_of)
 
     @property
+    def shares_x(self) -> bool:
+        """Is there one x for all lanes?"""
+        return isinstance(self.inputs, SharedInputs)
+
+    @property
     def n(self) -> int:
         """Rows of a lane."""
         return self.targets.weight.shape[1]
@@ -285,9 +290,11 @@ class Rows:
         """The rows without columns, but for the bias."""
         return replace(self, inputs=self.inputs.constant())
 
-    def sums(self, theta: np.ndarray, closing: bool) -> Sums:
-        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`."""
-        return self._fold(partial(self._sums, theta=theta, closing=closing))
+    def sums(self, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
+        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`; if
+        `curved`, the Hessian.
+        """
+        return self._fold(partial(self._sums, theta=theta, closing=closing, curved=curved))
 
     def hessian(self, theta: np.ndarray, mean: bool = False, dtype: Any = np.float64) -> np.ndarray:
         """Σ s x̃ x̃ᵀ ⊗ ∂²ℓ/∂η²: (m, k, q, q) of single outputs, (m, 1, qk, qk) where they couple.
@@ -330,48 +337,46 @@ class Rows:
         eta = self.inputs.eta(i, lanes, theta[lanes])
         return (eta if offset is None else eta + offset), y, weight
 
-    def _sums(self, chunk: int, theta: np.ndarray, closing: bool) -> Sums:
-        m, (q, k) = len(self), theta.shape[1:]
-        whole = Sums(np.empty(m), np.empty((m, q, k)))
-        curved = closing and curves(self.loss)
-        if closing:
-            whole = whole._replace(slopes=np.empty((m, k)))
-        if curved:
-            kk = (k, k) if self.loss.couples_outputs else (k,)
-            cross = (k, q, k) if self.loss.couples_outputs else (q, k)
-            whole = whole._replace(curvature=np.empty((m, *kk)), cross=np.empty((m, *cross)))
+    def _sums(self, chunk: int, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
+        found = []
         for i, lanes, rows in self._blocks(chunk):
-            value, residual, curvature = self._terms(curved, *self._block(i, lanes, rows, theta))
-            whole.cost[lanes] = value.sum(axis=1)
-            whole.gradient[lanes] = self.inputs.back(i, lanes, residual)
+            value, residual, curvature = self._terms(closing or curved, *self._block(i, lanes, rows, theta))
+            sums = Sums(value.sum(axis=1), self.inputs.back(i, lanes, residual))
             if closing:
-                whole.slopes[lanes] = np.abs(residual).sum(axis=1)
+                cross = self._cross(i, lanes, curvature)
+                slopes, bends = np.abs(residual).sum(axis=1), curvature.sum(axis=1)
+                sums = sums._replace(slopes=slopes, curvature=bends, cross=cross)
             if curved:
-                whole.curvature[lanes] = curvature.sum(axis=1)
-                if curvature.ndim == 3:
-                    whole.cross[lanes] = self.inputs.back(i, lanes, curvature)
-                else:
-                    for a in range(k):
-                        whole.cross[lanes, a] = self.inputs.back(i, lanes, curvature[:, :, a])
-        return whole
+                sums = sums._replace(hessian=self._grams(i, lanes, curvature, False, np.float64))
+            found.append(sums)
+        return found[0] if len(found) == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+    def _cross(self, i: int, lanes: slice, curvature: np.ndarray) -> np.ndarray:
+        """Σ s x̃ ∂²ℓ/∂η² of a block."""
+        if curvature.ndim == 3:
+            return self.inputs.back(i, lanes, curvature)
+        outputs = range(curvature.shape[2])
+        return np.stack([self.inputs.back(i, lanes, curvature[:, :, a]) for a in outputs], axis=1)
 
     def _hessian(self, chunk: int, theta: np.ndarray, mean: bool, dtype: Any) -> np.ndarray:
         found = []
         for i, lanes, rows in self._blocks(chunk):
             curvature = self._terms(True, *self._block(i, lanes, rows, theta))[2]
-            g, r, k = curvature.shape[:3]
-            if curvature.ndim == 3:
-                found.append(self.inputs.grams(i, lanes, np.moveaxis(curvature, 2, 1), dtype))
-            elif mean:
-                weights = np.einsum("graa->gr", curvature)[:, None] / k
-                found.append(self.inputs.grams(i, lanes, weights, dtype))
-            else:
-                pairs = np.moveaxis(curvature.reshape(g, r, k * k), 2, 1)
-                grams = self.inputs.grams(i, lanes, pairs, dtype)
-                q = grams.shape[-1]
-                blocks = np.transpose(grams.reshape(g, k, k, q, q), (0, 3, 1, 4, 2))
-                found.append(blocks.reshape(g, 1, q * k, q * k))
+            found.append(self._grams(i, lanes, curvature, mean, dtype))
         return np.concatenate(found)
+
+    def _grams(self, i: int, lanes: slice, curvature: np.ndarray, mean: bool, dtype: Any) -> np.ndarray:
+        """The Hessian of a block, or the mean of those of its outputs."""
+        g, r, k = curvature.shape[:3]
+        if curvature.ndim == 3:
+            return self.inputs.grams(i, lanes, np.moveaxis(curvature, 2, 1), dtype)
+        if mean:
+            return self.inputs.grams(i, lanes, np.einsum("graa->gr", curvature)[:, None] / k, dtype)
+        pairs = np.moveaxis(curvature.reshape(g, r, k * k), 2, 1)
+        grams = self.inputs.grams(i, lanes, pairs, dtype)
+        q = grams.shape[-1]
+        blocks = np.transpose(grams.reshape(g, k, k, q, q), (0, 3, 1, 4, 2))
+        return blocks.reshape(g, 1, q * k, q * k)
 
     def _terms(self, curved: bool, eta: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[Any, ...]:
         """s ℓ (g, r), s δ (g, r, k), and, if `curved`, s ∂²ℓ/∂η² (g, r, k), or (g, r, k, k) of outputs that couple."""

@@ -16,7 +16,7 @@ from lr_nn.fitting.settings import DEFAULT
 from lr_nn.fitting.source import threads
 from lr_nn.many.alone import Alone
 from lr_nn.many.descent import Ends, descend
-from lr_nn.many.directions import FEW_COLUMNS, FEW_PARAMETERS, PAIRS, planned
+from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, planned
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import Points
 from lr_nn.many.problem import Problem, begun, posed, shared_inputs, targets_of
@@ -29,7 +29,7 @@ __all__ = ["SCHEDULES", "Found", "run_lanes"]
 SCHEDULES = ("together", "each")
 # Numbers of x below which lanes, not rows, go to the cores; numbers of the own x of lanes that are solved at once, so
 # that they stay in the cache; lanes of a shared x at once, at most and, where they go to the cores, at least.
-SMALL, CACHED, MOST, LEAST = 2**20, 2**18, 1_024, 32
+SMALL, CACHED, MOST, LEAST = 2**20, 2**19, 1_024, 32
 
 
 @dataclass
@@ -100,9 +100,9 @@ def _schedule(lanes: Lanes, settings: Settings) -> str:
     if settings.schedule != "auto":
         return settings.schedule
     q, k = lanes.net.sizes[0] + lanes.net.bias, lanes.net.sizes[1]
-    columns = q * k if lanes.net.loss.couples_outputs and q * k <= FEW_PARAMETERS else q
     sparse = bool((np.asarray(lanes.penalty.l1) > 0).any())
-    return "each" if columns > (FEW_COLUMNS if sparse else DEFAULT.dense) else "together"
+    small = has_own_hessians(q, k, lanes.net.loss.couples_outputs) if sparse else q <= DEFAULT.dense
+    return "together" if small else "each"
 
 
 def _on_cores(tasks: Sequence[Callable[[], np.ndarray]], workers: int) -> Iterator[np.ndarray]:
@@ -123,7 +123,7 @@ def _tasks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callabl
     q, k = net.sizes[0] + net.bias, net.sizes[1]
     threaded = lanes.shares_x and lanes.n * q > SMALL
     s = q * k if net.loss.couples_outputs and q * k <= FEW_PARAMETERS else q
-    blocks = q * k // s if not net.loss.couples_outputs else 1
+    blocks = 1 if net.loss.couples_outputs else k
     each = 8 * (q * k * (2 * PAIRS + 12) + 2 * blocks * s * s + (0 if lanes.shares_x else 2 * lanes.n * q))
     workers = 1 if threaded else threads()
     if settings.memory < workers * each:
