@@ -93,6 +93,13 @@ def _plain(table: Any, columns: dict[Any, Any]) -> np.ndarray:
     return table.to_numpy(dtype=np.result_type(*kinds)) if kinds else table.to_numpy()
 
 
+def column_names(table: Any, columns: int) -> tuple[str, ...]:
+    """The names of a pandas DataFrame's or pyarrow Table's columns if all are text, else "x0", "x1", ..."""
+    names = tuple(getattr(table, "column_names", getattr(table, "columns", ())))
+    named = len(names) == columns and all(isinstance(name, str) for name in names)
+    return names if named else tuple(f"x{a}" for a in range(columns))
+
+
 def finite(name: str, array: jax.Array | np.ndarray) -> None:
     """Refuse NaN and infinity in a concrete array, naming the first bad row."""
     # One sum is four times faster than a test of every entry, and finite only if every entry is.

@@ -1,6 +1,8 @@
 """Many fits at once, tables to read, and what is refused."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from tolerances import assert_close
 
@@ -13,8 +15,10 @@ from lr_nn.types import Layer, Solution
 M, N, D = 3, 40, 2
 FIELDS = (
     *("coefficients", "standard_errors", "z", "p_values", "intervals", "covariance", "log_likelihood", "deviance"),
-    *("null_log_likelihood", "aic", "bic", "pearson_chi2", "mcfadden_r2", "degrees_of_freedom", "n"),
+    *("null_log_likelihood", "aic", "bic", "degrees_of_freedom", "n"),
 )
+RATIOS = ("pearson_chi2", "mcfadden_r2")
+SQUARES = ("r_squared", "adjusted_r_squared", "f_statistic", "f_p_value")
 
 
 def stacked(solutions):
@@ -68,7 +72,7 @@ def test_every_lane_is_its_own_summary(name, strengths, shared):
         found = inference.summary(net, many, batch, covariance=covariance)
         for i in range(M):
             alone = inference.summary(net, solutions[i], singles[i], covariance=covariance)
-            for field in FIELDS:
+            for field in (*FIELDS, *(SQUARES[: 4 if strengths == (0.0,) * M else 2] if name == "linear" else RATIOS)):
                 assert_close(getattr(found, field)[i], getattr(alone, field), N, np.float64, condition=100)
 
 
@@ -115,6 +119,18 @@ def test_a_table_shows_every_number_and_goes_to_pandas():
     both = inference.summary(net, many, batch)
     assert "lane 2 of 3" in str(both)
     assert both.to_pandas().loc[(2, "y1", "x0"), "standard_error"] == both.standard_errors[2, 0, 0]
+
+
+def test_names_are_the_columns_of_a_frame():
+    x, y = np.random.default_rng(0).standard_normal((20, 2)), np.tile([0, 1], 10)
+    for table in (pd.DataFrame(x, columns=["dose", "age"]), pa.table({"dose": x[:, 0], "age": x[:, 1]})):
+        found = inference.summary(NET, lr_nn.fit(NET, Batch(table, y)), Batch(table, y))
+        assert list(found.to_pandas().index) == list(found.names) == ["dose", "age", "bias"]
+        own = inference.summary(NET, lr_nn.fit(NET, Batch(table, y)), Batch(table, y), names=["a", "b"])
+        assert own.names == ("a", "b", "bias")
+    for table in (x, pd.DataFrame(x)):  # columns that are numbers are no names
+        found = inference.summary(NET, lr_nn.fit(NET, Batch(table, y)), Batch(table, y))
+        assert found.names == ("x0", "x1", "bias")
 
 
 X, Y = np.random.default_rng(0).standard_normal((20, 2)), np.tile([0, 1], 10)

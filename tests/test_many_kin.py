@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import lr_nn
@@ -127,6 +128,15 @@ def test_a_group_is_a_fit_of_its_rows():
                 found.predict(X[inside], groups[inside]), lr_nn.predict(NET, one.params, X[inside]), atol=1e-5
             )
     assert list(found.to_pandas()["rows"]) == SIZES[::-1]
+
+
+def test_a_table_of_groups_names_coefficients_by_the_columns_of_the_frame():
+    names = ["cost", *(f"column {a}" for a in range(1, D))]
+    frame = pd.DataFrame(X, columns=names)
+    found, plain = (lr_nn.fit_groups(NET, Batch(x, Y), LABELS, penalty=penalties.l2(1e-2)) for x in (frame, X))
+    assert found.names == (*names, "bias") and plain.names[0] == "x0"
+    np.testing.assert_array_equal(found.to_pandas()["coefficient cost"], found.solutions.coefficients[:, 0, 0])
+    np.testing.assert_array_equal(found.to_pandas()["cost"], found.solutions.cost)
 
 
 def test_a_group_knows_nothing_of_another():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lr_nn import check, losses
 from lr_nn.admission import admit_lanes, lane_axes
@@ -14,9 +17,14 @@ from lr_nn.network import Network, check_network, check_params
 from lr_nn.penalties import is_tree
 from lr_nn.types import Batch, Layer, Solution, Status
 
-__all__ = ["admit", "admit_data", "check_model", "single"]
+__all__ = ["admit", "admit_data", "admit_groups", "admit_level", "admit_names", "check_model", "single"]
 
 LIKELIHOODS = (losses.squared_error, losses.bernoulli, losses.categorical, losses.poisson)
+TRIALS = (
+    "covariance={!r} takes a row of weight s for s copies of its proportion, not for s trials, and its standard errors "
+    "are too small for trials: pass rows of 0 and 1 with weights failures and successes, or covariance='fisher', or "
+    "'cluster' with groups=np.arange(n) if trials within a row depend on each other"
+)
 
 
 def admit(net: Network, solution: Solution, data: Batch, reference: int | None = None) -> Fitted:
@@ -117,6 +125,49 @@ def _without(dead: np.ndarray, array: np.ndarray, rank: int) -> np.ndarray:
     lead = array.ndim - rank + 1
     dead = np.broadcast_to(dead if dead.ndim <= lead else dead.all(axis=0), array.shape[:lead])
     return np.where(dead.reshape(dead.shape + (1,) * (rank - 1)), array[~dead][0], array)
+
+
+def admit_groups(fitted: Fitted, covariance: str, groups: ArrayLike | None) -> np.ndarray | None:
+    """Clusters numbered from 0, (n,), for a clustered covariance; ValueError for choices that do not fit.
+
+    Warns the caller's caller of a sandwich that takes trials for copies.
+    """
+    if covariance not in ("fisher", "hc0", "hc1", "cluster"):
+        raise ValueError(f"covariance must be fisher, hc0, hc1 or cluster; got {covariance!r}")
+    if covariance in ("hc0", "hc1") and _has_trials(fitted):
+        warnings.warn(TRIALS.format(covariance), stacklevel=3)
+    if (groups is None) == (covariance == "cluster"):
+        raise ValueError(
+            "covariance='cluster' needs groups, the cluster of every row"
+            if groups is None
+            else f"groups are for covariance='cluster'; got {covariance!r}"
+        )
+    if groups is None:
+        return None
+    names, numbers = check.labels("groups", groups, fitted.x.shape[-2])
+    if len(names) < 2:
+        raise ValueError("a clustered covariance needs at least 2 clusters; groups name only one")
+    return numbers.astype(np.int64)
+
+
+def _has_trials(fitted: Fitted) -> bool:
+    """True if a row of the Bernoulli loss with a positive weight other than one holds a proportion within (0, 1)."""
+    y, weight = fitted.targets, fitted.weight[..., None]
+    return fitted.loss == losses.bernoulli and bool(((y > 0) & (y < 1) & (weight > 0) & (weight != 1)).any())
+
+
+def admit_level(level: float) -> float:
+    """The level of an interval; ValueError if it is not between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
+    return float(level)
+
+
+def admit_names(kind: str, names: Sequence[str], count: int) -> tuple[str, ...]:
+    """The names as text; ValueError if they are not `count`."""
+    if len(names) != count:
+        raise ValueError(f"{kind} must be {count} names; got {len(names)}")
+    return tuple(map(str, names))
 
 
 def _reference(net: Network, reference: int | None) -> int | None:

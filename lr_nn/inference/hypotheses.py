@@ -37,9 +37,11 @@ def wald_test(summary: Summary, restriction: ArrayLike, value: ArrayLike = 0.0) 
     """Is R θ = value, θ = coefficients.reshape(-1)? By (R θ - value)ᵀ (R V Rᵀ)⁻¹ (R θ - value), V the covariance.
 
     restriction: R (r, p), its rows independent, or one row (p,). value: (r,), or a number for all. Where the summary
-    uses Student's t the test is Fisher's F.
+    uses Student's t the test is Fisher's F with r and the residual degrees of freedom of the summary: n - degrees of
+    freedom, or G - 1 of G clusters.
 
-    Raises ValueError for other shapes and for rows that depend on each other.
+    Raises ValueError for other shapes, for rows that depend on each other, and for G rows or more, of which a
+    clustered V is singular.
     """
     p = summary.covariance.shape[-1]
     rows = np.atleast_2d(np.asarray(check.numeric("restriction", restriction), np.float64))
@@ -48,6 +50,8 @@ def wald_test(summary: Summary, restriction: ArrayLike, value: ArrayLike = 0.0) 
     check.finite("restriction", rows)
     if np.linalg.matrix_rank(rows) < len(rows):
         raise ValueError(f"the {len(rows)} rows of restriction depend on each other; leave out those that do")
+    if summary.clusters is not None and len(rows) >= summary.clusters.min():
+        raise ValueError(f"{summary.clusters.min()} clusters can test fewer restrictions than that; got {len(rows)}")
     value = np.asarray(check.numeric("value", value), np.float64)
     if value.shape not in ((), (len(rows),)):
         raise ValueError(f"value must be a number or have shape ({len(rows)},), one a row; got {value.shape}")

@@ -8,7 +8,17 @@ import numpy as np
 from lr_nn import losses
 from lr_nn.inference.fitted import Fitted, of_rows
 
-__all__ = ["deviance", "log_likelihood", "null_log_likelihood", "pearson_chi2", "unit_deviance", "variance"]
+__all__ = [
+    "deviance",
+    "log_likelihood",
+    "null_log_likelihood",
+    "pearson_chi2",
+    "r_squared",
+    "squares",
+    "unit_deviance",
+    "variance",
+    "wald_of_outputs",
+]
 
 
 def log_likelihood(fitted: Fitted, eta: np.ndarray | None = None) -> np.ndarray:
@@ -19,15 +29,36 @@ def log_likelihood(fitted: Fitted, eta: np.ndarray | None = None) -> np.ndarray:
     eta = fitted.eta if eta is None else eta
     if fitted.loss == losses.squared_error:
         n = fitted.n[..., None]
-        rss = (fitted.weight[..., None] * (eta - fitted.targets) ** 2).sum(axis=-2)
         with np.errstate(divide="ignore"):
-            return (-n / 2 * (np.log(2 * np.pi * rss / n) + 1)).sum(axis=-1)
+            return (-n / 2 * (np.log(2 * np.pi * squares(fitted, eta) / n) + 1)).sum(axis=-1)
     rows = -of_rows(fitted.loss.value, eta, fitted.targets)
     if fitted.loss == losses.poisson:
         from scipy.special import gammaln
 
         rows = rows - gammaln(fitted.targets + 1).sum(axis=-1)
     return (fitted.weight * rows).sum(axis=-1)
+
+
+def squares(fitted: Fitted, eta: np.ndarray) -> np.ndarray:
+    """Σ s_i (η_ij - y_ij)² of every output, (k,)."""
+    return (fitted.weight[..., None] * (eta - fitted.targets) ** 2).sum(axis=-2)
+
+
+def r_squared(fitted: Fitted) -> np.ndarray:
+    """1 - RSS / RSS of the best constant model, or without a bias of η = offset, (k,); NaN where y has no variance."""
+    without = np.zeros(1) if fitted.offset is None else fitted.offset
+    total = squares(fitted, _constant(fitted) if fitted.net.bias else without)
+    return 1 - squares(fitted, fitted.eta) / np.where(total > 0, total, np.nan)
+
+
+def wald_of_outputs(coefficients: np.ndarray, covariance: np.ndarray, d: int, defined: np.ndarray) -> np.ndarray:
+    """wᵀ V⁻¹ w / d of the first d coefficients of every output, (k,); NaN where not `defined`, and for V of zeros."""
+    lanes, (q, k) = coefficients.shape[:-2], coefficients.shape[-2:]
+    w = np.swapaxes(coefficients[..., :d, :], -1, -2)
+    v = np.einsum("...ajbj->...jab", covariance.reshape(*lanes, q, k, q, k)[..., :d, :, :d, :])
+    defined = defined[..., None] & (np.diagonal(v, axis1=-2, axis2=-1) > 0).all(axis=-1)
+    v = np.where(defined[..., None, None], v, np.nan)
+    return (w * np.linalg.solve(v, w[..., None])[..., 0]).sum(axis=-1) / d
 
 
 def deviance(fitted: Fitted) -> np.ndarray:
@@ -73,7 +104,9 @@ def _constant(fitted: Fitted) -> np.ndarray:
     target = (weight * fitted.targets).sum(axis=-2)
     shape = (*np.broadcast_shapes(fitted.lanes, target.shape[:-1]), *target.shape[-1:])
     with np.errstate(divide="ignore"), jax.enable_x64(True):
-        bias = np.clip(np.asarray(fitted.loss.constant(target)), -FARTHEST, FARTHEST)
+        bias = np.asarray(fitted.loss.constant(target))
+    if fitted.loss != losses.squared_error:
+        bias = np.clip(bias, -FARTHEST, FARTHEST)
     offset = fitted.offset
     if offset is None:
         return np.broadcast_to(bias[..., None, :], (*shape[:-1], *fitted.x.shape[-2:-1], shape[-1]))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from lr_nn import losses
 from lr_nn.inference import admission
 from lr_nn.inference.diagnostics import fisher_blocks
-from lr_nn.inference.estimates import Covariance, summary
+from lr_nn.inference.estimates import Covariance, Summary
 from lr_nn.inference.fitted import Fitted
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
@@ -48,7 +48,8 @@ def marginal_effects(
     from scipy import stats
 
     fitted = admission.single(net, solution, data)
-    found = summary(net, solution, data, covariance=covariance, groups=groups, level=level)
+    number = admission.admit_groups(fitted, covariance, groups)
+    found = Summary(fitted, covariance, number, admission.admit_level(level), (), (), False)
     d, k = net.sizes
     w = fitted.theta[:d]
     share = fitted.weight / fitted.weight.sum()

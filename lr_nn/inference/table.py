@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lr_nn import losses
+
 if TYPE_CHECKING:
     from lr_nn.inference.estimates import Summary
 
@@ -38,7 +40,7 @@ def _one(summary: Summary, lane: tuple[int, ...]) -> str:
     heading = _heading(summary, lane)
     half = -(-len(heading) // 2)
     width = wide // 2 - 1
-    pairs = [f"{name + ':':<20}{value:>{width - 20}}" for name, value in heading]
+    pairs = [f"{name[:19] + ':':<20}{value:>{width - 20}}" for name, value in heading]
     pairs += [" " * width] * (2 * half - len(pairs))
     head = [f"{left}  {right}" for left, right in zip(pairs[:half], pairs[half:])]
     title = TITLES[summary.fitted.loss.name].center(wide).rstrip()
@@ -57,13 +59,23 @@ def _heading(summary: Summary, lane: tuple[int, ...]) -> list[tuple[str, str]]:
         ("Parameters", f"{freedom:g}" if freedom == round(freedom) else f"{freedom:.2f}"),
         ("Covariance", summary.covariance_type),
         ("Deviance", number(summary.deviance)),
-        ("Pearson chi2", number(summary.pearson_chi2)),
         ("Log-likelihood", number(summary.log_likelihood)),
         ("LL of constant", number(summary.null_log_likelihood)),
-        ("McFadden R2", number(summary.mcfadden_r2, 4)),
         ("AIC", number(summary.aic)),
         ("BIC", number(summary.bic)),
     ]
+    if summary.fitted.loss != losses.squared_error:
+        heading += [("Pearson chi2", number(summary.pearson_chi2)), ("McFadden R2", number(summary.mcfadden_r2, 4))]
+    else:
+        statistics = {
+            "R2": summary.r_squared,
+            "Adjusted R2": summary.adjusted_r_squared,
+            "F": summary.f_statistic,
+            "P(F)": summary.f_p_value,
+        }
+        for j, output in enumerate(summary.outputs):
+            of = f" of {output}" if len(summary.outputs) > 1 else ""
+            heading += [(title + of, f"{values[lane][j]:.4g}") for title, values in statistics.items()]
     if strength := float(summary.fitted.strength[lane]):
         heading.append(("L2 penalty", f"{strength:g}"))
     return heading

@@ -28,12 +28,16 @@ LEAST, FEW = 16, 2**22
 
 @dataclass(frozen=True)
 class Groups:
-    """A fit for each of the `labels` (m,), in their order, of `sizes` (m,) rows."""
+    """A fit for each of the `labels` (m,), in their order, of `sizes` (m,) rows.
+
+    `names` (q,): those of the coefficients, as `inference.summary` names them.
+    """
 
     net: Network
     labels: np.ndarray
     sizes: np.ndarray
     solutions: Solutions
+    names: tuple[str, ...]
 
     def predict(self, x: ArrayLike, groups: ArrayLike) -> np.ndarray:
         """The mean of the response of each row, (n, k), by the model of its group. ValueError for an unknown label."""
@@ -57,9 +61,9 @@ class Groups:
         table = self.solutions.to_pandas().set_index(self.labels).rename_axis("group")
         table.insert(0, "rows", self.sizes)
         found = self.solutions.coefficients
-        for row in range(found.shape[1]):
+        for row, name in enumerate(self.names):
             for output in range(found.shape[2]):
-                table[f"coefficient {row}" + (f" of {output}" if found.shape[2] > 1 else "")] = found[:, row, output]
+                table[f"coefficient {name}" + (f" of {output}" if found.shape[2] > 1 else "")] = found[:, row, output]
         return table
 
 
@@ -117,7 +121,8 @@ def fit_groups(
         rows = order[np.minimum(rows, end - 1)]  # a group is filled up with its own last row, of weight zero
         lanes = Batch(x[rows], y[rows], weight[rows] * inside, None if offset is None else offset[rows])
         found.append((members, solve(admit(net, lanes, penalty, None, settings), settings)))
-    return Groups(net, labels, sizes, _in_order(len(labels), found))
+    names = check.column_names(data.x, net.sizes[0]) + (("bias",) if net.bias else ())
+    return Groups(net, labels, sizes, _in_order(len(labels), found), names)
 
 
 def _buckets(sizes: np.ndarray, d: int) -> list[tuple[int, np.ndarray]]:
