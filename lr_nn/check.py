@@ -144,8 +144,8 @@ def numbered(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
         raise kind(re.sub(r"(?<= at row )\d+", lambda row: str(rows[int(row[0])]), str(error))) from error
 
 
-def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) -> None:
-    """Refuse a concrete array in which elementwise `test` fails, naming the first bad row."""
+def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str, axis: str = "row") -> None:
+    """Refuse a concrete array in which elementwise `test` fails, naming the first bad row, or what `axis` calls it."""
     if not is_concrete(array):
         return
     array = host_view(array)
@@ -156,7 +156,7 @@ def require(name: str, array: jax.Array | np.ndarray, test: Any, expected: str) 
     bad = np.argwhere(~np.asarray(passed))[0]
     value = np.asarray(array)[tuple(bad[: np.ndim(array)])]
     shown = value if value.ndim else f"{value:g}"
-    where = f" at row {bad[0]}" if len(bad) else ""
+    where = f" at {axis} {bad[0]}" if len(bad) else ""
     raise ValueError(f"{name} must be {expected}; got {shown}{where}")
 
 
@@ -277,7 +277,10 @@ def positive_integer(name: str, value: Any) -> int:
 
 def labels(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct labels of rows, sorted, and the number of each row's, (rows,): none missing."""
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must have one label a row of x, shape ({rows},): {error}") from error
     if values.shape != (rows,):
         raise ValueError(f"{name} must have one label a row of x, shape ({rows},); got {values.shape}")
     if values.dtype.kind in "fcmM" and np.isnan(values).any():

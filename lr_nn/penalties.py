@@ -126,7 +126,10 @@ def check_penalty(penalty: Any, net: Network | None = None, lanes: bool = False)
                 )
             _check_tree(name, strength, net.shapes, net.bias, lanes)
         elif jnp.ndim(_strength(name, strength)) > lanes:
-            raise ValueError(f"{name} must be a single number here; got shape {np.shape(strength)}: use vmap")
+            expected = "one number, or one a lane, (m,)" if lanes else "a single number here"
+            raise ValueError(
+                f"{name} must be {expected}; got shape {np.shape(strength)}{'' if lanes else ': use vmap'}"
+            )
 
 
 def _check_tree(name: str, strengths: tuple, shapes: Sequence[tuple[int, ...]], bias: bool, lanes: bool) -> None:
@@ -180,5 +183,5 @@ def _strength(name: str, value: ArrayLike) -> jax.Array | np.ndarray:
     value = check.numeric(name, value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(np.float32)
-    check.require(name, value, check.is_not_negative, "finite and not negative")
+    check.require(name, value, check.is_not_negative, "finite and not negative", axis="index")
     return value

@@ -120,7 +120,7 @@ REFUSALS = {
     "block_size fractional": (lambda: fit(block_size=1.5), TypeError, "block_size must be an integer; got 1.5"),
     "l2 negative": (lambda: penalties.l2(-1), ValueError, "not negative; got -1"),
     "l1 NaN": (lambda: penalties.l1(np.nan), ValueError, "finite and not negative; got nan"),
-    "a lane negative": (lambda: penalties.l2(np.array([0.5, -0.5])), ValueError, "not negative; got -0.5 at row 1"),
+    "a lane negative": (lambda: penalties.l2(np.array([0.5, -0.5])), ValueError, "not negative; got -0.5 at index 1"),
     "penalty negative in the cost": (lambda: cost(penalty=lr_nn.Penalty(l1=-1.0)), ValueError, "l1.*not negative"),
     "penalty negative in the gradient": (lambda: fit(penalty=lr_nn.Penalty(l2=-1.0)), ValueError, "l2.*not negative"),
     "penalty a number": (lambda: fit(penalty=0.1), TypeError, "Penalty"),

@@ -1,4 +1,6 @@
-"""Paths, folds, resamples and groups are lanes with a name: each is what `fit` says of the rows concerned."""
+"""Each fit of a path, a fold, a resample or a group is the `fit` of its rows, and a fit that failed counts nowhere."""
+
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -71,11 +73,88 @@ def test_drawn_folds_have_their_share_of_every_class():
     assert (again.rows != found.rows).any()
 
 
-def test_a_fold_that_leaves_one_class_says_so():
-    rows = np.where(Y == 1, 0, RNG.integers(1, 3, N))
-    found = lr_nn.cross_validate(NET, Batch(X, Y), folds=rows, penalty=penalties.l2(np.array([0.0, 1e-2])))
-    assert Status(found.solutions.status[0]) == Status.separated  # nothing holds the bias back
-    assert (found.solutions.status[2:] == Status.converged).all()
+@pytest.mark.parametrize("by_weight", [False, True])
+@pytest.mark.parametrize("net", [NET, lr_nn.softmax_regression(D, 2)], ids=["logistic", "softmax"])
+def test_a_fold_without_a_class_outside_is_separated_and_chooses_nothing(net, by_weight):
+    rows, weight = np.arange(N) % 3, np.where((Y == 1) & (np.arange(N) % 3 > 0), 0, WEIGHT)
+    if not by_weight:
+        rows, weight = np.where(Y == 1, 0, RNG.integers(1, 3, N)), WEIGHT
+    found = lr_nn.cross_validate(net, Batch(X, Y, weight), folds=rows, penalty=penalties.l2(STRENGTHS))
+    status = found.solutions.status.reshape(3, 3)
+    assert (status[0] == Status.separated).all() and (status[1:] == Status.converged).all()
+    assert np.isnan(found.scores[0]).all() and np.isfinite(found.scores[1:]).all()
+    assert np.isnan([found.mean, found.standard_error]).all() and list(found.failed) == [1, 1, 1]
+    for choice in (lambda: found.best, lambda: found.simplest, found.chosen):
+        with pytest.raises(ValueError, match=r"fold 0 at strength 0.001 .separated.*add an l2 penalty.*other folds"):
+            choice()
+    assert found.chosen(1) == Penalty(0.0, 1.0)
+    assert list(found.to_pandas()["failed"]) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("max_steps", [30, 100])
+def test_a_strength_where_a_fold_failed_is_not_chosen(max_steps):
+    y, strengths = (X[:, 0] > 0).astype(int), np.array([0.0, 1e-4, 1.0])
+    found = lr_nn.cross_validate(NET, Batch(X, y), penalty=penalties.l2(strengths), max_steps=max_steps)
+    others = lr_nn.cross_validate(NET, Batch(X, y), penalty=penalties.l2(strengths[1:]))
+    assert list(found.failed) == [5, 0, 0] and np.isnan(found.scores[:, 0]).all()
+    np.testing.assert_allclose(found.scores[:, 1:], others.scores, rtol=1e-5)
+    assert found.best == 1 + others.best and found.simplest == 1 + others.simplest
+    assert found.chosen() == others.chosen()
+
+
+def test_the_refusal_of_folds_without_steps_asks_for_more():
+    found = lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), max_steps=1)
+    with pytest.raises(ValueError, match=r"fold 0 .*max_steps.* and 10 more; max_steps: raise max_steps"):
+        found.chosen()
+
+
+def test_rows_of_weight_zero_are_in_no_fold():
+    weight, rows = np.where(np.arange(N) % 4 == 0, 0, WEIGHT), np.arange(N) % 3
+    kept = weight > 0
+    found = lr_nn.cross_validate(NET, Batch(X, Y, weight), folds=rows, penalty=penalties.l2(STRENGTHS))
+    without = lr_nn.cross_validate(
+        NET, Batch(X[kept], Y[kept], weight[kept]), folds=rows[kept], penalty=penalties.l2(STRENGTHS)
+    )
+    np.testing.assert_allclose(found.scores, without.scores, rtol=1e-5)
+
+
+def test_drawn_folds_share_the_rows_of_positive_weight_of_every_class():
+    y, weight = np.repeat([0, 1], [60, 30]), np.ones(N)
+    weight[:40] = weight[66:] = 0
+    found = lr_nn.cross_validate(NET, Batch(X, y, weight), folds=2, penalty=penalties.l2(np.array([1.0])))
+    for f in range(2):
+        assert list(np.bincount(y[(found.rows == f) & (weight > 0)])) == [10, 3]
+
+
+def test_other_names_of_the_classes_mirror_the_coefficients_and_keep_the_scores():
+    strengths = penalties.l2(STRENGTHS)
+    found, mirrored = (lr_nn.cross_validate(NET, Batch(X, y, WEIGHT), folds=4, penalty=strengths) for y in (Y, 1 - Y))
+    assert (found.rows == mirrored.rows).all()
+    np.testing.assert_allclose(found.solutions.coefficients, -mirrored.solutions.coefficients, atol=1e-5)
+    np.testing.assert_allclose(found.scores, mirrored.scores, rtol=1e-5)
+
+    y, names, net = RNG.integers(0, 3, N), np.array([2, 0, 1]), lr_nn.softmax_regression(D, 3)
+    found, renamed = (lr_nn.cross_validate(net, Batch(X, labels), penalty=strengths) for labels in (y, names[y]))
+    np.testing.assert_allclose(found.solutions.coefficients, renamed.solutions.coefficients[..., names], atol=1e-5)
+    np.testing.assert_allclose(found.scores, renamed.scores, rtol=1e-5)
+
+
+def test_other_names_of_the_classes_keep_the_standard_errors_of_a_bootstrap():
+    found, mirrored = (
+        lr_nn.bootstrap(NET, Batch(X, y), samples=50, penalty=penalties.l2(1e-2), key=KEY) for y in (Y, 1 - Y)
+    )
+    np.testing.assert_allclose(found.standard_errors, mirrored.standard_errors, rtol=1e-4)
+    np.testing.assert_allclose(found.intervals(), -mirrored.intervals()[..., ::-1], atol=1e-5)
+
+
+def test_permuted_folds_permute_the_scores():
+    rows, order = np.arange(N) % 3, np.array([2, 0, 1])
+    found, permuted = (
+        lr_nn.cross_validate(NET, Batch(X, Y), folds=folds, penalty=penalties.l2(STRENGTHS))
+        for folds in (rows, order[rows])
+    )
+    np.testing.assert_allclose(found.scores, permuted.scores[order], rtol=1e-5)
+    np.testing.assert_allclose(found.mean, permuted.mean, rtol=1e-5)
 
 
 def test_the_bootstrap_of_a_mean_has_its_standard_error():
@@ -99,6 +178,30 @@ def test_resamples_are_weights(method):
         kept = weights[i] > 0
         one = lr_nn.fit(NET, Batch(X[kept], Y[kept], weights[i][kept]), penalty=penalties.l2(1e-2))
         np.testing.assert_allclose(found.coefficients[i], one.coefficients, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_steps", [30, 100])
+def test_resamples_without_an_optimum_are_left_out_and_counted(max_steps):
+    data, rows = Batch(X[:12, :1], np.arange(12) % 3 == 0), lr_nn.logistic_regression(1)
+    found = lr_nn.bootstrap(rows, data, samples=200, max_steps=max_steps)
+    ended = found.solutions.status == Status.converged
+    assert 0 < found.failed == 200 - ended.sum() and f"; {found.failed} left out" in str(found)
+    kept = found.solutions.coefficients[ended]
+    np.testing.assert_allclose(found.coefficients, kept)
+    np.testing.assert_allclose(found.standard_errors, kept.std(axis=0, ddof=1))
+    np.testing.assert_allclose(found.intervals(0.5)[..., 0], np.quantile(kept, 0.25, axis=0))
+
+
+def test_a_bootstrap_without_optima_refuses():
+    found = lr_nn.bootstrap(NET, Batch(X, Y), samples=3, penalty=penalties.l2(1e-2))
+    estimate = replace(found, estimate=replace(found.estimate, status=Status.max_steps))
+    np.testing.assert_allclose(estimate.standard_errors, found.standard_errors)
+    for number in (lambda: estimate.bias, lambda: estimate.intervals(method="basic"), estimate.to_pandas):
+        with pytest.raises(ValueError, match=r"the fit of all rows has no optimum .max_steps.; max_steps: raise"):
+            number()
+    stopped = lr_nn.bootstrap(NET, Batch(X, Y), samples=3, max_steps=1)
+    with pytest.raises(ValueError, match=r"fewer than two resamples .*3 left out.*raise max_steps"):
+        _ = stopped.standard_errors
 
 
 def test_groups_are_drawn_whole():
@@ -168,6 +271,13 @@ def test_groups_without_an_optimum_say_so_and_others_are_fitted():
     statuses = dict(zip(found.labels, map(Status, found.solutions.status)))
     assert statuses["a"] == statuses["b"] == Status.converged
     assert statuses["e"] == Status.separated
+    separated = np.isin(LABELS, found.failed)
+    assert "e" in found.failed and "a" not in found.failed
+    assert (np.isnan(found.predict(X, LABELS))[:, 0] == separated).all()
+
+
+def validate(weight=None, **keywords):
+    return lr_nn.cross_validate(NET, Batch(X, Y, weight), **{"penalty": penalties.l2(STRENGTHS), **keywords})
 
 
 @pytest.mark.parametrize(
@@ -176,17 +286,25 @@ def test_groups_without_an_optimum_say_so_and_others_are_fitted():
         (lambda: lr_nn.fit_groups(NET, Batch(X, Y), LABELS[:-1]), "one label a row"),
         (lambda: lr_nn.fit_groups(NET, Batch(X, Y[:-1]), LABELS), "same examples"),
         (lambda: lr_nn.fit_groups(NET, Batch(X, Y), np.where(np.arange(N) == 3, np.nan, 1.0)), "missing label"),
-        (lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(1.0)), "strengths"),
-        (lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=1), "between 2"),
-        (lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=N + 1), "between 2"),
-        (
-            lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=np.ones(N)),
-            "two folds",
-        ),
-        (
-            lambda: lr_nn.cross_validate(NET, Batch(X, Y), penalty=penalties.l2(STRENGTHS), folds=np.ones(3)),
-            "one label a row",
-        ),
+        (lambda: validate(penalty=penalties.l2(1.0)), "strengths"),
+        (lambda: validate(penalty=penalties.l2(np.zeros(0))), r"strengths of shape \(t,\), t > 0"),
+        (lambda: validate(penalty=Penalty(np.ones(3), np.ones(2))), "got 3 of penalty l1, 2 of penalty l2"),
+        (lambda: validate(penalty=Penalty(np.ones(1), np.ones(2))), "got 1 of penalty l1, 2 of penalty l2"),
+        (lambda: validate(penalty=Penalty(l2=np.ones((2, 2)))), r"penalty l2 must be one number, or one a lane"),
+        (lambda: validate(penalty=Penalty(l2=np.array([1, -1.0]))), "penalty l2 .* got -1 at index 1"),
+        (lambda: validate(penalty=Penalty(l1=np.array([np.nan, 1]))), "penalty l1 .* got nan at index 0"),
+        (lambda: validate(folds=1), "between 2"),
+        (lambda: validate(folds=N + 1), "between 2"),
+        (lambda: validate(folds=5, weight=np.arange(N) < 4), "between 2 and the 4 rows of positive weight"),
+        (lambda: validate(folds=np.arange(N) % 2, weight=np.arange(N) % 2), "fold 0 has no row of positive weight"),
+        (lambda: validate(folds=np.ones(N, int)), "two folds; got only 1"),
+        (lambda: validate(folds=np.arange(N) % 2 / 2), "whole numbers or text.*float64"),
+        (lambda: validate(folds=np.arange(N) % 3 - 1), "not be negative; got -1 at row 0"),
+        (lambda: validate(folds=np.where(np.arange(N) == 3, np.nan, 1)), "missing label at row 3"),
+        (lambda: validate(folds=np.ones(3)), "one label a row"),
+        (lambda: validate(folds=[([0, 1], [2]), ([2], [0, 1])]), "folds must have one label a row"),
+        (lambda: lr_nn.bootstrap(NET, Batch(X, Y), groups=np.ones(N)), "at least two rows, or groups"),
+        (lambda: lr_nn.bootstrap(lr_nn.mlp((D, 2, 1)), Batch(X, Y)), "one layer"),
         (lambda: lr_nn.bootstrap(NET, Batch(X, Y), samples=1), "at least 2"),
         (lambda: lr_nn.bootstrap(NET, Batch(X, Y), method="jack"), "bayesian"),
         (lambda: lr_nn.bootstrap(NET, Batch(X, Y), groups=np.ones(3)), "one label a row"),

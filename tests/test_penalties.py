@@ -213,7 +213,7 @@ TWO_LAYERS = network("squared_error", depth=2).net
         ((Layer(1.0, np.ones(4)), Layer(1.0, None)), r"l2 of b_1 must be a number or of shape \(5,\)"),
         ((Layer(None, 1.0), Layer(1.0, None)), "a w in every layer"),
         ((Layer(-1.0, None), Layer(1.0, None)), "l2 of w_1 must be finite and not negative; got -1"),
-        ((Layer(1.0, np.array([0, 0, np.nan, 0, 0])), Layer(1.0, None)), "l2 of b_1 must be finite .* at row 2"),
+        ((Layer(1.0, np.array([0, 0, np.nan, 0, 0])), Layer(1.0, None)), "l2 of b_1 must be finite .* at index 2"),
     ],
 )
 def test_strengths_that_do_not_fit_the_parameters_are_refused(strength, message):

@@ -1,4 +1,4 @@
-"""Random numbers of the host, as a function of a JAX key."""
+"""Random numbers on the host, drawn from a JAX key."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["generator"]
 
 
 def generator(key: jax.Array | None) -> np.random.Generator:
-    """A NumPy generator whose stream depends on nothing but `key`; None is a fixed key.
+    """A NumPy generator whose numbers depend only on `key`; None is a fixed key.
 
-    Raises TypeError for what is no random key, ValueError for more than one.
+    Raises TypeError if `key` is no random key, ValueError if it holds more than one.
     """
     if key is None:
         return np.random.default_rng(0)

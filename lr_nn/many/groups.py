@@ -1,4 +1,4 @@
-"""A model for each group of rows: groups of any size, padded to few sizes with rows of weight zero."""
+"""One fit for each group of rows; groups are padded to few sizes with rows of weight zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from lr_nn import check
 from lr_nn.admission import admit_rows
-from lr_nn.fitting.promises import has_certificate
+from lr_nn.many.failures import has_optimum
+from lr_nn.many.lanes import check_certificate
 from lr_nn.many.settings import Progress, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
 from lr_nn.network import Network, check_network
@@ -22,15 +23,17 @@ from lr_nn.types import Batch
 
 __all__ = ["Groups", "fit_groups"]
 
-# The smallest size that groups are padded to, and numbers of a size that are no reason for a program of its own.
-LEAST, FEW = 16, 2**22
+# Groups are padded to at least this many rows.
+MIN_ROWS = 16
+# Groups of one padded size are compiled on their own if their padded rows hold more numbers than this.
+MIN_NUMBERS = 2**22
 
 
 @dataclass(frozen=True)
 class Groups:
-    """A fit for each of the `labels` (m,), in their order, of `sizes` (m,) rows.
+    """One fit for each group: lane i of `solutions` is that of `labels[i]` (m,), which has `sizes[i]` (m,) rows.
 
-    `names` (q,): those of the coefficients, as `inference.summary` names them.
+    `names` (q,) are those of the coefficients, as `inference.summary` names them.
     """
 
     net: Network
@@ -39,25 +42,34 @@ class Groups:
     solutions: Solutions
     names: tuple[str, ...]
 
+    @property
+    def failed(self) -> np.ndarray:
+        """The labels of the groups whose fit has no optimum: neither converged nor rank_deficient."""
+        return self.labels[~has_optimum(self.solutions.status)]
+
     def predict(self, x: ArrayLike, groups: ArrayLike) -> np.ndarray:
-        """The mean of the response of each row, (n, k), by the model of its group. ValueError for an unknown label."""
+        """The mean response of each row, (n, k), under the model of its group; NaN for the groups in `failed`.
+
+        Raises ValueError for a label that was not fitted.
+        """
         x = np.asarray(check.table("x", x, self.net.sizes[0]), float)
         check.finite("x", x)
         names, which = check.labels("groups", groups, len(x))
-        strange = np.setdiff1d(names, self.labels)
-        if len(strange):
+        unknown = np.setdiff1d(names, self.labels)
+        if len(unknown):
             raise ValueError(
-                f"{len(strange)} groups have no model: {', '.join(map(repr, strange[:5].tolist()))}; "
+                f"{len(unknown)} groups have no model: {', '.join(map(repr, unknown[:5].tolist()))}; "
                 "predict only groups that were fitted"
             )
-        at = np.searchsorted(self.labels, names)[which]
+        lane = np.searchsorted(self.labels, names)[which]
         (layer,) = self.solutions.params
-        eta = np.einsum("nd,ndk->nk", x, layer.w[at]) + (0 if layer.b is None else layer.b[at])
+        eta = np.einsum("nd,ndk->nk", x, layer.w[lane]) + (0 if layer.b is None else layer.b[lane])
         with jax.enable_x64(True):
-            return np.asarray(self.net.loss.mean(jnp.asarray(eta)))
+            mean = np.asarray(self.net.loss.mean(jnp.asarray(eta)))
+        return np.where(has_optimum(self.solutions.status)[lane, None], mean, np.nan)
 
     def to_pandas(self) -> Any:
-        """One row a group: its size, how its fit ended, and its coefficients."""
+        """A table with one row a group: its number of rows, the status of its fit, and its coefficients."""
         table = self.solutions.to_pandas().set_index(self.labels).rename_axis("group")
         table.insert(0, "rows", self.sizes)
         found = self.solutions.coefficients
@@ -81,11 +93,11 @@ def fit_groups(
     memory: int = 2**30,
     progress: Callable[[Progress], None] | None = None,
 ) -> Groups:
-    """One fit for each group of rows, `groups` (n,) their labels: segments, genes, shops.
+    """A `Groups`: one fit for each label in `groups` (n,), of the rows of `data` that have this label.
 
-    Groups may have any size. data and penalty as in `fit`, the other keywords as in `fit_many`. Groups without an
-    optimum, of one class or of too few rows, say so in their status. With an L2 penalty small groups have an optimum; a
-    group of one class has none, because the bias is free.
+    Groups may have any size. data and penalty as in `fit`, the other keywords as in `fit_many`. A group without an
+    optimum says so in its status. With an L2 penalty small groups have an optimum; a group of one class has none,
+    because the bias is free. Raises ValueError for a group without weight, and for networks without a certificate.
 
     >>> import lr_nn, numpy as np
     >>> x, groups = np.arange(8.0)[:, None], np.array(["a", "a", "a", "b", "b", "b", "b", "b"])
@@ -98,16 +110,12 @@ def fit_groups(
     check_network(net)
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, progress)
     check_penalty(penalty)
-    if not has_certificate(net):
-        raise ValueError(
-            "groups are for networks of one layer with a loss that promises a certificate, as those of the menu do; "
-            "train_many takes groups of others as weights"
-        )
+    check_certificate("groups", net)
     with jax.enable_x64(True):
         x, y, weight, offset = jax.tree.map(np.asarray, admit_rows(net, data, np.float64))
     labels, which = check.labels("groups", groups, n := len(x))
     sizes = np.bincount(which)
-    if net.loss.task == "classes" and y.ndim == 1:  # one-hot, so that groups of k rows are no table of k classes
+    if net.loss.task == "classes" and y.ndim == 1:  # labels of k groups of k rows would look like one table (n, k)
         y = np.eye(net.sizes[1])[y]
     weight = np.ones(n) if weight is None else weight
     if len(empty := np.flatnonzero(np.bincount(which, weight) == 0)):
@@ -118,44 +126,41 @@ def fit_groups(
         begin, end = (ends - sizes)[members, None], ends[members, None]
         rows = begin + np.arange(size)[None]
         inside = rows < end
-        rows = order[np.minimum(rows, end - 1)]  # a group is filled up with its own last row, of weight zero
+        rows = order[np.minimum(rows, end - 1)]  # a group is padded with its last row, at weight zero
         lanes = Batch(x[rows], y[rows], weight[rows] * inside, None if offset is None else offset[rows])
         found.append((members, solve(admit(net, lanes, penalty, None, settings), settings)))
     names = check.column_names(data.x, net.sizes[0]) + (("bias",) if net.bias else ())
-    return Groups(net, labels, sizes, _in_order(len(labels), found), names)
+    return Groups(net, labels, sizes, _in_order(found), names)
 
 
 def _buckets(sizes: np.ndarray, d: int) -> list[tuple[int, np.ndarray]]:
-    """Sizes, powers of two, and the groups that are padded to each; few numbers go with the next."""
-    wanted = np.maximum(LEAST, 2 ** np.ceil(np.log2(sizes)).astype(int))
+    """Padded sizes, powers of two, each with its groups; groups with few numbers join the next larger size."""
+    wanted = np.maximum(MIN_ROWS, 2 ** np.ceil(np.log2(sizes)).astype(int))
     buckets: list[tuple[int, np.ndarray]] = []
     members = np.zeros(0, int)
     for size in (distinct := np.unique(wanted)):
         members = np.concatenate([members, np.flatnonzero(wanted == size)])
-        if size == distinct[-1] or len(members) * 2 * size * (d + 1) > FEW:
+        if size == distinct[-1] or len(members) * 2 * size * (d + 1) > MIN_NUMBERS:
             buckets.append((int(size), members))
             members = np.zeros(0, int)
     return buckets
 
 
-def _in_order(m: int, found: list[tuple[np.ndarray, Solutions]]) -> Solutions:
-    """The solutions of all buckets as one, in the order of the labels."""
-
-    def put(leaves: list[np.ndarray]) -> np.ndarray:
-        whole = np.zeros((m, *leaves[0].shape[1:]), leaves[0].dtype)
-        for (members, _), leaf in zip(found, leaves):
-            whole[members] = leaf
-        return whole
-
+def _in_order(found: list[tuple[np.ndarray, Solutions]]) -> Solutions:
+    """The solutions of all padded sizes as one, in the order of the labels; each part comes with its groups."""
     parts = [each for _, each in found]
-    columns: dict[str, Any] = {name: put([getattr(each, name) for each in parts]) for name in COLUMNS}
-    directions = None
+    order = np.argsort(np.concatenate([members for members, _ in found]))
+
+    def join(*leaves: Any) -> np.ndarray:
+        return np.concatenate(leaves)[order]
+
+    columns: dict[str, Any] = {name: join(*(getattr(each, name) for each in parts)) for name in COLUMNS}
+    direction = None
     if any(each.direction is not None for each in parts):
-        given = (each.direction or jax.tree.map(np.zeros_like, each.params) for each in parts)
-        directions = jax.tree.map(lambda *leaves: put(list(leaves)), *given)
+        direction = jax.tree.map(join, *(each.direction or jax.tree.map(np.zeros_like, each.params) for each in parts))
     return Solutions(
-        params=jax.tree.map(lambda *leaves: put(list(leaves)), *(each.params for each in parts)),
-        direction=directions,
+        params=jax.tree.map(join, *(each.params for each in parts)),
+        direction=direction,
         penalty=parts[0].penalty,
         solver=parts[0].solver,
         **columns,

@@ -1,4 +1,4 @@
-"""Where lanes enter: which arguments have a lane axis, checked, and taken a few lanes at a time."""
+"""The arguments of many fits: which have a lane axis, their checks, and those of some lanes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import jax
 import numpy as np
 
 from lr_nn.admission import admit_lanes, lane_axes, lane_axis, lane_params
+from lr_nn.fitting.promises import has_certificate
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Params
 
-__all__ = ["Lanes", "admit"]
+__all__ = ["Lanes", "admit", "check_certificate"]
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """The arguments of m fits on n rows. `x` is (n, d), shared, or (m, n, d); the others have a leading axis, of m or,
-    where they are shared, of 1: `y` (·, n) or (·, n, k), `weight` (·, n) and `offset` (·, n, k), None where there is
-    none, the strengths (·,), and the leaves of `start`. Where `owner` names an argument, lane i has the entry
-    owner[i] of it.
+    """The arguments of m fits on n rows.
+
+    `x` is (n, d) if all lanes share it, else (m, n, d). Every other argument has a leading axis: of length m, or of 1
+    if all lanes share it. Their shapes are `y` (·, n) or (·, n, k), `weight` (·, n) or None, `offset` (·, n, k) or
+    None, `penalty` (·,) for l1 and l2, and those of parameters for `start`. If `owner` has the name of an argument,
+    lane i has entry owner[name][i] of it.
     """
 
     net: Network
@@ -39,11 +42,11 @@ class Lanes:
 
     @property
     def shares_x(self) -> bool:
-        """Is there one table for all?"""
+        """True if all lanes have one `x`."""
         return self.x.ndim == 2
 
     def take(self, name: str, ids: np.ndarray) -> Any:
-        """An argument of some lanes; of a shared one, the only."""
+        """The entries of the lanes `ids` in the argument `name`, with a leading axis; of 1 if all lanes share it."""
         value, ids = getattr(self, name), self.owner[name][ids] if name in self.owner else ids
         return jax.tree.map(lambda leaf: leaf if len(leaf) == 1 else leaf[ids], value)
 
@@ -54,15 +57,25 @@ class Lanes:
         return self.owner[name][ids] if name in self.owner else np.asarray(ids)
 
 
+def check_certificate(what: str, net: Network) -> None:
+    """Raise ValueError if `what`, such as groups, is not for `net`, because its fits end without a certificate."""
+    if not has_certificate(net):
+        raise ValueError(
+            f"{what} are for networks of one layer with a loss that promises a certificate, as those of lr_nn.losses "
+            f"do; for others give train_many the {what} as weights"
+        )
+
+
 def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | None) -> Lanes:
-    """The checked arguments. ValueError where none has a lane axis, or two disagree on the number of lanes."""
+    """The checked arguments of m fits. Raises ValueError if none has a lane axis, or two differ in their lanes."""
     check_network(net)
     check_penalty(penalty, lanes=True)
     batch, axes = lane_axes(net, on_automatic_mesh(data))
     penalty = Penalty(*(np.asarray(strength, float) for strength in penalty or Penalty()))
-    strengths = Penalty(*map(lane_axis, ("penalty l1", "penalty l2"), penalty, (0, 0)))
+    names = (*Batch._fields, "penalty l1", "penalty l2", "start")
+    strengths = Penalty(*map(lane_axis, names[-3:-1], penalty, (0, 0)))
     start, starts = (None, None) if start is None else lane_params(net, start, "start")
-    m = _number((*Batch._fields, "penalty", "start"), (*batch, penalty, start), (*axes, strengths, starts))
+    m = _lane_count(names, (*batch, *penalty, start), (*axes, *strengths, starts))
     x, y, weight, offset = admit_lanes(net, batch, axes, None)
     return Lanes(
         net=net,
@@ -77,8 +90,8 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
     )
 
 
-def _number(names: tuple[str, ...], arguments: tuple[Any, ...], axes: tuple[Any, ...]) -> int:
-    """m, the number of lanes of every leaf that has a lane axis."""
+def _lane_count(names: tuple[str, ...], arguments: tuple[Any, ...], axes: tuple[Any, ...]) -> int:
+    """m, the length of the lane axis of every leaf that has one."""
     counts = [
         (name, len(leaf))
         for name, argument, axis in zip(names, arguments, axes)
@@ -104,6 +117,6 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _leading(tree: Any, axes: Any) -> Any:
-    """The tree with a leading axis of 1 on every leaf that is shared."""
+    """The tree with a leading axis on every leaf: of 1 where its axis in `axes` is None, else its own."""
     leaves = [leaf if leaf is None or axis == 0 else leaf[None] for leaf, axis in zip(_leaves(tree), _leaves(axes))]
     return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=lambda leaf: leaf is None), leaves)

@@ -20,8 +20,8 @@ FARTHEST = 100.0
 
 
 class Points(NamedTuple):
-    """θ (m, q, k), J there without its l1 term (m,), its gradient; if asked for, its Hessian in blocks without the ridge,
-    and the sums for a certificate.
+    """θ (m, q, k), J there without its l1 term (m,), and its gradient; if asked for, the Hessian of the mean loss in
+    blocks, and the sums for a certificate.
     """
 
     theta: np.ndarray
@@ -121,14 +121,14 @@ class Objective:
         """θ less its mean over outputs where a number common to these changes no loss."""
         if not self.rows.loss.shift_invariant or self.moving is not None:
             return theta
-        rows = ~self.lasso.any(axis=(0, 2))[None, :, None]
+        rows = (self.lasso == 0).all(axis=(0, 2))[None, :, None]
         return theta - np.where(rows, theta.mean(axis=2, keepdims=True), 0)
 
     def subgradient(self, point: Points) -> np.ndarray:
         """The subgradient of J of the smallest norm, (m, q, k)."""
         return bounds.subgradient(point.theta, point.gradient, self.lasso)
 
-    def composite(self, point: Points) -> np.ndarray:
+    def composite(self, point: Points) -> Any:
         """J with its l1 term, (m,)."""
         return point.cost + (self.lasso * np.abs(point.theta)).sum(axis=LAST)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,10 +19,10 @@ from lr_nn.many.descent import descend
 from lr_nn.many.directions import LEAST, Plan, planned, sampled
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import EPS, Objective
-from lr_nn.many.rows import OwnInputs, Rows, SharedInputs, Targets
+from lr_nn.many.rows import OwnInputs, Rows, SharedInputs, Targets, pairs_at_once
 from lr_nn.types import Batch
 
-__all__ = ["Problem", "begun", "datasets", "posed", "shared_inputs", "targets_of"]
+__all__ = ["Problem", "begun", "datasets", "posed", "shared_inputs", "target_dtype", "targets_of"]
 
 
 class Problem(NamedTuple):
@@ -36,7 +36,6 @@ class Problem(NamedTuple):
 
 def targets_of(lanes: Lanes, ids: np.ndarray, counted: np.ndarray | None = None) -> Targets:
     """The targets of the lanes `ids`, of the rows `counted`; weights in units of the largest of each lane."""
-    labels = lanes.net.loss.task == "classes" and lanes.y.ndim == 2
 
     def of(name: str) -> tuple[np.ndarray | None, np.ndarray]:
         value = getattr(lanes, name)
@@ -55,7 +54,12 @@ def targets_of(lanes: Lanes, ids: np.ndarray, counted: np.ndarray | None = None)
         most = weight.max(axis=1, keepdims=True)
         weight = weight / np.where(most > 0, most, 1)
     offset = None if offset is None else np.asarray(offset, float)
-    return Targets(y, weight, offset, y_of, weight_of, offset_of, np.int64 if labels else np.float64)
+    return Targets(y, weight, offset, y_of, weight_of, offset_of, target_dtype(lanes))
+
+
+def target_dtype(lanes: Lanes) -> Any:
+    """What targets are cast to: labels of classes stay integers."""
+    return np.int64 if lanes.net.loss.task == "classes" and lanes.y.ndim == 2 else np.float64
 
 
 def shared_inputs(lanes: Lanes, x: np.ndarray, weight: np.ndarray | None) -> tuple[SharedInputs, np.ndarray]:
@@ -66,7 +70,7 @@ def shared_inputs(lanes: Lanes, x: np.ndarray, weight: np.ndarray | None) -> tup
     with np.errstate(all="ignore"):
         seen = looked(some)
         frame = column_frame(seen, net.bias, net.bias, k, DEFAULT)
-        return SharedInputs.of(x, frame), mean_squares(seen, frame)
+        return SharedInputs.of(x, frame, pairs_at_once(net.loss, k)), mean_squares(seen, frame)
 
 
 def datasets(targets: Targets, own: bool) -> np.ndarray:
@@ -88,7 +92,7 @@ def posed(
 ) -> Problem:
     """The problem of the lanes `ids`, whose deviation is (q,) or (m, q)."""
     net, (m, q, k) = lanes.net, (len(ids), inputs.columns, lanes.net.sizes[1])
-    rows = Rows.of(inputs, targets, net.loss, k, threaded)
+    rows = Rows(inputs, targets, net.loss, k, threaded)
     alike = datasets(targets, isinstance(inputs, OwnInputs))
     first = np.unique(alike, return_index=True)[1]
     biases, cost, excess, lowest, total = _constants(rows.take(first), net.bias)

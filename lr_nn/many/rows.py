@@ -7,7 +7,7 @@ last. `SharedInputs` is one x that all lanes share, `OwnInputs` an x for each la
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ from lr_nn.fitting.source import pool
 from lr_nn.fitting.terms import bucket, multiply, once
 from lr_nn.losses import Loss
 
-__all__ = ["FEW_COLUMNS", "Inputs", "OwnInputs", "Rows", "SharedInputs", "Targets", "in_parts"]
+__all__ = ["FEW_COLUMNS", "Inputs", "OwnInputs", "Rows", "SharedInputs", "Targets", "in_parts", "pairs_at_once"]
 
-# Pairs of a lane and a row that one call of a compiled function takes: its arrays stay in the cache (measured).
-PAIRS = 2**16
+# Numbers that one call of a compiled function takes, fewer are padded: its arrays stay in the cache (measured), and no
+# number of rows or lanes compiles another program. Pairs of a lane and a row, at least.
+NUMBERS, LEAST_PAIRS = 2**15, 2**8
 # Rows of a chunk of a shared x: 2 MB of 128 columns, which stay in the cache while all lanes use them.
 CHUNK_ROWS = 2_048
 # Columns up to which the Gram matrices of all lanes are one product with the pairwise products of columns.
@@ -69,8 +70,9 @@ class SharedInputs:
     frame: Frame
 
     @classmethod
-    def of(cls, x: np.ndarray, frame: Frame, most: int = CHUNK_ROWS) -> SharedInputs:
-        """The inputs of an array, whose rows are read where they are, at most `most` at a time."""
+    def of(cls, x: np.ndarray, frame: Frame, pairs: int) -> SharedInputs:
+        """The inputs of an array, whose rows are read where they are, at most `pairs` at a time."""
+        most = min(pairs, CHUNK_ROWS)
         size = min(most, bucket(max(1, -(-len(x) // -(-len(x) // most)))))
         parts = [x[begin : begin + size] for begin in range(0, len(x), size)]
         none = np.zeros(0)
@@ -96,12 +98,12 @@ class SharedInputs:
         """Rows of a chunk."""
         return self.chunks[0].size
 
-    def rows(self, numbers: np.ndarray, most: int) -> SharedInputs:
-        """The inputs of some rows, which are copied, at most `most` in a chunk."""
+    def rows(self, numbers: np.ndarray, pairs: int) -> SharedInputs:
+        """The inputs of some rows, which are copied, at most `pairs` in a chunk."""
         ends = np.cumsum([0, *(len(chunk.x) for chunk in self.chunks)])
         which = np.searchsorted(ends, numbers, side="right") - 1
         parts = [chunk.x[numbers[which == i] - ends[i]] for i, chunk in enumerate(self.chunks)]
-        return SharedInputs.of(np.concatenate(parts), self.frame, most)
+        return SharedInputs.of(np.concatenate(parts), self.frame, pairs)
 
     def constant(self) -> SharedInputs:
         """The inputs without columns, but for the bias."""
@@ -165,10 +167,10 @@ class OwnInputs:
     x: np.ndarray
     mean: np.ndarray
     bias: bool
-    kept: dict[str, Any] = field(default_factory=dict)
+    size: int
 
     @classmethod
-    def of(cls, x: np.ndarray, weight: np.ndarray, centred: bool, bias: bool) -> OwnInputs:
+    def of(cls, x: np.ndarray, weight: np.ndarray, bias: bool, pairs: int) -> OwnInputs:
         """The inputs of x (m, n, d); rows without weight are zero, for their numbers may be anything."""
         m, n, d = x.shape
         counts = np.broadcast_to(weight > 0, (m, n))
@@ -177,13 +179,13 @@ class OwnInputs:
         if not counts.all():
             inputs[~counts] = 0
         mean = np.zeros((m, d))
-        if centred:
+        if bias:
             share = np.broadcast_to(weight, (m, n)) / weight.sum(axis=-1, keepdims=True)
             mean = (share[:, None] @ inputs[..., :d])[:, 0]
             inputs[..., :d] -= mean[:, None]
             if not counts.all():
                 inputs[~counts] = 0
-        return cls(inputs, mean, bias)
+        return cls(inputs, mean, bias, min(n, pairs))
 
     @property
     def columns(self) -> int:
@@ -191,47 +193,40 @@ class OwnInputs:
         return self.x.shape[2]
 
     @property
-    def size(self) -> int:
-        """Rows of a lane."""
-        return self.x.shape[1]
-
-    @property
-    def chunks(self) -> tuple[None]:
-        """All rows are one chunk."""
-        return (None,)
+    def chunks(self) -> range:
+        """Where chunks of rows begin."""
+        return range(0, self.x.shape[1], self.size)
 
     def constant(self) -> OwnInputs:
         """The inputs without columns, but for the bias."""
         d = self.mean.shape[1]
-        return OwnInputs(self.x[..., d:], self.mean[:, :0], self.bias)
+        return OwnInputs(self.x[..., d:], self.mean[:, :0], self.bias, self.size)
 
     def take(self, ids: np.ndarray) -> OwnInputs:
         """The inputs of some lanes."""
-        return OwnInputs(self.x[ids], self.mean[ids], self.bias)
+        return OwnInputs(self.x[ids], self.mean[ids], self.bias, self.size)
 
     @cached_property
     def extent(self) -> np.ndarray:
         """The largest |x̃| of every column, (m, q)."""
         return np.maximum(self.x.max(axis=1), -self.x.min(axis=1))
 
-    @cached_property
-    def narrow(self) -> np.ndarray:
-        """x̃ in float32."""
-        return self.x.astype(np.float32)
-
     def eta(self, i: int, lanes: slice, theta: np.ndarray) -> np.ndarray:
-        """x̃ θ, (g, n, k)."""
-        return self.x[lanes] @ theta
+        """x̃ θ of chunk i, (g, r, k)."""
+        return self._part(i, lanes) @ theta
 
     def back(self, i: int, lanes: slice, rows: np.ndarray) -> np.ndarray:
-        """Σ_r x̃_r rows_r, (g, q, k), of rows (g, n, k)."""
-        return np.moveaxis(np.moveaxis(rows, 2, 1) @ self.x[lanes], 1, 2)
+        """Σ_r x̃_r rows_r of chunk i, (g, q, k), of rows (g, r, k)."""
+        return np.moveaxis(np.moveaxis(rows, 2, 1) @ self._part(i, lanes), 1, 2)
 
     def grams(self, i: int, lanes: slice, weights: np.ndarray, dtype: Any) -> np.ndarray:
-        """Σ_r weights_r x̃_r x̃_rᵀ, (g, c, q, q), of weights (g, c, n)."""
-        x = self.x[lanes] if dtype == np.float64 else self.narrow[lanes]
+        """Σ_r weights_r x̃_r x̃_rᵀ of chunk i, (g, c, q, q), of weights (g, c, r)."""
+        x = self._part(i, lanes).astype(dtype, copy=False)
         rows = weights.astype(x.dtype)[..., None] * x[:, None]
-        return (np.swapaxes(x, 1, 2)[:, None] @ rows).astype(np.float64)
+        return (np.swapaxes(x, 1, 2)[:, None] @ rows).astype(np.float64, copy=False)
+
+    def _part(self, i: int, lanes: slice) -> np.ndarray:
+        return self.x[lanes, i * self.size : (i + 1) * self.size]
 
 
 Inputs = SharedInputs | OwnInputs
@@ -241,28 +236,23 @@ Inputs = SharedInputs | OwnInputs
 class Rows:
     """The rows of m lanes: their inputs and targets, and the loss of so many outputs.
 
-    `pairs` of a lane and a row are what a compiled function takes at once, fewer are padded. `threaded`: do chunks of
-    rows go to all cores?
+    `threaded`: do chunks of rows go to all cores?
     """
 
     inputs: Inputs
     targets: Targets
     loss: Loss
     outputs: int
-    pairs: int
     threaded: bool
-
-    @classmethod
-    def of(cls, inputs: Inputs, targets: Targets, loss: Loss, outputs: int, threaded: bool) -> Rows:
-        """The rows of these lanes."""
-        needed = len(targets.y_of) * inputs.size
-        pairs = min(PAIRS, 1 << (needed - 1).bit_length())
-        pairs = pairs if inputs.size <= pairs else bucket(inputs.size)
-        return cls(inputs, targets, loss, outputs, pairs, threaded)
 
     def __len__(self) -> int:
         """m."""
         return len(self.targets.y_of)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a lane and a row that a compiled function takes at once."""
+        return pairs_at_once(self.loss, self.outputs)
 
     @property
     def shares_x(self) -> bool:
@@ -283,7 +273,7 @@ class Rows:
     def some(self, numbers: np.ndarray) -> Rows:
         """Some of the rows of a shared x, by their numbers in ascending order."""
         assert isinstance(self.inputs, SharedInputs)
-        inputs = self.inputs.rows(numbers, min(self.pairs, CHUNK_ROWS))
+        inputs = self.inputs.rows(numbers, self.pairs)
         return replace(self, inputs=inputs, targets=self.targets.rows(numbers))
 
     def constant(self) -> Rows:
@@ -396,6 +386,11 @@ class Rows:
         least = np.where(counts, encoded, np.inf).min(axis=1)
         most = np.where(counts, encoded, -np.inf).max(axis=1)
         return lanes, weight.sum(axis=1), (weight[:, None] @ encoded)[:, 0], least, most, lowest.sum(axis=1)
+
+
+def pairs_at_once(loss: Loss, k: int) -> int:
+    """Pairs of a lane and a row that a compiled function takes at once, of k outputs."""
+    return max(LEAST_PAIRS, 1 << ((NUMBERS // (k * k if loss.couples_outputs else k)).bit_length() - 1))
 
 
 def in_parts(function: Any, parts: Any, threaded: bool) -> list[Any]:

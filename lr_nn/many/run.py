@@ -20,7 +20,7 @@ from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, plann
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import Points
 from lr_nn.many.problem import Problem, begun, posed, shared_inputs, targets_of
-from lr_nn.many.rows import OwnInputs, SharedInputs
+from lr_nn.many.rows import OwnInputs, SharedInputs, pairs_at_once
 from lr_nn.many.settings import Progress, Settings
 from lr_nn.types import Solution, Status
 
@@ -198,7 +198,8 @@ def _problem(lanes: Lanes, settings: Settings, ids: np.ndarray, shared: Any, thr
     targets = targets_of(lanes, ids)
     weight = targets.weight[targets.weight_of]
     x = lanes.x[ids] if len(ids) < lanes.m else lanes.x
-    inputs = OwnInputs.of(np.asarray(x), weight, lanes.net.bias, lanes.net.bias)
+    pairs = pairs_at_once(lanes.net.loss, lanes.net.sizes[1])
+    inputs = OwnInputs.of(np.asarray(x), weight, lanes.net.bias, pairs)
     share = weight / weight.sum(axis=1, keepdims=True)
     deviation = (share[:, None] @ inputs.x**2)[:, 0]
     return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
