@@ -99,14 +99,12 @@ def resampled(source: Dataset, options: Options) -> dict[str, Any]:
     import lr_nn
 
     (x, y), net = source.train, lr_nn.logistic_regression(len(source.features))
-    # The columns are badly conditioned: whole Hessians for every lane are faster than a factor that lanes share.
     found = lr_nn.bootstrap(
         net,
         lr_nn.Batch(x, y),
         samples=options.resamples,
         key=jax.random.key(options.seed),
         penalty=penalty(source, options.prior),
-        schedule="one_by_one",
     )
     people = np.where(np.isin(x, (0, 1)).all(axis=0), np.minimum(y @ x, (1 - y) @ x), len(x))
     return {

@@ -43,8 +43,7 @@ FITS = {
 MANY = {
     "one_by_one": lambda: lr_nn.fit_many(LOGISTIC, DATA, penalty=LANES),
     "one_by_one with l1": lambda: lr_nn.fit_many(LOGISTIC, DATA, penalty=penalties.l1(np.array([1e-2, 1e-3]))),
-    "queue": lambda: lr_nn.fit_many(LOGISTIC, DATA, penalty=LANES, schedule="queue"),
-    "products": lambda: lr_nn.fit_many(LOGISTIC, DATA, penalty=LANES, schedule="products"),
+    "together": lambda: lr_nn.fit_many(LOGISTIC, DATA, penalty=LANES),
     "each": lambda: lr_nn.fit_many(LOGISTIC, DATA, penalty=LANES, schedule="each"),
     "cross_validate": lambda: lr_nn.cross_validate(SOFTMAX, Batch(X, LABELS), penalty=LANES).solutions,
     "bootstrap": lambda: lr_nn.bootstrap(LINEAR, Batch(X, VALUES), samples=4).solutions,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lr_nn
-from lr_nn import Batch, Layer, Penalty, Status, losses, many, penalties
+from lr_nn import Batch, Layer, Penalty, Status, losses, penalties
 from lr_nn.data import Arrays
 
 RNG = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def test_a_lane_is_a_fit(name, l2):
     assert_lanes_are_fits(net, found, [{"x": x[i], "y": y[i], "weight": weight[i]} for i in range(M)], strengths)
 
 
-@pytest.mark.parametrize("schedule", ["one_by_one", "queue", "side_by_side", "each", "products"])
+@pytest.mark.parametrize("schedule", ["together", "each"])
 @pytest.mark.parametrize("l2", [0.0, 1e-3])
 def test_schedules_find_the_same(schedule, l2):
     net, x = NETS["logistic"], RNG.standard_normal((N, D))
@@ -61,28 +61,8 @@ def test_schedules_find_the_same(schedule, l2):
     plain = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2))
     other = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2), schedule=schedule)
     assert (other.status == Status.converged).all() and other.solver == schedule
-    assert (np.abs(other.cost - plain.cost) <= other.certificate + plain.certificate).all()
+    assert (np.abs(other.cost - plain.cost) <= other.certificate + plain.certificate + 1e-15).all()
     np.testing.assert_allclose(other.coefficients, plain.coefficients, atol=2e-5)
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_queue_takes_the_steps_of_each_lane_and_few_more(monkeypatch, seed):
-    monkeypatch.setattr(many.engines, "SLOTS", 4)
-    net, m = NETS["logistic"], 40
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((m, N, D)) * np.geomspace(0.1, 30, m)[:, None, None]
-    y = (rng.random((m, N)) < 1 / (1 + np.exp(-x[:, :, 0]))).astype(float)
-    penalty = penalties.l2(np.geomspace(1e-1, 1e-5, m))
-    alone = lr_nn.fit_many(net, Batch(x, y), penalty=penalty)
-    queued = lr_nn.fit_many(net, Batch(x, y), penalty=penalty, schedule="queue")
-    beside = lr_nn.fit_many(net, Batch(x, y), penalty=penalty, schedule="side_by_side", devices=jax.devices()[:1])
-    # Lanes that their engine leaves to another solver, as with the second seed, add the steps of that.
-    assert beside.steps.max() * m <= beside.lane_steps <= 1.1 * beside.steps.max() * m
-    assert (queued.steps == alone.steps).all() and (beside.steps == alone.steps).all()
-    assert alone.steps.sum() <= alone.lane_steps <= 1.2 * alone.steps.sum()
-    assert queued.steps.sum() <= queued.lane_steps < 0.8 * beside.lane_steps
-    assert queued.saved_steps == queued.steps.max() * m - queued.lane_steps > 0 >= beside.saved_steps
-    np.testing.assert_allclose(queued.coefficients, alone.coefficients, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["x", "y", "weight", "offset", "penalty", "start"])
@@ -121,7 +101,7 @@ def test_a_new_strength_compiles_nothing(caplog):
     assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
 
 
-@pytest.mark.parametrize("schedule", ["one_by_one", "queue", "products", "each"])
+@pytest.mark.parametrize("schedule", ["together", "each"])
 def test_a_failing_lane_disturbs_no_other(schedule):
     net = NETS["logistic"]
     x, y = RNG.standard_normal((N, D)), np.stack([targets(net, N) for _ in range(5)])
@@ -160,7 +140,7 @@ def test_lane_hands_back_a_solution():
     assert len(found) == 2 and list(found.to_pandas()["l2"]) == [1.0, 0.1]
 
 
-@pytest.mark.parametrize("engine", ["products", "each"])
+@pytest.mark.parametrize("engine", ["together", "each"])
 def test_a_large_shared_table(engine):
     net = lr_nn.logistic_regression(30)
     x = RNG.standard_normal((5003, 30))  # no multiple of a block
@@ -169,13 +149,6 @@ def test_a_large_shared_table(engine):
     found = lr_nn.fit_many(net, Batch(x, y, None, offset), penalty=penalties.l2(1e-3), schedule=engine)
     arguments = [{"x": x, "y": y[i], "offset": offset} for i in range(3)]
     assert_lanes_are_fits(net, found, arguments, Penalty(np.zeros(3), np.full(3, 1e-3)))
-
-
-def test_lanes_spread_over_devices():
-    net, x, y = NETS["logistic"], RNG.standard_normal((M, N, D)), targets(NETS["logistic"], M, N)
-    plain = lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2))
-    spread = lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(1e-2), devices=jax.devices()[:2])
-    np.testing.assert_array_equal(spread.coefficients, plain.coefficients)
 
 
 def test_progress_is_reported_and_its_errors_reach_the_caller():
@@ -220,16 +193,14 @@ LANES = penalties.l2(np.array([1.0, 0.1]))
         ({"penalty": LANES, "y": Y + 0.5}, ValueError, "targets"),
         ({"penalty": LANES, "x": np.full((N, D), np.nan)}, ValueError, "finite"),
         ({"penalty": LANES, "memory": 1000}, ValueError, "memory"),
-        ({"penalty": LANES, "schedule": "fast"}, ValueError, "one_by_one"),
+        ({"penalty": LANES, "schedule": "fast"}, ValueError, "auto, together, each"),
         ({"penalty": LANES, "offset": np.ones(3)}, ValueError, "offset"),
         ({"penalty": LANES, "y": np.zeros((N, 1, 1, 1))}, ValueError, "2 axes, or 3 with lanes first"),
         ({"x": [X, X[1:]], "y": [Y, Y[1:]]}, ValueError, "fit_groups"),
         ({"x": [X, X.astype(np.float32)], "y": [Y, Y]}, TypeError, "unequal data types"),
         ({"penalty": LANES, "start": 3}, TypeError, "start"),
-        ({"penalty": penalties.l1(np.ones(2)), "schedule": "products"}, ValueError, "no l1"),
-        ({"penalty": LANES, "schedule": "queue", "solver": "newton"}, ValueError, "schedule='each'"),
+        ({"penalty": LANES, "schedule": "together", "solver": "newton"}, ValueError, "schedule='each'"),
         ({"penalty": LANES, "dtype": int}, TypeError, "dtype"),
-        ({"penalty": LANES, "devices": []}, ValueError, "devices"),
         ({"penalty": LANES, "progress": 3}, TypeError, "progress"),
         ({"penalty": penalties.l2(np.zeros((0,)))}, ValueError, "at least 1 lanes"),
     ],

@@ -53,12 +53,12 @@ def test_folds_are_fits_of_the_other_rows_scored_on_their_own():
     assert found.to_pandas().shape == (3, 8)
 
 
-def test_products_score_as_one_by_one():
+def test_lanes_score_together_as_each_alone():
     strengths = penalties.l2(np.geomspace(1, 1e-4, 12))
     plain = lr_nn.cross_validate(NET, Batch(X, Y), penalty=strengths)
-    products = lr_nn.cross_validate(NET, Batch(X, Y), penalty=strengths, schedule="products")
-    np.testing.assert_allclose(products.scores, plain.scores, rtol=1e-5)
-    assert (products.solutions.status == Status.converged).all()
+    alone = lr_nn.cross_validate(NET, Batch(X, Y), penalty=strengths, schedule="each")
+    np.testing.assert_allclose(alone.scores, plain.scores, rtol=1e-5)
+    assert (alone.solutions.status == Status.converged).all()
 
 
 def test_drawn_folds_have_their_share_of_every_class():

@@ -205,7 +205,7 @@ def test_the_search_for_imports_finds(code, package, rooms):
 
 
 def test_xla_options_that_a_release_may_drop_are_named_only_where_it_is_asked_for_them():
-    asking = ("compilation.py", "xla_flags.py", "test_compiled_lanes.py", "test_structure.py")
+    asking = ("compilation.py", "xla_flags.py", "test_compilation.py", "test_structure.py")
     sources = [path for path in (*ALL, *(ROOT / "tests").glob("*.py")) if path.name not in asking]
     named = {path.name for path in sources if re.search(r"xla_(cpu|gpu|tpu|backend|llvm|force)_\w+", path.read_text())}
     assert not named

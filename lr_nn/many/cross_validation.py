@@ -15,10 +15,11 @@ from lr_nn.fitting.chunks import Frame
 from lr_nn.fitting.threads import one_thread
 from lr_nn.many.draws import generator
 from lr_nn.many.failures import advice, has_optimum
+from lr_nn.many.inputs import SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.paths import strength_lanes
 from lr_nn.many.problem import target_dtype
-from lr_nn.many.rows import Rows, SharedInputs, Targets, pairs_at_once
+from lr_nn.many.rows import Rows, Targets, pairs_at_once
 from lr_nn.many.settings import Progress, Settings
 from lr_nn.many.solutions import Solutions, solve
 from lr_nn.network import Network
@@ -211,8 +212,10 @@ def _scores(lanes: Lanes, rows: np.ndarray, weight: np.ndarray, solutions: Solut
         for fold in range(int(rows.max()) + 1):
             inside = (rows == fold) & (weight > 0)
             inputs = SharedInputs.of(np.asarray(lanes.x)[inside], frame, pairs_at_once(net.loss, k))
-            offset = None if lanes.offset is None else lanes.offset[:, inside]
-            targets = Targets(lanes.y[:, inside], weight[None, inside], offset, lane, lane, lane, target_dtype(lanes))
+            offset = None if lanes.offset is None else np.asarray(lanes.offset, float)[:, inside]
+            targets = Targets(
+                np.asarray(lanes.y)[:, inside], weight[None, inside], offset, lane, lane, lane, target_dtype(lanes)
+            )
             held_out = Rows(inputs, targets, net.loss, k, True)
             sums = held_out.sums(theta[fold * t : (fold + 1) * t], False, False)
             scores.append(sums.cost / weight[inside].sum())

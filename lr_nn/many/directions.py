@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lr_nn.fitting.settings import Settings
+from lr_nn.many.inputs import FEW_COLUMNS
 from lr_nn.many.objective import Objective, Points
-from lr_nn.many.rows import FEW_COLUMNS, Rows, in_parts
+from lr_nn.many.rows import Rows, in_parts
 
 __all__ = ["FEW_PARAMETERS", "Newton", "Plan", "Proximal", "QuasiNewton", "has_own_hessians", "planned"]
 

@@ -17,9 +17,10 @@ from lr_nn.fitting.terms import once
 from lr_nn.losses import Loss
 from lr_nn.many.descent import descend
 from lr_nn.many.directions import LEAST, Plan, planned, sampled
+from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import EPS, Objective
-from lr_nn.many.rows import OwnInputs, Rows, SharedInputs, Targets, pairs_at_once
+from lr_nn.many.rows import Rows, Targets, pairs_at_once
 from lr_nn.types import Batch
 
 __all__ = ["Problem", "begun", "datasets", "posed", "shared_inputs", "target_dtype", "targets_of"]
@@ -51,6 +52,7 @@ def targets_of(lanes: Lanes, ids: np.ndarray, counted: np.ndarray | None = None)
     if weight is None:
         weight = np.ones((1, y.shape[1]))
     else:
+        weight = np.asarray(weight, float)
         most = weight.max(axis=1, keepdims=True)
         weight = weight / np.where(most > 0, most, 1)
     offset = None if offset is None else np.asarray(offset, float)

@@ -17,10 +17,11 @@ from lr_nn.fitting.source import threads
 from lr_nn.many.alone import Alone
 from lr_nn.many.descent import Ends, descend
 from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, planned
+from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import Points
 from lr_nn.many.problem import Problem, begun, posed, shared_inputs, targets_of
-from lr_nn.many.rows import OwnInputs, SharedInputs, pairs_at_once
+from lr_nn.many.rows import pairs_at_once
 from lr_nn.many.settings import Progress, Settings
 from lr_nn.types import Solution, Status
 

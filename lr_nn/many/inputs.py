@@ -1,0 +1,193 @@
+"""The inputs of many lanes: one x that all share, in chunks of rows, or an x for each lane; and products with them.
+
+Arrays of lanes have the lane axis first: θ is (m, q, k), q = d + 1 with the bias last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lr_nn import losses
+from lr_nn.fitting.chunks import Chunk, Frame
+from lr_nn.fitting.terms import bucket
+
+__all__ = ["FEW_COLUMNS", "Inputs", "OwnInputs", "SharedInputs"]
+
+# Rows of a chunk of a shared x: 2 MB of 128 columns, which stay in the cache while all lanes use them.
+CHUNK_ROWS = 2_048
+# Columns up to which the Gram matrices of all lanes are one product with the pairwise products of columns.
+FEW_COLUMNS = 40
+
+
+@dataclass(frozen=True)
+class SharedInputs:
+    """One x (n, d) for all lanes, less the mean of its columns where `frame` says so, in chunks of rows."""
+
+    chunks: tuple[Chunk, ...]
+    frame: Frame
+
+    @classmethod
+    def of(cls, x: np.ndarray, frame: Frame, pairs: int) -> SharedInputs:
+        """The inputs of an array, whose rows are read where they are, at most `pairs` at a time."""
+        most = min(pairs, CHUNK_ROWS)
+        size = min(most, bucket(max(1, -(-len(x) // -(-len(x) // most)))))
+        parts = [x[begin : begin + size] for begin in range(0, len(x), size)]
+        none = np.zeros(0)
+        return cls(tuple(Chunk(part, None, none, None, losses.squared_error, 1, frame, size) for part in parts), frame)
+
+    @property
+    def columns(self) -> int:
+        """q."""
+        return len(self.frame.mean) + self.frame.bias
+
+    @property
+    def bias(self) -> bool:
+        """Is the last column the constant 1?"""
+        return self.frame.bias
+
+    @property
+    def mean(self) -> np.ndarray:
+        """What is taken off the columns, (d,)."""
+        return self.frame.mean
+
+    @property
+    def size(self) -> int:
+        """Rows of a chunk."""
+        return self.chunks[0].size
+
+    def rows(self, numbers: np.ndarray, pairs: int) -> SharedInputs:
+        """The inputs of some rows, which are copied, at most `pairs` in a chunk."""
+        ends = np.cumsum([0, *(len(chunk.x) for chunk in self.chunks)])
+        which = np.searchsorted(ends, numbers, side="right") - 1
+        parts = [chunk.x[numbers[which == i] - ends[i]] for i, chunk in enumerate(self.chunks)]
+        return SharedInputs.of(np.concatenate(parts), self.frame, pairs)
+
+    def constant(self) -> SharedInputs:
+        """The inputs without columns, but for the bias."""
+        frame = replace(self.frame, mean=np.zeros(0), far=False)
+        return SharedInputs(tuple(replace(c, x=c.x[:, :0], frame=frame, last={}) for c in self.chunks), frame)
+
+    def take(self, ids: np.ndarray) -> SharedInputs:
+        """The inputs of some lanes: the same."""
+        return self
+
+    @cached_property
+    def extent(self) -> np.ndarray:
+        """The largest |x̃| of every column, (1, q)."""
+        return np.stack([chunk.extent for chunk in self.chunks]).max(axis=0)[None]
+
+    def eta(self, i: int, lanes: slice, theta: np.ndarray) -> np.ndarray:
+        """x̃ θ of chunk i, (g, r, k)."""
+        chunk, (g, _, k), d = self.chunks[i], theta.shape, len(self.frame.mean)
+        w = np.moveaxis(theta[:, :d], 1, 2).reshape(g * k, d)
+        eta = w @ chunk.inputs.T
+        b = theta[:, d].reshape(g * k) if self.frame.bias else 0.0
+        b = b if self.frame.shift is None else b - w @ self.frame.shift
+        eta += np.reshape(b, (-1, 1))
+        return eta.reshape(g, -1, 1) if k == 1 else np.ascontiguousarray(np.moveaxis(eta.reshape(g, k, -1), 1, 2))
+
+    def back(self, i: int, lanes: slice, rows: np.ndarray) -> np.ndarray:
+        """Σ_r x̃_r rows_r of chunk i, (g, q, k), of rows (g, r, k)."""
+        chunk, (g, r, k) = self.chunks[i], rows.shape
+        flat = np.moveaxis(rows, 2, 1).reshape(g * k, r)
+        found, sums = flat @ chunk.inputs, flat.sum(axis=1)[:, None]
+        found = found if self.frame.shift is None else found - sums * self.frame.shift[None]
+        found = np.concatenate([found, sums], axis=1) if self.frame.bias else found
+        return np.moveaxis(found.reshape(g, k, -1), 1, 2)
+
+    def grams(self, i: int, lanes: slice, weights: np.ndarray, dtype: Any) -> np.ndarray:
+        """Σ_r weights_r x̃_r x̃_rᵀ of chunk i, (g, c, q, q), of weights (g, c, r)."""
+        chunk, (g, c, r) = self.chunks[i], weights.shape
+        flat, q = weights.reshape(g * c, r), self.columns
+        if q > FEW_COLUMNS:
+            return np.stack([chunk.gram(weight, dtype) for weight in flat]).reshape(g, c, q, q)
+        if "squares" not in chunk.last:
+            x = chunk.inputs if self.frame.shift is None else chunk.inputs - self.frame.shift
+            x = np.concatenate([x, np.ones((r, int(self.frame.bias)))], axis=1)
+            a, b = np.triu_indices(q)
+            chunk.last["squares"] = x[:, a] * x[:, b]
+        return _symmetric(flat @ chunk.last["squares"], q).reshape(g, c, q, q)
+
+
+def _symmetric(upper: np.ndarray, q: int) -> np.ndarray:
+    """Matrices (m, q, q) by their upper triangles."""
+    a, b = np.triu_indices(q)
+    found = np.empty((len(upper), q, q))
+    found[:, a, b] = found[:, b, a] = upper
+    return found
+
+
+@dataclass(frozen=True)
+class OwnInputs:
+    """An x̃ (m, n, q) for each lane, centred, with the constant 1 of the bias last."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    bias: bool
+    size: int
+
+    @classmethod
+    def of(cls, x: np.ndarray, weight: np.ndarray, bias: bool, pairs: int) -> OwnInputs:
+        """The inputs of x (m, n, d); rows without weight are zero, for their numbers may be anything."""
+        m, n, d = x.shape
+        counts = np.broadcast_to(weight > 0, (m, n))
+        inputs = np.ones((m, n, d + bias))
+        inputs[..., :d] = x
+        if not counts.all():
+            inputs[~counts] = 0
+        mean = np.zeros((m, d))
+        if bias:
+            share = np.broadcast_to(weight, (m, n)) / weight.sum(axis=-1, keepdims=True)
+            mean = (share[:, None] @ inputs[..., :d])[:, 0]
+            inputs[..., :d] -= mean[:, None]
+            if not counts.all():
+                inputs[~counts] = 0
+        return cls(inputs, mean, bias, min(n, pairs))
+
+    @property
+    def columns(self) -> int:
+        """q."""
+        return self.x.shape[2]
+
+    @property
+    def chunks(self) -> range:
+        """Where chunks of rows begin."""
+        return range(0, self.x.shape[1], self.size)
+
+    def constant(self) -> OwnInputs:
+        """The inputs without columns, but for the bias."""
+        d = self.mean.shape[1]
+        return OwnInputs(self.x[..., d:], self.mean[:, :0], self.bias, self.size)
+
+    def take(self, ids: np.ndarray) -> OwnInputs:
+        """The inputs of some lanes."""
+        return OwnInputs(self.x[ids], self.mean[ids], self.bias, self.size)
+
+    @cached_property
+    def extent(self) -> np.ndarray:
+        """The largest |x̃| of every column, (m, q)."""
+        return np.maximum(self.x.max(axis=1), -self.x.min(axis=1))
+
+    def eta(self, i: int, lanes: slice, theta: np.ndarray) -> np.ndarray:
+        """x̃ θ of chunk i, (g, r, k)."""
+        return self._part(i, lanes) @ theta
+
+    def back(self, i: int, lanes: slice, rows: np.ndarray) -> np.ndarray:
+        """Σ_r x̃_r rows_r of chunk i, (g, q, k), of rows (g, r, k)."""
+        return np.moveaxis(np.moveaxis(rows, 2, 1) @ self._part(i, lanes), 1, 2)
+
+    def grams(self, i: int, lanes: slice, weights: np.ndarray, dtype: Any) -> np.ndarray:
+        """Σ_r weights_r x̃_r x̃_rᵀ of chunk i, (g, c, q, q), of weights (g, c, r)."""
+        x = self._part(i, lanes).astype(dtype, copy=False)
+        rows = weights.astype(x.dtype)[..., None] * x[:, None]
+        return (np.swapaxes(x, 1, 2)[:, None] @ rows).astype(np.float64, copy=False)
+
+    def _part(self, i: int, lanes: slice) -> np.ndarray:
+        return self.x[lanes, i * self.size : (i + 1) * self.size]
+
+
+Inputs = SharedInputs | OwnInputs
