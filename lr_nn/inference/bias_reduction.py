@@ -8,8 +8,8 @@ import numpy as np
 
 from lr_nn import check, losses
 from lr_nn.inference import admission
-from lr_nn.inference.fitted import design
-from lr_nn.inference.newton import Objective, minimise
+from lr_nn.inference.fitted import Fitted
+from lr_nn.inference.refits import likelihood, refit
 from lr_nn.network import Network
 from lr_nn.penalties import Penalty
 from lr_nn.types import Batch, Layer, Solution, Status
@@ -51,25 +51,23 @@ def firth(
     max_steps = check.positive_integer("max_steps", max_steps)
     rows, targets, counts, shift = admission.admit_data(net, data)
     check.finite("x", rows)
-    inputs = design(net, rows)
-    q = inputs.shape[1]
-    problem = Objective(net.loss, None, inputs, targets, counts, shift, np.zeros((q, q)), jeffreys=True)
-    found = minimise(problem, np.zeros(q), np.ones(q, bool), tol, max_steps)
+    theta: Any = np.zeros((net.sizes[0] + net.bias, 1))
+    fitted = Fitted(net, rows, targets, counts, shift, theta, np.zeros(()), None, jeffreys=True)
+    found = refit(likelihood(fitted, counts[None], None), theta[None], tol, max_steps)
     status, advice = Status.converged, "Jeffreys' prior"
-    if not np.isfinite(found.point.value):
+    if not np.isfinite(found.cost[0]):
         status, advice = Status.rank_deficient, "columns say the same, and the information has no inverse: drop some"
-    elif not found.decrement <= tol:
+    elif not found.bound[0] <= tol**2:
         status = Status.max_steps
-        advice = f"the last step was {found.decrement:.1e} standard errors long: allow more steps, or raise tol"
-    n = float(counts.sum())
-    theta: Any = found.theta
-    layer = Layer(theta[:-1, None], theta[-1:]) if net.bias else Layer(theta[:, None], None)
+        advice = f"the last step is above {tol:.1e} standard errors: allow more steps, or raise tol"
+    theta = found.theta[0]
+    layer = Layer(theta[:-1], theta[-1]) if net.bias else Layer(theta, None)
     return Solution(
         params=(layer,),
         status=status,
-        steps=found.steps,
-        cost=found.point.value / n,
-        gradient_norm=float(np.abs(found.point.gradient).max()) / n,
+        steps=int(found.steps[0]),
+        cost=float(found.cost[0]),
+        gradient_norm=float(found.gradient_norm[0]),
         certificate=float("inf"),
         penalty=Penalty(),
         solver="firth",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,11 +11,14 @@ from lr_nn.inference import admission, covariance
 from lr_nn.inference.estimates import summary
 from lr_nn.inference.fitted import Fitted, of_rows
 from lr_nn.inference.likelihood import unit_deviance
-from lr_nn.inference.newton import minimise, objective
+from lr_nn.inference.refits import likelihood, refit
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
 
 __all__ = ["Influence", "fisher_blocks", "influence", "leave_one_out"]
+
+# Fits without an example that are searched at once.
+TOGETHER = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +79,19 @@ def leave_one_out(net: Network, solution: Solution, data: Batch, *, reference: i
     starts = _one_step(fitted)
     if fitted.loss == losses.squared_error:
         return starts
-    less = replace(objective(fitted), ridge=_ridge_without(fitted))
-    everything = np.ones(fitted.coefficients.size, bool)
-    for i, start in enumerate(starts):
-        weight = fitted.weight.copy()
-        weight[i] = max(weight[i] - 1, 0)
-        one = replace(less, weight=weight)
-        begin = start if np.isfinite(start).all() else fitted.coefficients
-        found = minimise(one, begin.reshape(-1), everything)
-        starts[i] = found.theta.reshape(start.shape) if found.decrement <= 1e-8 else np.nan
-    return starts
+    less, found = fitted.weight - np.minimum(fitted.weight, 1), np.empty_like(starts)
+    finite = np.isfinite(starts).all(axis=(1, 2))[:, None, None]
+    starts = np.where(finite, starts, fitted.coefficients)
+    for begin in range(0, len(starts), TOGETHER):
+        ids = np.arange(begin, min(begin + TOGETHER, len(starts)))
+        weight = np.repeat(fitted.weight[None], len(ids), axis=0)
+        weight[ids - begin, ids] = less[ids]
+        theta = np.zeros((len(ids), *fitted.theta.shape))
+        theta[..., fitted.free] = starts[ids]
+        ends = refit(likelihood(fitted, weight, None, fitted.n - 1 + np.zeros(len(ids))), theta)
+        reached = (ends.bound <= 1e-16)[:, None, None]
+        found[ids] = np.where(reached, ends.theta[..., fitted.free], np.nan)
+    return found
 
 
 def _admitted(net: Network, solution: Solution, data: Batch, reference: int | None) -> Fitted:

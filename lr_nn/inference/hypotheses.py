@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from lr_nn import check
 from lr_nn.inference import admission, covariance
 from lr_nn.inference.estimates import Summary, summary
-from lr_nn.inference.newton import Objective
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution
 
@@ -104,20 +103,22 @@ def score_test(net: Network, solution: Solution, data: Batch, extra: ArrayLike) 
     if len(columns) != n:
         raise ValueError(f"extra must have the {n} rows of x; got {len(columns)}")
     check.finite("extra", columns)
-    q, k = fitted.coefficients.shape
-    e = columns.shape[1]
-    theta = np.concatenate([fitted.coefficients, np.zeros((e, k))]).reshape(-1)
-    inputs = np.concatenate([fitted.inputs, columns], axis=1)
-    rows = fitted.targets, fitted.weight, fitted.offset
-    point = Objective(fitted.loss, fitted.reference, inputs, *rows, np.zeros((theta.size,) * 2), False).at(theta)
-    old, new = np.arange(q * k), np.arange(q * k, theta.size)
-    across = point.curvature[np.ix_(old, new)]
-    spread = (
-        point.curvature[np.ix_(new, new)] - across.T @ covariance.inverse(point.curvature[np.ix_(old, old)]) @ across
+    d, e, k = net.sizes[0], columns.shape[1], len(fitted.free)
+    theta = np.concatenate([fitted.theta[:d], np.zeros((e, net.sizes[1])), fitted.theta[d:]])
+    larger = replace(
+        fitted,
+        net=replace(net, sizes=(d + e, net.sizes[1])),
+        x=np.concatenate([fitted.x, columns], axis=1),
+        theta=theta,
     )
-    score = point.gradient[new] / np.tile(np.sqrt(summary(net, solution, data).dispersion), e)
+    information = covariance.information(larger)
+    new = np.repeat((np.arange(len(theta)) >= d) & (np.arange(len(theta)) < d + e), k)
+    across = information[np.ix_(~new, new)]
+    spread = information[np.ix_(new, new)] - across.T @ covariance.inverse(information[np.ix_(~new, ~new)]) @ across
+    score = columns.T @ (fitted.weight[:, None] * fitted.residual[:, fitted.free])
+    score = score.reshape(-1) / np.tile(np.sqrt(summary(net, solution, data).dispersion), e)
     statistic = score @ covariance.inverse(spread) @ score
-    return _test(statistic, np.asarray(float(new.size)), np.asarray(np.inf))
+    return _test(statistic, np.asarray(float(new.sum())), np.asarray(np.inf))
 
 
 def _test(statistic: np.ndarray, freedom: np.ndarray, residual: np.ndarray) -> Test:

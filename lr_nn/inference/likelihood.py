@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from lr_nn import losses
+from lr_nn.inference.covariance import over_lanes
 from lr_nn.inference.fitted import Fitted, of_rows
+from lr_nn.many.problem import best_constants
 
 __all__ = [
     "deviance",
@@ -99,32 +100,8 @@ def null_log_likelihood(fitted: Fitted) -> np.ndarray:
 
 
 def _constant(fitted: Fitted) -> np.ndarray:
-    """η of the best constant model, (n, k): by Newton's method where there is an offset."""
-    weight = (fitted.weight / fitted.weight.sum(axis=-1, keepdims=True))[..., None]
-    target = (weight * fitted.targets).sum(axis=-2)
-    shape = (*np.broadcast_shapes(fitted.lanes, target.shape[:-1]), *target.shape[-1:])
-    with np.errstate(divide="ignore"), jax.enable_x64(True):
-        bias = np.asarray(fitted.loss.constant(target))
-    if fitted.loss != losses.squared_error:
-        bias = np.clip(bias, -FARTHEST, FARTHEST)
-    offset = fitted.offset
-    if offset is None:
-        return np.broadcast_to(bias[..., None, :], (*shape[:-1], *fitted.x.shape[-2:-1], shape[-1]))
-    bias = bias - (weight * offset).sum(axis=-2)
-    k = shape[-1]
-    for _ in range(STEPS):
-        eta = bias[..., None, :] + offset
-        gap = target - (weight * of_rows(fitted.loss.mean, eta)).sum(axis=-2)
-        columns = [of_rows(fitted.loss.fisher_multiply, eta, np.broadcast_to(e, eta.shape)) for e in np.eye(k)]
-        curvature = np.stack([(weight * column).sum(axis=-2) for column in columns], axis=-2)
-        if fitted.loss.couples_outputs:
-            curvature = curvature + 1 / k
-        step = np.linalg.solve(curvature, gap[..., None])[..., 0]
-        bias = bias + np.clip(step, -1, 1)
-        if np.abs(step).max() <= NEAR:
-            break
-    return bias[..., None, :] + offset
-
-
-# A constant model of targets that never vary is infinitely far; Newton steps at most, and the length that ends them.
-FARTHEST, STEPS, NEAR = 40.0, 100, 1e-9
+    """η of the best constant model, (n, k)."""
+    biases = over_lanes(lambda rows, ids: best_constants(rows, True)[0], fitted)
+    biases = biases if fitted.lanes else biases[0]
+    offset = np.zeros((fitted.x.shape[-2], 1)) if fitted.offset is None else fitted.offset
+    return biases + offset

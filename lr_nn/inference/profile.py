@@ -10,7 +10,7 @@ import numpy as np
 from lr_nn import losses
 from lr_nn.inference import admission, covariance
 from lr_nn.inference.fitted import Fitted
-from lr_nn.inference.newton import Objective, minimise, objective
+from lr_nn.inference.refits import Likelihood, likelihood, refit
 from lr_nn.network import Network
 from lr_nn.types import Batch, Solution, Status
 
@@ -39,8 +39,7 @@ def profile_intervals(
     """
     from scipy import stats
 
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
+    admission.admit_level(level)
     separated = isinstance(solution, Solution) and np.ndim(solution.status) == 0 and solution.status == Status.separated
     one = replace(solution, status=Status.converged) if separated else solution
     fitted = admission.single(net, one, data, reference)
@@ -53,15 +52,7 @@ def profile_intervals(
     if fitted.loss == losses.squared_error:
         intervals[chosen] = _least_squares(fitted, fall)[chosen]
     else:
-        problem = objective(fitted)
-        best = minimise(problem, fitted.coefficients.reshape(-1), np.ones(p, bool))
-        if separated:  # there the curvature has died out, and says nothing of the distance to go
-            units = np.repeat(1 / np.maximum(np.abs(problem.inputs).max(axis=0), 1e-300), fitted.coefficients.shape[1])
-        else:
-            units = np.sqrt(np.diagonal(covariance.inverse(best.point.curvature)))
-        for c in chosen:
-            ends = (_end(problem, best.theta, best.point.value, c, sign * units[c], fall) for sign in (-1, 1))
-            intervals[c] = list(ends)
+        intervals[chosen] = _by_refits(fitted, list(chosen), fall, separated)
     return intervals.reshape(*fitted.coefficients.shape, 2)
 
 
@@ -75,38 +66,70 @@ def _least_squares(fitted: Fitted, fall: float) -> np.ndarray:
     return np.stack([fitted.coefficients - half, fitted.coefficients + half], axis=-1).reshape(-1, 2)
 
 
-def _end(problem: Objective, theta: np.ndarray, least: float, c: int, unit: float, fall: float) -> float:
-    """The end of the interval of coefficient `c` on the side of `unit`, a standard error with a sign.
+def _by_refits(fitted: Fitted, chosen: list[int], fall: float, separated: bool) -> np.ndarray:
+    """The ends (c, 2) of the intervals of the coefficients `chosen`, both sides of all at once.
 
-    The signed root r(u) = √(2 (profile - least)) of the distance u in units is nearly linear: Newton's method on it,
-    kept between the largest u that is inside and the least that is outside.
+    The signed root r(u) = √(2 (profile - least)) of the distance u in standard errors is nearly linear: Newton's method
+    on it, kept between the largest u that is inside and the least that is outside.
     """
-    moving = np.ones(theta.size, bool)
-    moving[c] = False
-    goal, inside, outside = np.sqrt(fall), 0.0, np.inf
-    u, start = goal, theta
-    far = FAR + 2 * abs(theta[c] / unit)
+    (q, k), free = fitted.theta.shape, fitted.free
+    n, weight = float(fitted.n), fitted.weight[None]
+    zeros = np.zeros((1, q, k))
+    zeros[0, :, free] = fitted.coefficients.T
+    whole = likelihood(fitted, weight, None)
+    best = refit(whole, zeros)
+    theta, least = best.theta[0], best.cost[0] * n
+    entries = np.arange(q * k).reshape(q, k)[:, free].reshape(-1)[chosen]
+    if separated:  # there the curvature has died out, and says nothing of the distance to go
+        units = np.repeat(1 / np.maximum(np.abs(fitted.inputs).max(axis=0), 1e-300), len(free))[chosen]
+    else:
+        units = np.sqrt(np.diagonal(covariance.inverse(_curvature(whole, best.theta, free) * n)))[chosen]
+    unit, entry = np.stack([-units, units], axis=1).reshape(-1), np.repeat(entries, 2)
+    m = len(unit)
+    moving = np.ones((m, q * k), bool)
+    moving[np.arange(m), entry] = False
+    held = likelihood(fitted, weight, moving.reshape(m, q, k))
+    start = np.repeat(theta.reshape(1, -1), m, axis=0)
+    begin, far = start[np.arange(m), entry], FAR + 2 * np.abs(theta.reshape(-1)[entry] / unit)
+    goal, ends, on = np.sqrt(fall), np.full(m, np.nan), np.arange(m)
+    u, inside, outside = np.full(m, goal), np.zeros(m), np.full(m, np.inf)
     for _ in range(STEPS):
-        start = start.copy()
-        start[c] = theta[c] + u * unit
-        found = minimise(problem, start, moving)
-        start = found.theta
-        root = np.sqrt(2 * max(found.point.value - least, 0.0))
-        slope = found.point.gradient[c] * unit / root if root > 0 else 0.0
-        if abs(root - goal) <= NEAR:
-            return float(start[c] - (root - goal) / slope * unit)
-        if root < goal:
-            inside = u
-        else:
-            outside = u
+        start[on, entry[on]] = begin[on] + u[on] * unit[on]
+        some = held.take(on)
+        found = refit(some, start[on].reshape(-1, q, k))
+        start[on] = found.theta.reshape(len(on), -1)
+        root = np.sqrt(2 * np.maximum(found.cost * n - least, 0))
+        gradient = replace(some, moving=None).at(found.theta).gradient.reshape(len(on), -1)
+        with np.errstate(all="ignore"):
+            slope = np.where(root > 0, gradient[np.arange(len(on)), entry[on]] * n * unit[on] / root, 0)
+            newton = np.where(slope > 0, u[on] - (root - goal) / slope, np.inf)
+        near = np.abs(root - goal) <= NEAR
+        ends[on[near]] = (start[on, entry[on]] + (newton - u[on]) * unit[on])[near]
+        inside[on] = np.where(root < goal, u[on], inside[on])
+        outside[on] = np.where(root < goal, outside[on], u[on])
         # Convexity: from here the profile rises at least by its slope, which tells what can still be reached.
-        if np.isinf(outside) and u > far and slope * root * u <= FLAT:
-            return float(np.copysign(np.inf, unit))
-        newton = u - (root - goal) / slope if slope > 0 else np.inf
-        most = 2 * inside + goal if np.isinf(outside) else outside
-        u = newton if inside < newton < most else (most if np.isinf(outside) else (inside + outside) / 2)
-    return float("nan")
+        flat = np.isinf(outside[on]) & (u[on] > far[on]) & (slope * root * u[on] <= FLAT) & ~near
+        ends[on[flat]] = np.copysign(np.inf, unit[on[flat]])
+        open_ended = np.isinf(outside[on])
+        most = np.where(open_ended, 2 * inside[on] + goal, outside[on])
+        between = np.where(open_ended, most, (inside[on] + outside[on]) / 2)
+        u[on] = np.where((inside[on] < newton) & (newton < most), newton, between)
+        on = on[~(near | flat)]
+        if not len(on):
+            break
+    return ends.reshape(-1, 2)
 
 
-# Roots this near to the goal are one Newton step from it; units past zero that are far, and what is no rise any more.
+def _curvature(problem: Likelihood, theta: np.ndarray, free: list[int]) -> np.ndarray:
+    """The Hessian at θ (1, q, k) of the coefficients as reported, (p, p)."""
+    hessian, (_, q, k) = problem.hessian(problem.at(theta))[0], theta.shape
+    if len(hessian) == 1:
+        return hessian[0].reshape(q, k, q, k)[:, free][..., free].reshape(q * len(free), -1)
+    found = np.zeros((q, k, q, k))
+    found[:, np.arange(k), :, np.arange(k)] = hessian
+    return found.reshape(q * k, q * k)
+
+
+# Root-finding steps at most; roots this near to the goal are one Newton step from it; units past zero that are far, and
+# what is no rise any more.
 STEPS, NEAR, FAR, FLAT = 100, 1e-6, 20.0, 1e-6

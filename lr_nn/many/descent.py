@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lr_nn.fitting.settings import Settings
-from lr_nn.many.directions import Newton, Plan, Proximal, QuasiNewton, has_own_hessians
+from lr_nn.many.directions import Newton, Plan, Proximal, QuasiNewton
 from lr_nn.many.objective import LAST, Objective, Points
 
 __all__ = ["Ends", "descend"]
@@ -47,7 +47,7 @@ class _State:
 
 def descend(
     objective: Objective,
-    plan: Plan,
+    plan: Plan | None,
     theta: np.ndarray,
     max_steps: int,
     settings: Settings,
@@ -57,13 +57,11 @@ def descend(
 
     The rules are those of `fitting.descent`: the last step of a smooth cost is a full one from where the estimate was
     met, an estimate that the bound does not confirm must become a hundred times smaller, and a lane that gains nothing
-    any more leaves. `near` (m,): until the decrement is that small, without a bound, for optima that are only where
-    other searches begin.
+    any more leaves. `plan` says how Hessians are made that lanes share, None that each has its own. `near` (m,): until
+    the decrement is that small, without a certificate; then the bound is the last decrement.
     """
-    _, q, k = objective.ridge.shape
-    sparse, curved = objective.is_sparse, has_own_hessians(q, k, objective.is_coupled)
-    objective = replace(objective, curved=curved)
-    direction: Any = Proximal(settings) if sparse else Newton() if curved else QuasiNewton(objective, plan)
+    sparse, objective = objective.is_sparse, replace(objective, curved=plan is None)
+    direction: Any = Proximal(settings) if sparse else Newton() if plan is None else QuasiNewton(objective, plan)
     state = _State(objective, objective.at(theta))
     on = np.flatnonzero(state.point.is_finite)
     while len(on):
@@ -87,7 +85,7 @@ def descend(
             bound[shown] = own.certificate(own.at(new.theta[shown], closing=True), settings)
         _learn(some, here, new, direction, state, on, taken)
         arrived = taken & (last | shown)
-        state.bound[on[arrived]] = bound[arrived]
+        state.bound[on[arrived]] = bound[arrived] if near is None else -slope[arrived]
         met = arrived & (np.full(len(on), near is not None) | (bound <= some.ceiling))
         unmet = on[arrived & ~met]
         state.tolerance[unmet] /= 100

@@ -42,11 +42,14 @@ class Plan:
     group: np.ndarray
 
 
-def planned(objective: Objective, alike: np.ndarray) -> Plan:
-    """The plan for lanes; those that differ in their strength only have the same number in `alike` (m,)."""
-    rows, (m, q, _) = objective.rows, objective.ridge.shape
-    if objective.moving is not None:
-        return Plan(rows, np.arange(m))
+def planned(objective: Objective, alike: np.ndarray) -> Plan | None:
+    """The plan for lanes, None where each has a Hessian of its own.
+
+    Lanes that differ in their strength only have the same number in `alike` (m,).
+    """
+    rows, (m, q, k) = objective.rows, objective.ridge.shape
+    if has_own_hessians(q, k, objective.is_coupled):
+        return None
     order = np.lexsort((-objective.ridge[:, 0, 0], alike))
     first = np.searchsorted(alike[order], alike[order])
     group = np.empty(m, int)
@@ -179,7 +182,7 @@ def _scaled(hessian: np.ndarray, some: Objective, jitter: float) -> tuple[np.nda
         with np.errstate(all="ignore"):
             both = good[..., None] & good[..., None, :]
             scaled = np.where(both, scale[..., :, None] * hessian * scale[..., None, :], 0)
-    if some.rows.loss.shift_invariant and hessian.shape[-1] == some.ridge[0].size:
+    if some.rows.loss.shift_invariant and some.moving is None and hessian.shape[-1] == some.ridge[0].size:
         # A number common to the outputs of a coefficient has no curvature, and is centred away.
         _, q, k = some.ridge.shape
         scaled.reshape(-1, q, k, q, k)[:, np.arange(q), :, np.arange(q)] += 1 / k

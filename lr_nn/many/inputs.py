@@ -45,6 +45,11 @@ class SharedInputs:
         return len(self.frame.mean) + self.frame.bias
 
     @property
+    def x(self) -> np.ndarray:
+        """(n, d), as it came."""
+        return np.concatenate([chunk.x for chunk in self.chunks])
+
+    @property
     def bias(self) -> bool:
         """Is the last column the constant 1?"""
         return self.frame.bias
@@ -131,7 +136,7 @@ class OwnInputs:
     size: int
 
     @classmethod
-    def of(cls, x: np.ndarray, weight: np.ndarray, bias: bool, pairs: int) -> OwnInputs:
+    def of(cls, x: np.ndarray, weight: np.ndarray, centred: bool, bias: bool, pairs: int) -> OwnInputs:
         """The inputs of x (m, n, d); rows without weight are zero, for their numbers may be anything."""
         m, n, d = x.shape
         counts = np.broadcast_to(weight > 0, (m, n))
@@ -140,7 +145,7 @@ class OwnInputs:
         if not counts.all():
             inputs[~counts] = 0
         mean = np.zeros((m, d))
-        if bias:
+        if centred:
             share = np.broadcast_to(weight, (m, n)) / weight.sum(axis=-1, keepdims=True)
             mean = (share[:, None] @ inputs[..., :d])[:, 0]
             inputs[..., :d] -= mean[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from lr_nn.fitting import bounds
 from lr_nn.fitting.settings import Settings
 from lr_nn.many.rows import Rows
 
-__all__ = ["Objective", "Points"]
+__all__ = ["LAST", "Objective", "Points", "inverse_roots"]
 
 EPS = float(np.finfo(float).eps)
 LAST = (-2, -1)
@@ -80,7 +80,7 @@ class Objective:
         """Have weights no penalty?"""
         return not self.ridge.any() and not self.is_sparse
 
-    def take(self, ids: np.ndarray) -> Objective:
+    def take(self, ids: np.ndarray) -> Self:
         """Some of the lanes."""
         if len(ids) == len(self) and (ids == np.arange(len(self))).all():
             return self
@@ -186,7 +186,7 @@ class Objective:
             own[:, np.arange(q), :, np.arange(q)] += np.moveaxis(size, 1, 0)[..., None, None] / k
         curvature = np.diagonal(hessian, axis1=2, axis2=3)
         scale = np.where(curvature > 0, 1 / np.sqrt(curvature), np.nan)
-        inverse = _inverse_roots(scale[..., :, None] * hessian * scale[..., None, :])
+        inverse = inverse_roots(scale[..., :, None] * hessian * scale[..., None, :])
         squares = (inverse**2).sum(axis=LAST)
         sure = squares * hessian.shape[-1] * EPS < settings.singular
         gradient, error = (scale * self.blocks(of, whole) for of in (self.subgradient(point), noise))
@@ -225,11 +225,11 @@ class Objective:
         return along + growth * (moved**2 * curvature).sum(axis=1)
 
 
-def _inverse_roots(matrices: np.ndarray) -> np.ndarray:
+def inverse_roots(matrices: np.ndarray) -> np.ndarray:
     """L⁻¹ of positive definite matrices L Lᵀ, (..., s, s); NaN where one is not."""
     try:
         return np.linalg.inv(np.linalg.cholesky(matrices))
     except np.linalg.LinAlgError:
         if matrices.ndim == 2:
             return np.full_like(matrices, np.nan)
-        return np.stack([_inverse_roots(matrix) for matrix in matrices])
+        return np.stack([inverse_roots(matrix) for matrix in matrices])

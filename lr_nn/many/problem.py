@@ -16,14 +16,14 @@ from lr_nn.fitting.source import Source
 from lr_nn.fitting.terms import once
 from lr_nn.losses import Loss
 from lr_nn.many.descent import descend
-from lr_nn.many.directions import LEAST, Plan, planned, sampled
+from lr_nn.many.directions import LEAST, planned, sampled
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import EPS, Objective
 from lr_nn.many.rows import Rows, Targets, pairs_at_once
 from lr_nn.types import Batch
 
-__all__ = ["Problem", "begun", "datasets", "posed", "shared_inputs", "target_dtype", "targets_of"]
+__all__ = ["Problem", "begun", "best_constants", "datasets", "posed", "shared_inputs", "target_dtype", "targets_of"]
 
 
 class Problem(NamedTuple):
@@ -97,7 +97,7 @@ def posed(
     rows = Rows(inputs, targets, net.loss, k, threaded)
     alike = datasets(targets, isinstance(inputs, OwnInputs))
     first = np.unique(alike, return_index=True)[1]
-    biases, cost, excess, lowest, total = _constants(rows.take(first), net.bias)
+    biases, cost, excess, lowest, total = best_constants(rows.take(first), net.bias)
     strengths = np.zeros((2, m, q, k))
     for strength, whole in zip(lanes.take("penalty", ids), strengths):
         whole[:, : net.sizes[0]] = np.asarray(strength).reshape(-1, 1, 1)
@@ -116,7 +116,7 @@ def posed(
     return Problem(objective, constants, cost[alike], alike)
 
 
-def _constants(rows: Rows, bias: bool) -> tuple[np.ndarray, ...]:
+def best_constants(rows: Rows, bias: bool) -> tuple[np.ndarray, ...]:
     """The best biases (m, 1, k), or (m, 0, k), of models without features, given the offset; and of each lane the cost
     there, J₀, the least mean loss that the targets allow, and Σ s.
     """
@@ -171,9 +171,8 @@ def _given_offset(objective: Objective, biases: np.ndarray) -> np.ndarray:
     starts = [biases, 0 * biases, *(biases - centre[:, None] for centre in centres)]
     costs = np.stack([np.nan_to_num(objective.at(start).cost, nan=np.inf) for start in starts])
     best, lane = costs.argmin(axis=0), np.arange(len(objective))
-    plan = Plan(objective.rows, lane)
     near = 1e-14 * (1 + np.abs(costs[best, lane]))
-    return descend(objective, plan, np.stack(starts)[best, lane], int(DEFAULT.farthest), DEFAULT, near).theta
+    return descend(objective, None, np.stack(starts)[best, lane], int(DEFAULT.farthest), DEFAULT, near).theta
 
 
 def begun(problem: Problem, start: np.ndarray | None, tol: float) -> np.ndarray:

@@ -119,6 +119,15 @@ class Rows:
         """
         return self._fold(partial(self._hessian, theta=theta, mean=mean, dtype=dtype))
 
+    def gram(self, weights: np.ndarray) -> np.ndarray:
+        """Σ_r weights_r x̃_r x̃_rᵀ, (m, c, q, q), of weights (m, c, n)."""
+        r, lanes = self.inputs.size, slice(None)
+
+        def of(i: int) -> np.ndarray:
+            return self.inputs.grams(i, lanes, weights[..., i * r : (i + 1) * r], np.float64)
+
+        return self._fold(of)
+
     def constants(self) -> tuple[np.ndarray, ...]:
         """Σ s (m,), Σ s y (m, k), the least and the largest y that counts (m, k), Σ s times the smallest ℓ (m,)."""
         parts = in_parts(self._constants, list(self._blocks()), self.threaded)

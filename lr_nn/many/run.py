@@ -200,7 +200,7 @@ def _problem(lanes: Lanes, settings: Settings, ids: np.ndarray, shared: Any, thr
     weight = targets.weight[targets.weight_of]
     x = lanes.x[ids] if len(ids) < lanes.m else lanes.x
     pairs = pairs_at_once(lanes.net.loss, lanes.net.sizes[1])
-    inputs = OwnInputs.of(np.asarray(x), weight, lanes.net.bias, pairs)
+    inputs = OwnInputs.of(np.asarray(x), weight, lanes.net.bias, lanes.net.bias, pairs)
     share = weight / weight.sum(axis=1, keepdims=True)
     deviation = (share[:, None] @ inputs.x**2)[:, 0]
     return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
