@@ -119,6 +119,11 @@ def measure(case: str, competitor: str) -> dict[str, Any]:
             "another strength": lambda: solve(x, y, 2 * strength),
             "one column less": lambda: solve(x[:, :-1], y, strength),
         }
+    return timed(stages)
+
+
+def timed(stages: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Seconds, CPU seconds and programs of calls one after another."""
     found: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -140,11 +145,11 @@ def _eliminated(solve: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> None
         left.pop(int(np.argmin(np.abs(weights))))
 
 
-def in_a_process(case: str, competitor: str, source: Path) -> dict[str, Any]:
-    """`measure` in a new process that imports the `lr_nn` of a folder."""
+def in_a_process(case: str, competitor: str, source: Path, module: str = "benchmarks.first_fits") -> dict[str, Any]:
+    """`measure` of a module in a new process that imports the `lr_nn` of a folder."""
     outside = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
     paths = {"PYTHONPATH": os.pathsep.join(map(str, (source, ROOT)))}
-    command = [sys.executable, "-P", "-m", "benchmarks.first_fits", case, competitor]
+    command = [sys.executable, "-P", "-m", module, case, competitor]
     done = subprocess.run(command, env=outside | paths, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{case} by {competitor} failed: {done.stderr[-2000:]}")
@@ -173,7 +178,7 @@ def rows(rounds: int, small: bool) -> list[dict[str, Any]]:
             for turn in range(rounds):
                 for name in np.random.default_rng(turn).permutation(names):
                     runs[name].append(in_a_process(case, name, Path(folder) if name == EARLIER else ROOT))
-            found += [_row(case, name, runs[name], runs[OURS]) for name in names]
+            found += [{**summed_up(case, name, runs[name], runs[OURS]), "bar_seconds": BARS[case]} for name in names]
     return found
 
 
@@ -183,7 +188,9 @@ def _can(competitor: str) -> bool:
     return find_spec({GLUM: "glum", GLMAX: "glmax", SKLEARN: "sklearn"}.get(competitor, "jax")) is not None
 
 
-def _row(case: str, name: str, taken: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
+def summed_up(case: str, name: str, taken: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row: medians over processes, and times relative to the baseline."""
+
     def of(runs: list[dict[str, Any]], stage: str, quantity: str) -> np.ndarray:
         return np.array([run[stage][quantity] for run in runs])
 
@@ -195,7 +202,6 @@ def _row(case: str, name: str, taken: list[dict[str, Any]], baseline: list[dict[
         **relative(of(taken, "first", quantity), of(baseline, "first", quantity)),
         "ratios": [float(f"{ratio:.4g}") for ratio in ratios],
         "rounds": len(taken),
-        "bar_seconds": BARS[case],
     }
     for stage in taken[0]:
         key = stage.replace(" ", "_")

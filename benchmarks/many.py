@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
 import numpy as np
 
 import lr_nn
-from benchmarks import harness, many_paths, many_peers
+from benchmarks import first_many, harness, many_paths, many_peers
 from benchmarks.fit_data import census
 from benchmarks.harness import relative
 from benchmarks.many_measure import Rows, Runs, costs, loosest, measured
@@ -25,7 +25,7 @@ GAP, GRADIENT = 1e-10, 1e-6
 SOLVERS = ("newton-cholesky", "lbfgs")
 # Models on which the tolerance of a competitor is tuned.
 TUNED_ON = 200
-OURS, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", "plain vmap of the same solver, one call"
+OURS, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", "jit(vmap(many.solve)), one call"
 
 
 def groups(difficult: bool, rounds: int, small: bool) -> Rows:
@@ -73,7 +73,7 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
     runs: Runs = {
         OURS: partial(ours, placed),
         FROM_NUMPY: partial(ours, x),
-        VMAP: partial(ours, placed, schedule="side_by_side", devices=jax.devices()[:1]),
+        VMAP: partial(_mapped, net, x, y, weights, strengths, GAP / constants.max()),
     }
     tolerances = {}
     for solver in SOLVERS:
@@ -88,6 +88,23 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
             name = f"scikit-learn {solver}, joblib"
             runs[name] = partial(many_peers.scikit_learn, solver, x, y, weights, strengths, tolerance)
     return measured(case, runs, OURS, max(3, rounds // 4), lanes=len(strengths), gap=GAP, tolerances=tolerances)
+
+
+def _mapped(net: Any, x: Any, y: Any, weights: Any, strengths: np.ndarray, tol: float) -> np.ndarray:
+    """Every lane by the traceable fit."""
+    axes = (None if x.ndim == 2 else 0, None if y.ndim == 1 else 0, None if weights is None else 0, 0)
+    with jax.enable_x64(True):
+        found = _vmapped(net, axes)(x, y, weights, strengths, tol)
+    (layer,) = found.params
+    return np.concatenate([layer.w[:, :, 0], layer.b], axis=1)
+
+
+@cache
+def _vmapped(net: Any, axes: tuple[int | None, ...]) -> Any:
+    def one(x: Any, y: Any, weight: Any, strength: Any, tol: Any) -> Any:
+        return lr_nn.many.solve(net, Batch(x, y, weight), penalties.l2(strength), tol=tol)
+
+    return jax.jit(jax.vmap(one, in_axes=(*axes, None)))
 
 
 def _constants(y: np.ndarray, share: np.ndarray, m: int, d: int) -> np.ndarray:
@@ -194,6 +211,7 @@ def labels(rounds: int, small: bool) -> Rows:
 
 
 SECTIONS: dict[str, harness.Section] = {
+    "first": (first_many.rows, "The first call of a fresh process, time relative to lr_nn's, and its programs"),
     "independent": (partial(groups, False), "Independent fits, gap of 1e-10; time relative to lr_nn.fit_many"),
     "mixed": (partial(groups, True), "The same, of very different difficulty"),
     "bootstrap": (bootstrap, "Bootstrap fits, ridge, gap of 1e-10"),

@@ -40,7 +40,7 @@ def _fit(what: str, section: str, case: str) -> tuple[str, str, str, str, tuple[
 
 
 JOBLIB = ("scikit-learn newton-cholesky, joblib", "scikit-learn lbfgs, joblib")
-MANY, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", ("plain vmap of the same solver, one call",)
+MANY, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", ("jit(vmap(many.solve)), one call",)
 FITS, BOOTSTRAP = "2,000 fits of 500 x 20", "1,000 bootstrap fits of 569 x 30"
 PATH, FOLDS = "lr_nn.regularization_path", "adult 32,560 x 108, 5 folds x 100 penalties"
 

@@ -133,11 +133,11 @@ class Chunk:
 
     def gram(self, weight: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
         """Σ_i weight_i x̃_i x̃_iᵀ, (q, q), of products in `dtype`."""
-        x = self.inputs
+        x = self.inputs if dtype == np.float64 else self.narrow
         if (weight >= 0).all():
-            half = np.sqrt(weight)
-            rows = np.multiply(x, half[:, None], dtype=dtype, casting="same_kind")
-            found, edge = (rows.T @ rows).astype(np.float64), (half.astype(dtype) @ rows).astype(np.float64)
+            half = np.sqrt(weight).astype(dtype, copy=False)
+            rows = x * half[:, None]
+            found, edge = (rows.T @ rows).astype(np.float64), (half @ rows).astype(np.float64)
         else:
             rows = x * weight[:, None]
             found, edge = x.T @ rows, rows.sum(axis=0)

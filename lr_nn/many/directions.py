@@ -20,7 +20,7 @@ __all__ = ["FEW_PARAMETERS", "Newton", "Plan", "Proximal", "QuasiNewton", "has_o
 FEW_PARAMETERS = 128
 # Pairs of L-BFGS; steps that a factor serves at least, twice as many each time; what such a step may leave of the
 # gradient before the factor is made anew.
-PAIRS, SERVES, SLOW = 8, 4, 0.3
+PAIRS, SERVES, SLOW = 8, 2, 0.3
 # Lanes of neighbouring strengths that share a Hessian; rows of it for what a step costs, and at least for each column.
 TOGETHER, WORTH, LEAST = 10, 16, 40
 # Added to a unit diagonal before a factor is made, of products in float64 and in float32.
@@ -118,7 +118,7 @@ class QuasiNewton:
         """The lanes `ids` took steps, which changed the gradient so, and left `shrunk` (·,) of its length."""
         self.age[ids] += 1
         self.fresh[ids[(self.age[ids] >= self.serves[ids]) & (shrunk > SLOW)]] = False
-        step, change = step.reshape(len(ids), -1), change.reshape(len(ids), -1)
+        step, change = (a.reshape(len(ids), self.steps.shape[2]) for a in (step, change))
         product = np.einsum("mp,mp->m", step, change)
         size = np.linalg.norm(step, axis=1) * np.linalg.norm(change, axis=1)
         self.products[self.newest] = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from lr_nn.fitting import bounds
 from lr_nn.fitting.chunks import Frame
 from lr_nn.fitting.opening import looked
 from lr_nn.fitting.problem import achievable, column_frame, mean_squares
@@ -15,7 +17,7 @@ from lr_nn.fitting.settings import DEFAULT
 from lr_nn.fitting.source import Source
 from lr_nn.fitting.terms import once
 from lr_nn.losses import Loss
-from lr_nn.many.descent import descend
+from lr_nn.many.descent import Ends, descend
 from lr_nn.many.directions import LEAST, planned, sampled
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
@@ -187,19 +189,24 @@ def begun(problem: Problem, start: np.ndarray | None, tol: float) -> np.ndarray:
     shared = isinstance(objective.rows.inputs, SharedInputs) and objective.moving is None
     if not (shared and is_tall(n, q, DEFAULT)):
         return theta
-    near = np.maximum(objective.ceiling, DEFAULT.sample_gap * objective.ceiling / tol)
-    numbers = sampled(n, count)
+    ends = _of_some_rows(problem, sampled(n, count), DEFAULT.sample_gap * objective.ceiling / tol)
+    return np.where(np.isfinite(ends.cost)[:, None, None], ends.theta, theta)
+
+
+def _of_some_rows(problem: Problem, numbers: np.ndarray, near: np.ndarray) -> Ends:
+    """The optima of the rows `numbers` alone, to a decrement of `near` (m,).
+
+    A column that few of them know may have none of its curvature in them, and its coefficient might go anywhere: it
+    gets a ridge of about the curvature of one row.
+    """
+    objective, theta = problem.objective, problem.constants
     rows = objective.rows.some(numbers)
     total = rows.targets.weight.sum(axis=1)[rows.targets.weight_of]
-    known = total > 0
-    search = Objective(
-        rows,
-        np.where(known, total, 1),
-        objective.ridge,
-        objective.lasso,
-        objective.lowest,
-        objective.deviation,
-        near,
-    )
-    ends = descend(search, planned(search, problem.alike), theta, 50, DEFAULT, near)
-    return np.where((known & np.isfinite(ends.cost))[:, None, None], ends.theta, theta)
+    search = replace(objective, rows=rows, total=np.where(total > 0, total, np.nan), ceiling=near)
+    extent = rows.inputs.extent
+    rare = len(numbers) * objective.deviation < DEFAULT.known_rows * extent**2
+    if rare.any():
+        curvature = bounds.diagonal(search.at(theta, closing=True).closing.curvature, objective.is_coupled)
+        extra = np.where(rare, extent**2 / len(numbers), 0)[:, :, None] * curvature[:, None]
+        search = replace(search, ridge=objective.ridge + extra)
+    return descend(search, planned(search, problem.alike), theta, 50, DEFAULT, near)
