@@ -1,5 +1,6 @@
 """Thousands of fits in one call: penalties, folds, bootstraps, groups, targets and starting points as lanes."""
 
+from lr_nn.many.compiled import Solved, solve
 from lr_nn.many.groups import Groups, fit_groups
 from lr_nn.many.paths import CrossValidation, Path, cross_validate, largest_strength, regularization_path
 from lr_nn.many.resample import Bootstrap, bootstrap
@@ -13,12 +14,14 @@ __all__ = [
     "Path",
     "Progress",
     "Solutions",
+    "Solved",
     "bootstrap",
     "cross_validate",
     "fit_groups",
     "fit_many",
     "largest_strength",
     "regularization_path",
+    "solve",
 ]
 
 

@@ -91,7 +91,7 @@ def fit_groups(
     >>> found.labels, found.solutions.coefficients[:, 0, 0].round(6)
     (array(['a', 'b'], dtype='<U1'), array([ 1., -2.]))
     """
-    check.on_host("fit_groups", (data, groups, penalty), "lr_nn.many.lane.smooth")
+    check.on_host("fit_groups", (data, groups, penalty), "lr_nn.many.solve")
     check_network(net)
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
     check_penalty(penalty)

@@ -215,7 +215,7 @@ def cross_validate(
 
 def _along(net: Network, data: Batch, penalty: Penalty, settings: Settings) -> tuple[Penalty, Lanes]:
     """Both strengths as (t,), and the lanes, which share all else."""
-    check.on_host("a path", (data, penalty), "lr_nn.many.lane.smooth")
+    check.on_host("a path", (data, penalty), "lr_nn.many.solve")
     check_penalty(penalty, lanes=True)
     if not isinstance(penalty, Penalty) or np.ndim(strength_of(penalty)) != 1:
         raise ValueError(

@@ -128,7 +128,7 @@ def fit_many(
     >>> print(solutions, solutions.coefficients[:, 0, 0].round(4))
     3 fits by one_by_one: 3 converged [0.8679 0.6367 0.1908]
     """
-    check.on_host("fit_many", (data, start, penalty, tol), "lr_nn.many.lane.smooth")
+    check.on_host("fit_many", (data, start, penalty, tol), "lr_nn.many.solve")
     settings = Settings(tol, max_steps, solver, dtype, schedule, memory, devices, progress)
     return solve(admit(net, data, penalty, start, settings), settings)
 

@@ -22,7 +22,7 @@ __all__ = ["fit_many"]
 
 def fit_many(net: Network, data: Batch, penalty: Penalty | None, start: Params | None, settings: Settings) -> Solutions:
     """`RowParallel.fit_many`."""
-    check.on_host("fit_many", (data, start, penalty, settings.tol), "lr_nn.many.lane.smooth")
+    check.on_host("fit_many", (data, start, penalty, settings.tol), "lr_nn.many.solve")
     lanes = solutions.admit(net, data, penalty, start, settings)
     if jax.process_count() == 1:
         return solutions.solve(lanes, settings)
