@@ -18,13 +18,17 @@ from jax.typing import ArrayLike
 from lr_nn import check
 from lr_nn.admission import admit_rows, check_batch
 from lr_nn.fitting.promises import has_certificate
-from lr_nn.losses import Loss
 from lr_nn.many.local_model import (
     Factor,
+    Problem,
     bias_gap,
     bound_by_hessian,
     bound_by_penalty,
+    centred,
+    cost_at,
+    eta_at,
     factored,
+    hessian_at,
     lasso_target,
     newton_step,
     product,
@@ -51,28 +55,6 @@ class Solved(NamedTuple):
     status: jax.Array
     steps: jax.Array
     certificate: jax.Array
-
-
-class Problem(NamedTuple):
-    """Rows `x` (n, q) with the constant 1 last, targets (n, k), `share` s / Σ s (n, 1), offset (n, k) or None.
-
-    `l1` is None or a scalar, `l2` a scalar, `penalised` (q,) one for weights and zero for the bias. Of the columns of
-    x: the weighted `mean` (zero for the bias, or where there is none), the largest |x - mean|, and the root mean
-    square. `low` is the least mean loss that the targets allow.
-    """
-
-    loss: Loss
-    bias: bool
-    x: jax.Array
-    y: jax.Array
-    share: jax.Array
-    offset: jax.Array | None
-    l1: jax.Array | None
-    l2: jax.Array
-    penalised: np.ndarray
-    mean: jax.Array
-    extent: jax.Array
-    low: jax.Array
 
 
 class State(NamedTuple):
@@ -234,18 +216,18 @@ def _newton(problem: Problem, start: jax.Array, tol: jax.Array, max_steps: jax.A
 def _at(problem: Problem, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The state at θ, of which J₀ and steps are left open, and the smallest subgradient (k, q)."""
     loss, l1, l2, penalised = problem.loss, problem.l1, problem.l2, problem.penalised[None]
-    eta = _eta(problem, theta)
+    eta = eta_at(problem, theta)
     residual = loss.residual(eta, problem.y)
     gradient = product("nk,nq->kq", problem.share * residual, problem.x)
     gradient = gradient + l2 * (penalised * theta)
-    cost = _cost(problem, eta) + l2 / 2 * (penalised * theta * theta).sum()
+    cost = cost_at(problem, eta) + l2 / 2 * (penalised * theta * theta).sum()
     subgradient, size = gradient, jnp.zeros((), cost.dtype)
     if l1 is not None:
         thresholds, size = l1 * penalised, (penalised * jnp.abs(theta)).sum()
         at_zero = jnp.sign(gradient) * jnp.maximum(jnp.abs(gradient) - thresholds, 0)
         subgradient = jnp.where(theta == 0, at_zero, gradient + thresholds * jnp.sign(theta))
         cost = cost + l1 * size
-    hessian = _hessian(problem, eta)
+    hessian = hessian_at(problem, eta)
     factor = factored(
         hessian, l2, np.tile(problem.penalised, hessian.shape[1] // theta.shape[1]), subgradient, len(eta)
     )
@@ -256,7 +238,7 @@ def _at(problem: Problem, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
         target = lasso_target(factor, theta, gradient, thresholds)
         along = (gradient + thresholds * jnp.sign(jnp.where(theta == 0, target, theta))) * (target - theta)
         slope = (along + jnp.where(theta * target < 0, 2 * thresholds * jnp.abs(target), 0)).sum()
-    target = _centred(problem, target)
+    target = centred(problem, target)
     moved = loss.concordance * (jnp.abs(target - theta) * problem.extent[None]).sum()
     part = TRUSTED / jnp.maximum(moved, TRUSTED)
     target, slope = jnp.where(part < 1, theta + part * (target - theta), target), part * slope
@@ -266,37 +248,6 @@ def _at(problem: Problem, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
     stalled = (jnp.abs(subgradient) <= noise).all() | ((factor.decrement <= rounding) & (factor.slack < 0.5))
     length = jnp.where(stalled, 0, jnp.ones_like(cost))
     return jnp.stack([theta, target]), jnp.stack([cost, slope, length, bound, cost, cost]), subgradient
-
-
-def _eta(problem: Problem, theta: jax.Array) -> jax.Array:
-    """η (n, k), zero in rows of weight zero."""
-    eta = product("nq,kq->nk", problem.x, theta)
-    return jnp.where(problem.share == 0, 0, eta if problem.offset is None else eta + problem.offset)
-
-
-def _cost(problem: Problem, eta: jax.Array) -> jax.Array:
-    """The mean loss, less the least that the targets allow."""
-    return (problem.share[:, 0] * problem.loss.value(eta, problem.y)).sum() - problem.low
-
-
-def _hessian(problem: Problem, eta: jax.Array) -> jax.Array:
-    """∇²J at η without its ridge in blocks, (k, q, q), or (1, k q, k q) of coupled outputs.
-
-    A shift common to coupled outputs changes no ℓ_i. It is given a curvature, where θ is kept centred.
-    """
-    loss, x, (k, q) = problem.loss, problem.x, (eta.shape[1], problem.x.shape[1])
-    if not loss.couples_outputs:
-        rows = jnp.sqrt(problem.share * loss.fisher_diagonal(eta)).T[:, :, None] * x[None]
-        return product("kna,knb->kab", rows, rows)
-    eye = np.eye(k, dtype=eta.dtype)
-    fisher = loss.fisher_multiply(eta, jnp.broadcast_to(eye[:, None], (k, *eta.shape)))
-    rows = (problem.share[None] * fisher)[..., None] * x[None, :, None]
-    hessian = product("cnda,nb->cadb", rows, x)
-    centred = jnp.ones(q, eta.dtype)
-    if problem.l1 is not None:
-        centred = jnp.where(problem.l1 > 0, 1 - problem.penalised, centred)
-    shift = jnp.diag(centred * product("caca->a", hessian) / k**2)
-    return (hessian + shift[None, :, None]).reshape(1, k * q, k * q)
 
 
 def _rounding(problem: Problem, theta: jax.Array, residual: jax.Array, factor: Factor) -> tuple[jax.Array, jax.Array]:
@@ -324,14 +275,3 @@ def _bound_by_penalty(
     gap, change = bias_gap(slope[:, -1], curvature, problem.loss.concordance)
     slope = slope[:, :-1] + change[:, None] * problem.extent[None, :-1]
     return gap + bound_by_penalty(slope, size, cost, problem.l1, problem.l2)
-
-
-def _centred(problem: Problem, theta: jax.Array) -> jax.Array:
-    """θ of coupled outputs less its mean over them; with an l1 penalty only the bias is free to be."""
-    if not problem.loss.couples_outputs:
-        return theta
-    free = 1 - problem.penalised
-    mean = theta.mean(axis=0)
-    if problem.l1 is not None:
-        mean = jnp.where(problem.l1 > 0, (mean @ (free - problem.mean)) * free, mean)
-    return theta - mean[None]

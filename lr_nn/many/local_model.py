@@ -1,4 +1,4 @@
-"""The quadratic model of a cost at a point: its factor, its minimum, and what it bounds of J - J*.
+"""The cost of a one-layer network, its quadratic model at a point, and what that bounds of J - J*.
 
 The Hessian is in blocks (m, s, s): one for each output, or a single one where the loss couples outputs. Vectors like
 θ (k, q) become rows (m, s). The bounds rest on |D³ℓ[u, u, v]| ≤ c ‖v‖ D²ℓ[u, u], c the loss's `concordance`: Bach
@@ -15,12 +15,49 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["Factor", "bias_gap", "bound_by_hessian", "bound_by_penalty", "factored", "lasso_target", "newton_step"]
+from lr_nn.losses import Loss
+
+__all__ = [
+    "Factor",
+    "Problem",
+    "bias_gap",
+    "bound_by_hessian",
+    "bound_by_penalty",
+    "centred",
+    "cost_at",
+    "eta_at",
+    "factored",
+    "hessian_at",
+    "lasso_target",
+    "newton_step",
+]
 
 # Rounds of the lasso's inner solver at each step, and sweeps of coordinate descent in each round.
 ROUNDS, SWEEPS = 4, 3
 
 product = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+
+
+class Problem(NamedTuple):
+    """Rows `x` (n, q) with the constant 1 last, targets (n, k), `share` s / Σ s (n, 1), offset (n, k) or None.
+
+    `l1` is None or a scalar, `l2` a scalar, `penalised` (q,) one for weights and zero for the bias. Of the columns of
+    x: the weighted `mean` (zero for the bias, or where there is none), the largest |x - mean|, and the root mean
+    square. `low` is the least mean loss that the targets allow.
+    """
+
+    loss: Loss
+    bias: bool
+    x: jax.Array
+    y: jax.Array
+    share: jax.Array
+    offset: jax.Array | None
+    l1: jax.Array | None
+    l2: jax.Array
+    penalised: np.ndarray
+    mean: jax.Array
+    extent: jax.Array
+    low: jax.Array
 
 
 class Factor(NamedTuple):
@@ -37,6 +74,48 @@ class Factor(NamedTuple):
     decrement: jax.Array
     size: jax.Array
     slack: jax.Array
+
+
+def eta_at(problem: Problem, theta: jax.Array) -> jax.Array:
+    """η (n, k), zero in rows of weight zero."""
+    eta = product("nq,kq->nk", problem.x, theta)
+    return jnp.where(problem.share == 0, 0, eta if problem.offset is None else eta + problem.offset)
+
+
+def cost_at(problem: Problem, eta: jax.Array) -> jax.Array:
+    """The mean loss, less the least that the targets allow."""
+    return (problem.share[:, 0] * problem.loss.value(eta, problem.y)).sum() - problem.low
+
+
+def hessian_at(problem: Problem, eta: jax.Array) -> jax.Array:
+    """∇²J at η without its ridge in blocks, (k, q, q), or (1, k q, k q) of coupled outputs.
+
+    A shift common to coupled outputs changes no ℓ_i. It is given a curvature, where θ is kept centred.
+    """
+    loss, x, (k, q) = problem.loss, problem.x, (eta.shape[1], problem.x.shape[1])
+    if not loss.couples_outputs:
+        rows = jnp.sqrt(problem.share * loss.fisher_diagonal(eta)).T[:, :, None] * x[None]
+        return product("kna,knb->kab", rows, rows)
+    eye = np.eye(k, dtype=eta.dtype)
+    fisher = loss.fisher_multiply(eta, jnp.broadcast_to(eye[:, None], (k, *eta.shape)))
+    rows = (problem.share[None] * fisher)[..., None] * x[None, :, None]
+    hessian = product("cnda,nb->cadb", rows, x)
+    kept = jnp.ones(q, eta.dtype)
+    if problem.l1 is not None:
+        kept = jnp.where(problem.l1 > 0, 1 - problem.penalised, centred)
+    shift = jnp.diag(kept * product("caca->a", hessian) / k**2)
+    return (hessian + shift[None, :, None]).reshape(1, k * q, k * q)
+
+
+def centred(problem: Problem, theta: jax.Array) -> jax.Array:
+    """θ of coupled outputs less its mean over them; with an l1 penalty only the bias is free to be."""
+    if not problem.loss.couples_outputs:
+        return theta
+    free = 1 - problem.penalised
+    mean = theta.mean(axis=0)
+    if problem.l1 is not None:
+        mean = jnp.where(problem.l1 > 0, (mean @ (free - problem.mean)) * free, mean)
+    return theta - mean[None]
 
 
 def factored(hessian: jax.Array, l2: jax.Array, penalised: np.ndarray, gradient: jax.Array, n: int) -> Factor:
