@@ -102,7 +102,7 @@ def hessian_at(problem: Problem, eta: jax.Array) -> jax.Array:
     hessian = product("cnda,nb->cadb", rows, x)
     kept = jnp.ones(q, eta.dtype)
     if problem.l1 is not None:
-        kept = jnp.where(problem.l1 > 0, 1 - problem.penalised, centred)
+        kept = jnp.where(problem.l1 > 0, 1 - problem.penalised, kept)
     shift = jnp.diag(kept * product("caca->a", hessian) / k**2)
     return (hessian + shift[None, :, None]).reshape(1, k * q, k * q)
 
