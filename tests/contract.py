@@ -178,6 +178,7 @@ HOST: dict[str, Callable[[], Any]] = {
         LOGISTIC, rows(), penalty=penalties.l2(np.array([1.0, 0.1]))
     ),
     "many.largest_strength": lambda: many.largest_strength(LOGISTIC, rows()),
+    "many.solve": lambda: many.solve(LOGISTIC, rows(), penalties.l2(0.1)),
     "train": lambda: lr_nn.train(*deep(), optimizer=optax.sgd(0.1, momentum=0.9), epochs=2, batch_size=5, key=KEY),
     "train_many": lambda: lr_nn.train_many(
         NET,

@@ -1,5 +1,6 @@
 """Thousands of fits in one call: penalties, folds, bootstraps, groups, targets and starting points as lanes."""
 
+from lr_nn.many.compiled import Solved, solve
 from lr_nn.many.cross_validation import CrossValidation, cross_validate
 from lr_nn.many.groups import Groups, fit_groups
 from lr_nn.many.paths import Path, largest_strength, regularization_path
@@ -14,12 +15,14 @@ __all__ = [
     "Path",
     "Progress",
     "Solutions",
+    "Solved",
     "bootstrap",
     "cross_validate",
     "fit_groups",
     "fit_many",
     "largest_strength",
     "regularization_path",
+    "solve",
 ]
 
 
