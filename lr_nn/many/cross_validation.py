@@ -217,6 +217,6 @@ def _scores(lanes: Lanes, rows: np.ndarray, weight: np.ndarray, solutions: Solut
                 np.asarray(lanes.y)[:, inside], weight[None, inside], offset, lane, lane, lane, target_dtype(lanes)
             )
             held_out = Rows(inputs, targets, net.loss, k, True)
-            sums = held_out.sums(theta[fold * t : (fold + 1) * t], False, False)
+            sums = held_out.sums(theta[fold * t : (fold + 1) * t], False, None)
             scores.append(sums.cost / weight[inside].sum())
     return np.stack(scores)

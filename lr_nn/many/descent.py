@@ -16,6 +16,8 @@ __all__ = ["Ends", "descend"]
 EPS, TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 # A step is not idle if the gradient became so much smaller.
 SHRINKS = 0.95
+# Turns whose Hessians of penalised costs are of products in float32; lanes that need more may need their digits.
+NARROW = 7
 # A trial that is refused is followed by one at least so much shorter, and not shorter than that.
 LONGEST, SHORTEST = 0.9, 0.05
 
@@ -60,12 +62,17 @@ def descend(
     any more leaves. `plan` says how Hessians are made that lanes share, None that each has its own. `near` (m,): until
     the decrement is that small, without a certificate; then the bound is the last decrement.
     """
-    sparse, objective = objective.is_sparse, replace(objective, curved=plan is None)
+    sparse, narrow = objective.is_sparse, not (objective.is_free or near is not None)
+    curved = None if plan is not None else np.float32 if narrow else np.float64
+    objective = some = replace(objective, curved=curved)
     direction: Any = Proximal(settings) if sparse else Newton() if plan is None else QuasiNewton(objective, plan)
     state = _State(objective, objective.at(theta))
-    on = np.flatnonzero(state.point.is_finite)
+    on, turns = np.flatnonzero(state.point.is_finite), 0
+    some = some.take(on)
     while len(on):
-        some, here = objective.take(on), state.point.take(on)
+        if plan is None and turns == NARROW:
+            some = replace(some, curved=np.float64)
+        here, turns = state.point.take(on), turns + 1
         along, slope = _downhill(some, here, direction.propose(on, some, here))
         before = some.estimate(here, -slope)
         last = before <= state.tolerance[on] if near is None else -slope <= near[on]
@@ -73,16 +80,19 @@ def descend(
         trial = here.theta + state.length[on, None, None] * along
         if sparse:  # coefficients that a full step makes zero are zero, not a rounding from it
             trial = np.where(np.abs(trial) <= 4 * EPS * np.abs(along), 0, trial)
-        new, bound = _evaluated(some, trial, last & (near is None), settings)
+        # Where passes make the curvature anyway, the sums of a certificate cost little.
+        closing = (last | (-slope <= state.tolerance[on]) & (plan is None)) & (near is None)
+        new, bound = _evaluated(some, trial, closing, settings)
         taken = _accepted(some, here, new, along, slope, state, on)
         if sparse or near is not None:
             shown = some.estimate(new, -slope) <= state.tolerance[on] if near is None else np.zeros(len(on), bool)
         else:
             shown = _is_shown(some, here, new, slope, before, state.tolerance[on])
         shown = shown & taken & ~last
-        if shown.any():
-            own = some.take(np.flatnonzero(shown))
-            bound[shown] = own.certificate(own.at(new.theta[shown], closing=True), settings)
+        if near is None and (shown & ~closing).any():
+            own = np.flatnonzero(shown & ~closing)
+            part = replace(some.take(own), curved=None)
+            bound[own] = part.certificate(part.at(new.theta[own], closing=True), settings)
         _learn(some, here, new, direction, state, on, taken)
         arrived = taken & (last | shown)
         state.bound[on[arrived]] = bound[arrived] if near is None else -slope[arrived]
@@ -92,7 +102,8 @@ def descend(
         state.tries[unmet] += 1
         stuck = (state.idle[on] >= settings.idle) | (state.trials[on] >= settings.trials)
         out = (state.tries[on] >= settings.certificates) | (state.steps[on] >= max_steps)
-        on = on[~(met | stuck | out)]
+        stay = np.flatnonzero(~(met | stuck | out))
+        on, some = on[stay], some.take(stay)
     point = state.point
     gradient_norm = np.abs(objective.subgradient(point)).max(axis=LAST, initial=0)
     return Ends(point.theta, objective.composite(point), gradient_norm, state.bound, state.steps)
@@ -118,9 +129,10 @@ def _evaluated(
     bound = np.full(len(theta), np.inf)
     if not closing.any():
         return some.at(theta), bound
-    if closing.all() or (closing.any() and some.curved):
+    if closing.all() or (closing.any() and some.curved is not None):
         # Of penalised costs the last step needs no other Hessian.
-        point = replace(some, curved=some.curved and (some.is_free or not closing.all())).at(theta, closing=True)
+        needed = some.curved if some.is_free or not closing.all() else None
+        point = replace(some, curved=needed).at(theta, closing=True)
         return point, np.where(closing, some.certificate(point, settings), np.inf)
     cost, gradient = np.empty(len(theta)), np.empty_like(theta)
     for ids in (np.flatnonzero(~closing), np.flatnonzero(closing)):

@@ -70,7 +70,7 @@ class Newton:
 
     def propose(self, ids: np.ndarray, some: Objective, point: Points) -> np.ndarray:
         """The directions of the lanes `ids`, whose objective is `some`, from their points."""
-        scale, scaled = _scaled(some.hessian(point), some, JITTER)
+        scale, scaled = _scaled(some.hessian(point), some, JITTER if some.curved == np.float64 else JITTER32)
         gradient = scale * some.blocks(point.gradient, some.is_coupled)
         found = scale * np.linalg.solve(scaled, gradient[..., None])[..., 0]
         return -some.centred(some.unblocked(found, some.is_coupled))

@@ -110,12 +110,12 @@ class SharedInputs:
         flat, q = weights.reshape(g * c, r), self.columns
         if q > FEW_COLUMNS:
             return np.stack([chunk.gram(weight, dtype) for weight in flat]).reshape(g, c, q, q)
-        if "squares" not in chunk.last:
+        if dtype not in chunk.last:
             x = chunk.inputs if self.frame.shift is None else chunk.inputs - self.frame.shift
             x = np.concatenate([x, np.ones((r, int(self.frame.bias)))], axis=1)
             a, b = np.triu_indices(q)
-            chunk.last["squares"] = x[:, a] * x[:, b]
-        return _symmetric(flat @ chunk.last["squares"], q).reshape(g, c, q, q)
+            chunk.last[dtype] = (x[:, a] * x[:, b]).astype(dtype, copy=False)
+        return _symmetric(flat.astype(dtype, copy=False) @ chunk.last[dtype], q).reshape(g, c, q, q)
 
 
 def _symmetric(upper: np.ndarray, q: int) -> np.ndarray:
@@ -128,7 +128,9 @@ def _symmetric(upper: np.ndarray, q: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OwnInputs:
-    """An x̃ (m, n, q) for each lane, centred, with the constant 1 of the bias last."""
+    """An x̃ for each lane, centred, with the constant 1 of the bias last: x̃ᵀ (m, q, n), because a Gram matrix is made of
+    long rows at half the price (measured). Chunks have `size` rows.
+    """
 
     x: np.ndarray
     mean: np.ndarray
@@ -140,33 +142,34 @@ class OwnInputs:
         """The inputs of x (m, n, d); rows without weight are zero, for their numbers may be anything."""
         m, n, d = x.shape
         counts = np.broadcast_to(weight > 0, (m, n))
-        inputs = np.ones((m, n, d + bias))
-        inputs[..., :d] = x
-        if not counts.all():
-            inputs[~counts] = 0
+        inputs = np.ones((m, d + bias, n))
+        inputs[:, :d] = np.swapaxes(x, 1, 2)
+        dead = None if counts.all() else np.broadcast_to(~counts[:, None], inputs.shape)
+        if dead is not None:
+            inputs[dead] = 0
         mean = np.zeros((m, d))
         if centred:
             share = np.broadcast_to(weight, (m, n)) / weight.sum(axis=-1, keepdims=True)
-            mean = (share[:, None] @ inputs[..., :d])[:, 0]
-            inputs[..., :d] -= mean[:, None]
-            if not counts.all():
-                inputs[~counts] = 0
+            mean = (inputs[:, :d] @ share[..., None])[..., 0]
+            inputs[:, :d] -= mean[..., None]
+            if dead is not None:
+                inputs[dead] = 0
         return cls(inputs, mean, bias, min(n, pairs))
 
     @property
     def columns(self) -> int:
         """q."""
-        return self.x.shape[2]
+        return self.x.shape[1]
 
     @property
     def chunks(self) -> range:
         """Where chunks of rows begin."""
-        return range(0, self.x.shape[1], self.size)
+        return range(0, self.x.shape[2], self.size)
 
     def constant(self) -> OwnInputs:
         """The inputs without columns, but for the bias."""
         d = self.mean.shape[1]
-        return OwnInputs(self.x[..., d:], self.mean[:, :0], self.bias, self.size)
+        return OwnInputs(self.x[:, d:], self.mean[:, :0], self.bias, self.size)
 
     def take(self, ids: np.ndarray) -> OwnInputs:
         """The inputs of some lanes."""
@@ -175,24 +178,30 @@ class OwnInputs:
     @cached_property
     def extent(self) -> np.ndarray:
         """The largest |x̃| of every column, (m, q)."""
-        return np.maximum(self.x.max(axis=1), -self.x.min(axis=1))
+        return np.maximum(self.x.max(axis=2), -self.x.min(axis=2))
+
+    @cached_property
+    def narrow(self) -> np.ndarray:
+        """x̃ᵀ in float32."""
+        return self.x.astype(np.float32)
 
     def eta(self, i: int, lanes: slice, theta: np.ndarray) -> np.ndarray:
         """x̃ θ of chunk i, (g, r, k)."""
-        return self._part(i, lanes) @ theta
+        eta = np.swapaxes(theta, 1, 2) @ self._part(self.x, i, lanes)
+        return np.ascontiguousarray(np.swapaxes(eta, 1, 2))
 
     def back(self, i: int, lanes: slice, rows: np.ndarray) -> np.ndarray:
         """Σ_r x̃_r rows_r of chunk i, (g, q, k), of rows (g, r, k)."""
-        return np.moveaxis(np.moveaxis(rows, 2, 1) @ self._part(i, lanes), 1, 2)
+        return self._part(self.x, i, lanes) @ rows
 
     def grams(self, i: int, lanes: slice, weights: np.ndarray, dtype: Any) -> np.ndarray:
         """Σ_r weights_r x̃_r x̃_rᵀ of chunk i, (g, c, q, q), of weights (g, c, r)."""
-        x = self._part(i, lanes).astype(dtype, copy=False)
-        rows = weights.astype(x.dtype)[..., None] * x[:, None]
-        return (np.swapaxes(x, 1, 2)[:, None] @ rows).astype(np.float64, copy=False)
+        x = self._part(self.x if dtype == np.float64 else self.narrow, i, lanes)[:, None]
+        weighted = weights.astype(x.dtype, copy=False)[:, :, None] * x
+        return (weighted @ np.swapaxes(x, 2, 3)).astype(np.float64, copy=False)
 
-    def _part(self, i: int, lanes: slice) -> np.ndarray:
-        return self.x[lanes, i * self.size : (i + 1) * self.size]
+    def _part(self, x: np.ndarray, i: int, lanes: slice) -> np.ndarray:
+        return x[lanes, :, i * self.size : (i + 1) * self.size]
 
 
 Inputs = SharedInputs | OwnInputs

@@ -47,7 +47,8 @@ class Objective:
 
     `total`, `lowest` and `ceiling` (m,) are Σ s, the least mean loss that the targets allow, and the bound on J - J*
     that is asked for; `deviation` (m, q) is about the mean of x̃². All lanes have the same coefficients without a
-    penalty. `curved`: do passes make the Hessian as well? `moving` (m, q, k) says which coefficients are searched, None
+    penalty. `curved` is the dtype of products of the Hessian that passes make as well, None for no
+    Hessian. `moving` (m, q, k) says which coefficients are searched, None
     all.
     """
 
@@ -58,7 +59,7 @@ class Objective:
     lowest: np.ndarray
     deviation: np.ndarray
     ceiling: np.ndarray
-    curved: bool = False
+    curved: Any = None
     moving: np.ndarray | None = None
 
     def __len__(self) -> int:

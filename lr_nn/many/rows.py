@@ -106,9 +106,9 @@ class Rows:
         """The rows without columns, but for the bias."""
         return replace(self, inputs=self.inputs.constant())
 
-    def sums(self, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
-        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`; if
-        `curved`, the Hessian.
+    def sums(self, theta: np.ndarray, closing: bool, curved: Any) -> Sums:
+        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`; and of
+        products in the dtype `curved` the Hessian, unless that is None.
         """
         return self._fold(partial(self._sums, theta=theta, closing=closing, curved=curved))
 
@@ -162,17 +162,17 @@ class Rows:
         eta = self.inputs.eta(i, lanes, theta[lanes])
         return (eta if offset is None else eta + offset), y, weight
 
-    def _sums(self, chunk: int, theta: np.ndarray, closing: bool, curved: bool) -> Sums:
+    def _sums(self, chunk: int, theta: np.ndarray, closing: bool, curved: Any) -> Sums:
         found = []
         for i, lanes, rows in self._blocks(chunk):
-            value, residual, curvature = self._terms(closing or curved, *self._block(i, lanes, rows, theta))
+            value, residual, curvature = self._terms(closing or curved is not None, *self._block(i, lanes, rows, theta))
             sums = Sums(value.sum(axis=1), self.inputs.back(i, lanes, residual))
             if closing:
                 cross = self._cross(i, lanes, curvature)
                 slopes, bends = np.abs(residual).sum(axis=1), curvature.sum(axis=1)
                 sums = sums._replace(slopes=slopes, curvature=bends, cross=cross)
-            if curved:
-                sums = sums._replace(hessian=self._grams(i, lanes, curvature, False, np.float64))
+            if curved is not None:
+                sums = sums._replace(hessian=self._grams(i, lanes, curvature, False, curved))
             found.append(sums)
         return found[0] if len(found) == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 

@@ -30,7 +30,7 @@ __all__ = ["SCHEDULES", "Found", "run_lanes"]
 SCHEDULES = ("together", "each")
 # Numbers of x below which lanes, not rows, go to the cores; numbers of the own x of lanes that are solved at once, so
 # that they stay in the cache; lanes of a shared x at once, at most and, where they go to the cores, at least.
-SMALL, CACHED, MOST, LEAST = 2**20, 2**19, 1_024, 32
+SMALL, CACHED, MOST, LEAST = 2**20, 2**21, 1_024, 32
 
 
 @dataclass
@@ -198,11 +198,12 @@ def _problem(lanes: Lanes, settings: Settings, ids: np.ndarray, shared: Any, thr
         return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
     targets = targets_of(lanes, ids)
     weight = targets.weight[targets.weight_of]
-    x = lanes.x[ids] if len(ids) < lanes.m else lanes.x
+    contiguous = len(ids) == ids[-1] - ids[0] + 1
+    x = np.asarray(lanes.x)[slice(ids[0], ids[-1] + 1) if contiguous else ids]
     pairs = pairs_at_once(lanes.net.loss, lanes.net.sizes[1])
-    inputs = OwnInputs.of(np.asarray(x), weight, lanes.net.bias, lanes.net.bias, pairs)
+    inputs = OwnInputs.of(x, weight, lanes.net.bias, lanes.net.bias, pairs)
     share = weight / weight.sum(axis=1, keepdims=True)
-    deviation = (share[:, None] @ inputs.x**2)[:, 0]
+    deviation = (inputs.x**2 @ share[..., None])[..., 0]
     return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
 
 
