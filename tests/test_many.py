@@ -44,12 +44,14 @@ def assert_lanes_are_fits(net, found, arguments, penalty=None, tol=1e-12):
         np.testing.assert_allclose(found.coefficients[i], one.coefficients, atol=2e-5)
 
 
+@pytest.mark.parametrize("schedule", ["together", "compiled"])
 @pytest.mark.parametrize(("name", "l2"), [*((name, 1e-2) for name in NETS), ("logistic", 0.0), ("softmax", 0.0)])
-def test_a_lane_is_a_fit(name, l2):
+def test_a_lane_is_a_fit(name, l2, schedule):
     net = NETS[name]
     x, y, weight = RNG.standard_normal((M, N, D)), targets(net, M, N), RNG.integers(1, 4, (M, N))
     strengths = Penalty(np.zeros(M), np.full(M, l2))
-    found = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2))
+    found = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2), schedule=schedule)
+    assert found.solver == schedule and not any(found.message), "no lane was left to fit"
     assert_lanes_are_fits(net, found, [{"x": x[i], "y": y[i], "weight": weight[i]} for i in range(M)], strengths)
 
 
@@ -193,12 +195,13 @@ LANES = penalties.l2(np.array([1.0, 0.1]))
         ({"penalty": LANES, "y": Y + 0.5}, ValueError, "targets"),
         ({"penalty": LANES, "x": np.full((N, D), np.nan)}, ValueError, "finite"),
         ({"penalty": LANES, "memory": 1000}, ValueError, "memory"),
-        ({"penalty": LANES, "schedule": "fast"}, ValueError, "auto, together, each"),
+        ({"penalty": LANES, "schedule": "fast"}, ValueError, "auto, together, compiled, each"),
         ({"penalty": LANES, "offset": np.ones(3)}, ValueError, "offset"),
         ({"penalty": LANES, "y": np.zeros((N, 1, 1, 1))}, ValueError, "2 axes, or 3 with lanes first"),
         ({"x": [X, X[1:]], "y": [Y, Y[1:]]}, ValueError, "fit_groups"),
         ({"x": [X, X.astype(np.float32)], "y": [Y, Y]}, TypeError, "unequal data types"),
         ({"penalty": LANES, "start": 3}, TypeError, "start"),
+        ({"penalty": LANES, "schedule": "compiled"}, ValueError, "an x of their own"),
         ({"penalty": LANES, "schedule": "together", "solver": "newton"}, ValueError, "schedule='each'"),
         ({"penalty": LANES, "dtype": int}, TypeError, "dtype"),
         ({"penalty": LANES, "progress": 3}, TypeError, "progress"),

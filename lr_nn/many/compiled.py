@@ -38,7 +38,7 @@ from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, compiled
 from lr_nn.types import Batch, Layer, Params, Status
 
-__all__ = ["Solved", "solve"]
+__all__ = ["End", "Solved", "run", "solve"]
 
 # A best constant model that is infinite, because a target never varies, is replaced by one this far out.
 FARTHEST = 30.0
@@ -57,11 +57,19 @@ class Solved(NamedTuple):
     certificate: jax.Array
 
 
+class End(NamedTuple):
+    """What `solve` returns, J at its parameters, and the largest entry of the subgradient there."""
+
+    solved: Solved
+    cost: jax.Array
+    gradient_norm: jax.Array
+
+
 class State(NamedTuple):
-    """The best θ so far and the next trial's `target`, (2, k, q), and `numbers` (6,), together for few kernels:
+    """The best θ so far and the next trial's `target`, (2, k, q), and `numbers` (7,), together for few kernels:
 
     J less `low`, the decrease predicted at the target, the part of the way to it that is tried next, the bound on
-    J - J*, J₀, and the number of trials.
+    J - J*, the largest entry of the subgradient, J₀, and the number of trials.
     """
 
     points: jax.Array
@@ -114,25 +122,26 @@ def solve(
     l1, l2 = Penalty() if penalty is None else penalty
     sparse = not check.is_concrete(l1) or bool(np.asarray(l1) > 0)
     strengths = [check.cast(check.numeric("strength", each), dtype) for each in (l1, l2)]
-    return _solve(net, batch, strengths[0] if sparse else None, strengths[1], tol, max_steps)
+    return _solve(net, batch, strengths[0] if sparse else None, strengths[1], tol, max_steps).solved
 
 
 def _default_tol(dtype: np.dtype) -> float:
     return 1e-6 if dtype.itemsize == 4 else 1e-12
 
 
-@compiled
-def _solve(
-    net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array, tol: jax.Array, max_steps: jax.Array
-) -> Solved:
+def run(net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array, tol: jax.Array, max_steps: jax.Array) -> End:
+    """`solve` of admitted arguments, with the cost and the largest entry of the subgradient."""
     problem = _problem(net, batch, l1, l2)
     state = _newton(problem, _constant(problem), tol, max_steps)
-    theta, (cost, _, _, bound, excess, steps) = state.points[0], state.numbers
+    theta, (cost, _, _, bound, largest, excess, steps) = state.points[0], state.numbers
     status = jnp.where(bound <= tol * excess, int(Status.converged), int(Status.max_steps))
     status = jnp.where(jnp.isfinite(cost), status, int(Status.non_finite)).astype(jnp.int8)
     d = net.sizes[0]
     w, b = theta[:, :d].T, theta[:, d] - product("kq,q->k", theta, problem.mean) if net.bias else None
-    return Solved((Layer(w, b),), status, steps.astype(jnp.int32), bound)
+    return End(Solved((Layer(w, b),), status, steps.astype(jnp.int32), bound), cost + problem.low, largest)
+
+
+_solve = compiled(run)
 
 
 def _problem(net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array) -> Problem:
@@ -192,7 +201,7 @@ def _newton(problem: Problem, start: jax.Array, tol: jax.Array, max_steps: jax.A
 
     def trial(state: State) -> State:
         theta, target = state.points
-        cost, slope, length, _, excess, steps = state.numbers
+        cost, slope, length, _, _, excess, steps = state.numbers
         along = target - theta
         theta = jnp.where(length < 1, theta + length * along, target)
         points, numbers, subgradient = _at(problem, theta)
@@ -202,14 +211,14 @@ def _newton(problem: Problem, start: jax.Array, tol: jax.Array, max_steps: jax.A
         # The barrier keeps XLA from a copy of this arithmetic in the program of everything that is selected.
         gains = lax.optimization_barrier(jnp.isfinite(new) & lower & ((along * subgradient).sum() <= -slope))
         excess = jnp.where(steps < 0, _achievable(problem, new), excess)
-        numbers = jnp.where(gains, numbers, state.numbers * np.array([1, 1, SHORTER, 1, 1, 1], theta.dtype))
-        return State(jnp.where(gains, points, state.points), jnp.append(numbers[:4], jnp.stack([excess, steps + 1])))
+        numbers = jnp.where(gains, numbers, state.numbers * np.array([1, 1, SHORTER, 1, 1, 1, 1], theta.dtype))
+        return State(jnp.where(gains, points, state.points), jnp.append(numbers[:5], jnp.stack([excess, steps + 1])))
 
     def goes_on(state: State) -> jax.Array:
-        _, _, length, bound, excess, steps = state.numbers
+        _, _, length, bound, _, excess, steps = state.numbers
         return (bound > tol * excess) & (length > SHORTEST) & (steps < max_steps)
 
-    numbers = np.array([np.inf, 0, 1, np.inf, 0, -1], start.dtype)
+    numbers = np.array([np.inf, 0, 1, np.inf, 0, 0, -1], start.dtype)
     return lax.while_loop(goes_on, trial, State(jnp.stack([start, start]), jnp.asarray(numbers)))
 
 
@@ -247,7 +256,8 @@ def _at(problem: Problem, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
     bound = jnp.fmin(bound, _bound_by_penalty(problem, size, cost, jnp.abs(subgradient) + noise, hessian))
     stalled = (jnp.abs(subgradient) <= noise).all() | ((factor.decrement <= rounding) & (factor.slack < 0.5))
     length = jnp.where(stalled, 0, jnp.ones_like(cost))
-    return jnp.stack([theta, target]), jnp.stack([cost, slope, length, bound, cost, cost]), subgradient
+    numbers = jnp.stack([cost, slope, length, bound, jnp.abs(subgradient).max(), cost, cost])
+    return jnp.stack([theta, target]), numbers, subgradient
 
 
 def _rounding(problem: Problem, theta: jax.Array, residual: jax.Array, factor: Factor) -> tuple[jax.Array, jax.Array]:

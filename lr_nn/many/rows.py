@@ -107,8 +107,8 @@ class Rows:
         return replace(self, inputs=self.inputs.constant())
 
     def sums(self, theta: np.ndarray, closing: bool, curved: Any) -> Sums:
-        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`; and of
-        products in the dtype `curved` the Hessian, unless that is None.
+        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`; and
+        the Hessian of products in the dtype `curved`, unless that is None.
         """
         return self._fold(partial(self._sums, theta=theta, closing=closing, curved=curved))
 

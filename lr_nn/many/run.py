@@ -14,6 +14,7 @@ import numpy as np
 from lr_nn import check
 from lr_nn.fitting.settings import DEFAULT
 from lr_nn.fitting.source import threads
+from lr_nn.many import mapped
 from lr_nn.many.alone import Alone
 from lr_nn.many.descent import Ends, descend
 from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, planned
@@ -27,10 +28,12 @@ from lr_nn.types import Solution, Status
 
 __all__ = ["SCHEDULES", "Found", "run_lanes"]
 
-SCHEDULES = ("together", "each")
+SCHEDULES = ("together", "compiled", "each")
 # Numbers of x below which lanes, not rows, go to the cores; numbers of the own x of lanes that are solved at once, so
 # that they stay in the cache; lanes of a shared x at once, at most and, where they go to the cores, at least.
 SMALL, CACHED, MOST, LEAST = 2**20, 2**21, 1_024, 32
+# Numbers of the own x of small lanes from which a second of compilation is worth it.
+THOUSANDS = 2**24
 
 
 @dataclass
@@ -53,6 +56,12 @@ class Found:
         status, theta = np.full(m, Status.max_steps, np.int8), np.full((m, q, k), np.nan)
         none = np.full(m, "", object)
         return cls(theta, status, np.zeros(m, int), cost, gradient_norm, certificate, none)
+
+    def put_many(self, ids: np.ndarray, *given: np.ndarray) -> None:
+        """θ, steps, cost, gradient_norm and certificate of lanes that converged."""
+        self.status[ids] = Status.converged
+        for name, values in zip(("theta", "steps", "cost", "gradient_norm", "certificate"), given):
+            getattr(self, name)[ids] = values
 
     def put(self, lane: int, solution: Solution | None) -> None:
         """The solution of a lane; None of one whose x is not finite."""
@@ -80,8 +89,8 @@ def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
             settings.progress(Progress(int(done.sum()), lanes.m, failed))
 
     wanting = np.arange(lanes.m)
-    if schedule == "together":
-        tasks, threaded = _tasks(lanes, settings, found)
+    if schedule != "each":
+        tasks, threaded = (_tasks if schedule == "together" else _blocks)(lanes, settings, found)
         for ids in _on_cores(tasks, 1 if threaded else threads()):
             good = found.status[ids] == Status.converged
             told(ids[good])
@@ -102,8 +111,11 @@ def _schedule(lanes: Lanes, settings: Settings) -> str:
         return settings.schedule
     q, k = lanes.net.sizes[0] + lanes.net.bias, lanes.net.sizes[1]
     sparse = bool((np.asarray(lanes.penalty.l1) > 0).any())
-    small = has_own_hessians(q, k, lanes.net.loss.couples_outputs) if sparse else q <= DEFAULT.dense
-    return "together" if small else "each"
+    small = has_own_hessians(q, k, lanes.net.loss.couples_outputs)
+    many = small and lanes.m * lanes.n * q >= THOUSANDS and np.dtype(settings.dtype or float) == np.float64
+    if many and not lanes.shares_x and lanes.start is None:
+        return "compiled"
+    return "together" if small or (q <= DEFAULT.dense and not sparse) else "each"
 
 
 def _on_cores(tasks: Sequence[Callable[[], np.ndarray]], workers: int) -> Iterator[np.ndarray]:
@@ -146,6 +158,25 @@ def _tasks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callabl
     return tasks, threaded
 
 
+def _blocks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callable[[], np.ndarray]], bool]:
+    """Blocks of lanes with an x of their own for the compiled fit."""
+    if lanes.shares_x or lanes.start is not None or settings.dtype not in (None, np.float64):
+        raise ValueError("schedule='compiled' is for lanes of an x of their own, without a start, in float64")
+
+    def block(ids: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(True):
+            found_here: Any = mapped.solved(lanes, settings, ids)
+        ends, cost, gradient_norm = found_here
+        good = ends.status == Status.converged
+        own, (layer,) = ids[good], ends.params
+        theta = layer.w if layer.b is None else np.concatenate([layer.w, layer.b[:, None]], axis=1)
+        found.put_many(own, theta[good], ends.steps[good], cost[good], gradient_norm[good], ends.certificate[good])
+        return ids
+
+    size = mapped.LANES
+    return [partial(block, part[i : i + size]) for part in _patterns(lanes) for i in range(0, len(part), size)], False
+
+
 def _patterns(lanes: Lanes) -> list[np.ndarray]:
     """The lanes whose coefficients have the same kinds of penalties."""
     l1, l2 = (np.broadcast_to(np.asarray(s) > 0, lanes.m) for s in lanes.take("penalty", np.arange(lanes.m)))
@@ -183,11 +214,8 @@ def _together(
         ends = descend(objective, planned(objective, problem.alike), theta, settings.max_steps, DEFAULT)
         ends = _rounded(lanes, objective, ends, np.dtype(settings.dtype or np.float64))
     good = ends.bound <= objective.ceiling
-    own = ids[good]
-    found.theta[own] = _outward(lanes, objective, ends.theta)[good]
-    found.status[own], found.steps[own] = Status.converged, ends.steps[good]
-    found.cost[own], found.gradient_norm[own] = ends.cost[good], ends.gradient_norm[good]
-    found.certificate[own] = ends.bound[good]
+    theta = _outward(lanes, objective, ends.theta)
+    found.put_many(ids[good], *(of[good] for of in (theta, ends.steps, ends.cost, ends.gradient_norm, ends.bound)))
     return ids
 
 

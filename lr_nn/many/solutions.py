@@ -101,9 +101,9 @@ def fit_many(
     `dtype` is that of the coefficients, which are found in float64.
 
     schedule: `together` (one pass a step for all lanes that are not there yet: products of matrices over lanes),
-    `each` (by the solvers of `fit`, lanes of one penalty path after another from where the one before it ended), or
-    `auto`, by shapes. memory: bytes that the lanes in hand may take beside the data. progress: called with a Progress
-    now and then.
+    `compiled` (small lanes with an x of their own, by `many.solve`: compiled once, for thousands), `each` (by the
+    solvers of `fit`, lanes of one penalty path after another from where the one before it ended), or `auto`, by shapes.
+    memory: bytes that the lanes in hand may take beside the data. progress: called with a Progress now and then.
 
     A lane that fails says so in its `status` and `message`, and disturbs no other. Raises ValueError where nothing has
     a lane axis, where lanes disagree in number, and where `memory` does not hold one; TypeError for Rows, which have to
