@@ -100,10 +100,14 @@ def admit_data(net: Network, data: Batch, m: int = 0) -> tuple[Any, ...]:
     with jax.enable_x64(True):
         x, y, weight, offset = jax.tree.map(np.asarray, admit_lanes(net, batch, axes, np.float64))
     labels = net.loss.task == "classes" and y.shape[-1:] == (n,) and y.ndim == (1 if axes.y is None else 2)
-    y = y.astype(np.int64) if labels else y.astype(np.float64).reshape(*y.shape[: 0 if axes.y is None else 1], n, k)
+    y = (
+        y.astype(np.int64)
+        if labels
+        else y.astype(np.float64, copy=False).reshape(*y.shape[: 0 if axes.y is None else 1], n, k)
+    )
     if offset is not None:
         offset = offset.reshape(*offset.shape[: 0 if axes.offset is None else 1], n, k)
-    return x.astype(np.float64), y, np.ones(n) if weight is None else weight, offset
+    return x.astype(np.float64, copy=False), y, np.ones(n) if weight is None else weight, offset
 
 
 def _without_dead_rows(batch: Batch, axes: Batch) -> Batch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,21 +11,23 @@ import jax
 import numpy as np
 
 from lr_nn import check
+from lr_nn.fitting.promises import has_certificate
 from lr_nn.fitting.settings import DEFAULT
 from lr_nn.fitting.source import threads
 from lr_nn.many import mapped
 from lr_nn.many.alone import Alone
 from lr_nn.many.descent import Ends, descend
 from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, planned
+from lr_nn.many.found import Found
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import Points
 from lr_nn.many.problem import Problem, begun, posed, shared_inputs, targets_of
 from lr_nn.many.rows import pairs_at_once
 from lr_nn.many.settings import Progress, Settings
-from lr_nn.types import Solution, Status
+from lr_nn.types import Status
 
-__all__ = ["SCHEDULES", "Found", "run_lanes"]
+__all__ = ["SCHEDULES", "run_lanes"]
 
 SCHEDULES = ("together", "compiled", "each")
 # Numbers of x below which lanes, not rows, go to the cores; numbers of the own x of lanes that are solved at once, so
@@ -36,49 +37,9 @@ SMALL, CACHED, MOST, LEAST = 2**20, 2**21, 1_024, 32
 THOUSANDS = 2**24
 
 
-@dataclass
-class Found:
-    """What m lanes found, in NumPy: θ (m, q, k) of columns as they came, and the fields of a solution."""
-
-    theta: np.ndarray
-    status: np.ndarray
-    steps: np.ndarray
-    cost: np.ndarray
-    gradient_norm: np.ndarray
-    certificate: np.ndarray
-    message: np.ndarray
-    directions: dict[int, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, m: int, q: int, k: int) -> Found:
-        """Nothing yet."""
-        cost, gradient_norm, certificate = np.full((3, m), np.nan)
-        status, theta = np.full(m, Status.max_steps, np.int8), np.full((m, q, k), np.nan)
-        none = np.full(m, "", object)
-        return cls(theta, status, np.zeros(m, int), cost, gradient_norm, certificate, none)
-
-    def put_many(self, ids: np.ndarray, *given: np.ndarray) -> None:
-        """θ, steps, cost, gradient_norm and certificate of lanes that converged."""
-        self.status[ids] = Status.converged
-        for name, values in zip(("theta", "steps", "cost", "gradient_norm", "certificate"), given):
-            getattr(self, name)[ids] = values
-
-    def put(self, lane: int, solution: Solution | None) -> None:
-        """The solution of a lane; None of one whose x is not finite."""
-        if solution is None:
-            self.status[lane], self.message[lane] = Status.non_finite, "x of this lane is not finite"
-            self.theta[lane] = self.cost[lane] = self.gradient_norm[lane] = self.certificate[lane] = np.nan
-            return
-        self.theta[lane] = solution.coefficients
-        for name in ("status", "steps", "cost", "gradient_norm", "certificate", "message"):
-            getattr(self, name)[lane] = getattr(solution, name)
-        if solution.direction is not None:
-            self.directions[lane] = solution.direction
-
-
 def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
     """What all lanes found, and by which schedule."""
-    found = Found.of(lanes.m, lanes.net.sizes[0] + lanes.net.bias, lanes.net.sizes[1])
+    found = Found.of(lanes.net, lanes.m)
     schedule = _schedule(lanes, settings)
     done = np.zeros(lanes.m, bool)
 
@@ -103,6 +64,8 @@ def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
 
 def _schedule(lanes: Lanes, settings: Settings) -> str:
     """Together where matrices of the size of all columns are small, and l1 models smaller."""
+    if not has_certificate(lanes.net):
+        return "each"
     if settings.solver != "auto":
         if settings.schedule == "together":
             raise ValueError(f"solver={settings.solver!r} goes with schedule='each'; got 'together'")
@@ -170,7 +133,8 @@ def _blocks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callab
         good = ends.status == Status.converged
         own, (layer,) = ids[good], ends.params
         theta = layer.w if layer.b is None else np.concatenate([layer.w, layer.b[:, None]], axis=1)
-        found.put_many(own, theta[good], ends.steps[good], cost[good], gradient_norm[good], ends.certificate[good])
+        columns = {"steps": ends.steps, "certificate": ends.certificate, "cost": cost, "gradient_norm": gradient_norm}
+        found.put_converged(own, theta[good], **{name: column[good] for name, column in columns.items()})
         return ids
 
     size = mapped.LANES
@@ -215,7 +179,8 @@ def _together(
         ends = _rounded(lanes, objective, ends, np.dtype(settings.dtype or np.float64))
     good = ends.bound <= objective.ceiling
     theta = _outward(lanes, objective, ends.theta)
-    found.put_many(ids[good], *(of[good] for of in (theta, ends.steps, ends.cost, ends.gradient_norm, ends.bound)))
+    columns = {"steps": ends.steps, "certificate": ends.bound, "cost": ends.cost, "gradient_norm": ends.gradient_norm}
+    found.put_converged(ids[good], theta[good], **{name: column[good] for name, column in columns.items()})
     return ids
 
 
@@ -268,8 +233,8 @@ def _rounded(lanes: Lanes, objective: Any, ends: Ends, dtype: np.dtype) -> Ends:
 
 def _chains(lanes: Lanes, ids: np.ndarray) -> list[np.ndarray]:
     """Lanes with the same data, from strong penalties to weak, so that each may begin where the one before ended."""
-    if not len(ids):
-        return []
+    if not len(ids) or not has_certificate(lanes.net):
+        return [np.array([lane]) for lane in ids]
     l1, l2 = (np.broadcast_to(np.asarray(s, float), lanes.m) for s in lanes.take("penalty", np.arange(lanes.m)))
     names = [name for name in ("y", "weight", "offset") if getattr(lanes, name) is not None]
     which = np.stack([np.zeros(len(ids), int), *(lanes.entry(name, ids) for name in names)], axis=1)

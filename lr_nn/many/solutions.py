@@ -12,20 +12,18 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from lr_nn import check
-from lr_nn.fitting.model import fit
-from lr_nn.fitting.promises import check_arguments, has_certificate
+from lr_nn.fitting.promises import check_arguments
 from lr_nn.fitting.threads import one_thread
 from lr_nn.many import lanes
+from lr_nn.many.found import COLUMNS
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.run import SCHEDULES, run_lanes
 from lr_nn.many.settings import Progress, Settings
-from lr_nn.network import Network, init
+from lr_nn.network import Network
 from lr_nn.penalties import Penalty
-from lr_nn.types import Batch, Layer, Params, Solution, Status
+from lr_nn.types import Batch, Params, Solution, Status
 
 __all__ = ["Solutions", "admit", "fit_many", "solve"]
-
-COLUMNS = ("status", "steps", "cost", "gradient_norm", "certificate", "message")
 
 
 @dataclass(frozen=True)
@@ -135,68 +133,10 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
 
 def solve(lanes: Lanes, settings: Settings) -> Solutions:
     """The solutions of admitted lanes."""
-    if not has_certificate(lanes.net):
-        return _stationary(lanes, settings)
     with one_thread():
         found, schedule = run_lanes(lanes, settings)
-    dtype, d = np.dtype(settings.dtype or np.float64), lanes.net.sizes[0]
-
-    def params(theta: Any) -> Params:
-        theta = theta.astype(dtype)
-        return (Layer(theta[:, :d], theta[:, d] if lanes.net.bias else None),)
-
-    direction = None
-    if found.directions:
-        direction = params(np.zeros_like(found.theta))
-        for i, one in found.directions.items():
-            for there, here in zip(jax.tree.leaves(direction), jax.tree.leaves(one)):
-                there[i] = here
+    dtype = np.dtype(settings.dtype or np.float64)
+    params, direction = jax.tree.map(lambda leaf: leaf.astype(dtype), (found.params, found.direction))
     columns: dict[str, Any] = {name: getattr(found, name) for name in COLUMNS}
-    return Solutions(
-        params=params(found.theta),
-        penalty=lanes.take("penalty", np.arange(lanes.m)),
-        solver=schedule,
-        direction=direction,
-        **columns,
-    )
-
-
-def _stationary(lanes: Lanes, settings: Settings) -> Solutions:
-    """Networks without a convex cost, by `fit`, one after another."""
-    found: list[Solution] = []
-    for i in range(lanes.m):
-        own = {name: lanes.take(name, np.array([i])) for name in ("y", "weight", "offset", "penalty", "start")}
-        own = jax.tree.map(lambda leaf: leaf[0], own)
-        x = np.asarray(lanes.x if lanes.shares_x else lanes.x[i])
-        if not lanes.shares_x and not np.isfinite(x).all():
-            found.append(_not_finite(lanes.net))
-            continue
-        found.append(
-            fit(
-                lanes.net,
-                Batch(x, own["y"], own["weight"], own["offset"]),
-                penalty=own["penalty"],
-                start=own["start"],
-                tol=settings.tol,
-                max_steps=settings.max_steps,
-                solver=settings.solver,
-                dtype=settings.dtype,
-            )
-        )
-        if settings.progress is not None:
-            failed = sum(each.status != Status.converged for each in found)
-            settings.progress(Progress(len(found), lanes.m, failed))
-    columns: dict[str, Any] = {name: np.array([getattr(each, name) for each in found]) for name in COLUMNS}
-    columns["status"] = columns["status"].astype(np.int8)
-    return Solutions(
-        params=jax.tree.map(lambda *leaves: np.stack(leaves), *(each.params for each in found)),
-        penalty=lanes.take("penalty", np.arange(lanes.m)),
-        solver=found[-1].solver,
-        **columns,
-    )
-
-
-def _not_finite(net: Network) -> Solution:
-    nothing = jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan), init(net, jax.random.key(0)))
-    nan = float("nan")
-    return Solution(nothing, Status.non_finite, 0, nan, nan, nan, Penalty(), "", "x of this lane is not finite")
+    penalty = lanes.take("penalty", np.arange(lanes.m))
+    return Solutions(params=params, direction=direction, penalty=penalty, solver=schedule, **columns)
