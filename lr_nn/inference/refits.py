@@ -29,9 +29,9 @@ class Likelihood(Objective):
     quadratic: Any = field(default=0.0)
     jeffreys: bool = False
 
-    def at(self, theta: np.ndarray, closing: bool = False) -> Points:
+    def at(self, theta: np.ndarray, closing: bool = False, dtype: Any = np.float64) -> Points:
         """J, its gradient and Hessian."""
-        point = super().at(theta, closing)
+        point = super().at(theta, closing, dtype)
         flat = theta.reshape(len(theta), -1)
         if np.ndim(self.quadratic):
             pull = flat @ self.quadratic

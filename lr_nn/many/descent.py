@@ -13,7 +13,12 @@ from lr_nn.many.objective import LAST, Objective, Points
 
 __all__ = ["Ends", "descend"]
 
-EPS, TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
+EPS, EPS32, TINY = (float(of) for of in (np.finfo(float).eps, np.finfo(np.float32).eps, np.finfo(float).tiny))
+# Gaps, as multiples of the one that is asked for, down to which products and losses in float32 are exact enough: their
+# rounding is an error of the gradient, which counts with its square.
+ROUGH = 1e4
+# Kinds of points: with the sums for a certificate, and of products in float32.
+CLOSING, FLOAT32 = 2, 1
 # A step is not idle if the gradient became so much smaller.
 SHRINKS = 0.95
 # Turns whose Hessians of penalised costs are of products in float32; lanes that need more may need their digits.
@@ -41,6 +46,7 @@ class _State:
         """At the first points."""
         m = len(objective)
         self.point, self.length = point._replace(theta=np.array(point.theta)), np.ones(m)
+        self.rough = np.zeros(m, bool)
         self.tolerance, self.bound = objective.ceiling / 2, np.full(m, np.inf)
         self.steps, self.idle, self.trials, self.tries = np.zeros((4, m), int)
         self.lowest = objective.composite(point)
@@ -82,8 +88,9 @@ def descend(
             trial = np.where(np.abs(trial) <= 4 * EPS * np.abs(along), 0, trial)
         # Where passes make the curvature anyway, the sums of a certificate cost little.
         closing = (last | (-slope <= state.tolerance[on]) & (plan is None)) & (near is None)
-        new, bound = _evaluated(some, trial, closing, settings)
-        taken = _accepted(some, here, new, along, slope, state, on)
+        rough = (before > ROUGH * some.ceiling) & ~closing & (plan is not None)
+        new, bound = _evaluated(some, trial, closing, rough, settings)
+        taken = _accepted(some, here, new, along, slope, rough, state, on)
         if sparse or near is not None:
             shown = some.estimate(new, -slope) <= state.tolerance[on] if near is None else np.zeros(len(on), bool)
         else:
@@ -123,26 +130,38 @@ def _downhill(some: Objective, here: Points, along: np.ndarray) -> tuple[np.ndar
 
 
 def _evaluated(
-    some: Objective, theta: np.ndarray, closing: np.ndarray, settings: Settings
+    some: Objective, theta: np.ndarray, closing: np.ndarray, rough: np.ndarray, settings: Settings
 ) -> tuple[Points, np.ndarray]:
-    """The points at θ, and bounds on J - J* of those that are `closing` (m,), ∞ for others."""
-    bound = np.full(len(theta), np.inf)
-    if not closing.any():
-        return some.at(theta), bound
-    if closing.all() or (closing.any() and some.curved is not None):
+    """The points at θ, and bounds on J - J* of those that are `closing` (m,), ∞ for others; those that are `rough` (m,)
+    by products and losses in float32.
+    """
+    if some.curved is not None and closing.any():
         # Of penalised costs the last step needs no other Hessian.
         needed = some.curved if some.is_free or not closing.all() else None
         point = replace(some, curved=needed).at(theta, closing=True)
         return point, np.where(closing, some.certificate(point, settings), np.inf)
-    cost, gradient = np.empty(len(theta)), np.empty_like(theta)
-    for ids in (np.flatnonzero(~closing), np.flatnonzero(closing)):
-        point, bound[ids] = _evaluated(some.take(ids), theta[ids], closing[ids], settings)
+    kinds = 2 * closing + rough
+    bound, cost, gradient = np.full(len(theta), np.inf), np.empty(len(theta)), np.empty_like(theta)
+    for kind in np.unique(kinds):
+        ids = np.flatnonzero(kinds == kind)
+        part = some.take(ids)
+        point = part.at(theta[ids], closing=kind == CLOSING, dtype=np.float32 if kind == FLOAT32 else np.float64)
+        if len(ids) == len(theta):
+            return point, part.certificate(point, settings) if kind == CLOSING else bound
         cost[ids], gradient[ids] = point.cost, point.gradient
+        bound[ids] = part.certificate(point, settings) if kind == CLOSING else np.inf
     return Points(theta, cost, gradient), bound
 
 
 def _accepted(
-    some: Objective, here: Points, new: Points, along: np.ndarray, slope: np.ndarray, state: _State, on: np.ndarray
+    some: Objective,
+    here: Points,
+    new: Points,
+    along: np.ndarray,
+    slope: np.ndarray,
+    rough: np.ndarray,
+    state: _State,
+    on: np.ndarray,
 ) -> np.ndarray:
     """Which trials are taken, (m,): J(t) ≤ J(0) + 1e-4 t J'(0), but for rounding, and, of smooth costs, J'(t) ≤ 0.9
     |J'(0)|. The others are tried again at the secant on the slope, or at half their length.
@@ -150,13 +169,14 @@ def _accepted(
     length, cost = state.length[on], some.composite(here)
     with np.errstate(all="ignore"):
         inclined = (along * new.gradient).sum(axis=LAST)
-        slack = 16 * EPS * (1 + np.abs(cost))
+        slack = 16 * np.where(rough | state.rough[on], EPS32, EPS) * (1 + np.abs(cost))
         lower = new.is_finite & (some.composite(new) <= cost + 1e-4 * length * slope + slack)
         taken = lower & (some.is_sparse | (inclined <= 0.9 * np.abs(slope) + TINY))
         secant = slope / (slope - inclined)
     shorter = np.where((secant > SHORTEST) & (secant < LONGEST), secant, 0.5)
     state.length[on] = np.where(taken, 1, shorter * length)
     state.trials[on] = np.where(taken, 0, state.trials[on] + 1)
+    state.rough[on] = np.where(taken, rough, state.rough[on])
     return taken
 
 

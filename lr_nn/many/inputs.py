@@ -89,9 +89,9 @@ class SharedInputs:
         """x̃ θ of chunk i, (g, r, k)."""
         chunk, (g, _, k), d = self.chunks[i], theta.shape, len(self.frame.mean)
         w = np.moveaxis(theta[:, :d], 1, 2).reshape(g * k, d)
-        eta = w @ chunk.inputs.T
-        b = theta[:, d].reshape(g * k) if self.frame.bias else 0.0
-        b = b if self.frame.shift is None else b - w @ self.frame.shift
+        eta = w @ (chunk.inputs if w.dtype == np.float64 else chunk.narrow).T
+        b = theta[:, d].reshape(g * k) if self.frame.bias else np.zeros(1, w.dtype)
+        b = b if self.frame.shift is None else b - w @ self.frame.shift.astype(w.dtype)
         eta += np.reshape(b, (-1, 1))
         return eta.reshape(g, -1, 1) if k == 1 else np.ascontiguousarray(np.moveaxis(eta.reshape(g, k, -1), 1, 2))
 
@@ -99,7 +99,8 @@ class SharedInputs:
         """Σ_r x̃_r rows_r of chunk i, (g, q, k), of rows (g, r, k)."""
         chunk, (g, r, k) = self.chunks[i], rows.shape
         flat = np.moveaxis(rows, 2, 1).reshape(g * k, r)
-        found, sums = flat @ chunk.inputs, flat.sum(axis=1)[:, None]
+        found = (flat @ (chunk.inputs if rows.dtype == np.float64 else chunk.narrow)).astype(np.float64, copy=False)
+        sums = flat.sum(axis=1, dtype=np.float64)[:, None]
         found = found if self.frame.shift is None else found - sums * self.frame.shift[None]
         found = np.concatenate([found, sums], axis=1) if self.frame.bias else found
         return np.moveaxis(found.reshape(g, k, -1), 1, 2)
@@ -187,18 +188,21 @@ class OwnInputs:
 
     def eta(self, i: int, lanes: slice, theta: np.ndarray) -> np.ndarray:
         """x̃ θ of chunk i, (g, r, k)."""
-        eta = np.swapaxes(theta, 1, 2) @ self._part(self.x, i, lanes)
+        eta = np.swapaxes(theta, 1, 2) @ self._part(self._x(theta.dtype), i, lanes)
         return np.ascontiguousarray(np.swapaxes(eta, 1, 2))
 
     def back(self, i: int, lanes: slice, rows: np.ndarray) -> np.ndarray:
         """Σ_r x̃_r rows_r of chunk i, (g, q, k), of rows (g, r, k)."""
-        return self._part(self.x, i, lanes) @ rows
+        return (self._part(self._x(rows.dtype), i, lanes) @ rows).astype(np.float64, copy=False)
 
     def grams(self, i: int, lanes: slice, weights: np.ndarray, dtype: Any) -> np.ndarray:
         """Σ_r weights_r x̃_r x̃_rᵀ of chunk i, (g, c, q, q), of weights (g, c, r)."""
-        x = self._part(self.x if dtype == np.float64 else self.narrow, i, lanes)[:, None]
+        x = self._part(self._x(dtype), i, lanes)[:, None]
         weighted = weights.astype(x.dtype, copy=False)[:, :, None] * x
         return (weighted @ np.swapaxes(x, 2, 3)).astype(np.float64, copy=False)
+
+    def _x(self, dtype: Any) -> np.ndarray:
+        return self.x if dtype == np.float64 else self.narrow
 
     def _part(self, x: np.ndarray, i: int, lanes: slice) -> np.ndarray:
         return x[lanes, :, i * self.size : (i + 1) * self.size]

@@ -89,10 +89,10 @@ class Objective:
         some = {name: getattr(self, name)[ids] for name in names}
         return replace(self, rows=self.rows.take(ids), moving=None if self.moving is None else self.moving[ids], **some)
 
-    def at(self, theta: np.ndarray, closing: bool = False) -> Points:
-        """One pass: J and its gradient."""
+    def at(self, theta: np.ndarray, closing: bool = False, dtype: Any = np.float64) -> Points:
+        """One pass: J and its gradient, of products and losses in `dtype`."""
         with np.errstate(all="ignore"):
-            found = self.rows.sums(theta, closing, self.curved)
+            found = self.rows.sums(theta.astype(dtype, copy=False), closing, self.curved)
             means = (None if a is None else a / self.total.reshape(-1, *(1,) * (a.ndim - 1)) for a in found)
             found = type(found)._make(means)
             cost = found.cost + (self.ridge * theta * theta).sum(axis=LAST) / 2

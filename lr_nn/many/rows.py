@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_nn.fitting.chunks import Sums
-from lr_nn.fitting.source import pool
+from lr_nn.fitting.source import pool, threads
 from lr_nn.fitting.terms import multiply, once
 from lr_nn.losses import Loss
 from lr_nn.many.inputs import Inputs, SharedInputs
@@ -26,6 +26,8 @@ __all__ = ["Rows", "Targets", "in_parts", "pairs_at_once"]
 # Numbers that one call of a compiled function takes, fewer are padded: its arrays stay in the cache (measured), and no
 # number of rows or lanes compiles another program. Pairs of a lane and a row, at least.
 NUMBERS, LEAST_PAIRS = 2**15, 2**8
+# Numbers of η that one product makes: BLAS takes 128 lanes at twice the speed of 16 (measured).
+PRODUCTS = 2**18
 
 
 class Targets(NamedTuple):
@@ -51,11 +53,13 @@ class Targets(NamedTuple):
         offset = None if self.offset is None else self.offset[:, numbers]
         return self._replace(y=self.y[:, numbers], weight=self.weight[:, numbers], offset=offset)
 
-    def block(self, lanes: slice, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """y, weight and offset of some lanes and rows, each (g, r, ...)."""
-        offset = None if self.offset is None else self.offset[self.offset_of[lanes], rows]
-        y = self.y[self.y_of[lanes], rows].astype(self.dtype, copy=False)
-        return y, self.weight[self.weight_of[lanes], rows], offset
+    def block(
+        self, lanes: slice, rows: slice, dtype: Any = np.float64
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """y, weight and offset of some lanes and rows, each (g, r, ...), in `dtype` but for labels."""
+        offset = None if self.offset is None else self.offset[self.offset_of[lanes], rows].astype(dtype, copy=False)
+        y = self.y[self.y_of[lanes], rows].astype(dtype if self.dtype == np.float64 else self.dtype, copy=False)
+        return y, self.weight[self.weight_of[lanes], rows].astype(dtype, copy=False), offset
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,10 @@ class Rows:
         return replace(self, inputs=self.inputs.constant())
 
     def sums(self, theta: np.ndarray, closing: bool, curved: Any) -> Sums:
-        """Σ s ℓ (m,) and its gradient (m, q, k); if `closing`, also what a certificate needs, as in `chunks.Sums`; and
-        the Hessian of products in the dtype `curved`, unless that is None.
+        """Σ s ℓ (m,) and its gradient (m, q, k), of products and losses in the dtype of θ.
+
+        If `closing`, also what a certificate needs, as in `chunks.Sums`; and the Hessian of products in the dtype
+        `curved`, unless that is None.
         """
         return self._fold(partial(self._sums, theta=theta, closing=closing, curved=curved))
 
@@ -141,16 +147,21 @@ class Rows:
 
     def _fold(self, function: Any) -> Any:
         """The sum over chunks of rows of function(chunk number)."""
-        parts = in_parts(function, range(len(self.inputs.chunks)), self.threaded)
-        total = parts[0]
-        for part in parts[1:]:
-            total = jax.tree.map(np.add, total, part)
-        return total
+
+        def total(chunks: np.ndarray) -> Any:
+            found = function(int(chunks[0]))
+            for i in chunks[1:]:
+                jax.tree.map(lambda a, b: np.add(a, b, out=a), found, function(int(i)))
+            return found
+
+        count = len(self.inputs.chunks)
+        parts = np.array_split(np.arange(count), min(count, threads()) if self.threaded else 1)
+        return reduce(partial(jax.tree.map, np.add), in_parts(total, parts, self.threaded))
 
     def _blocks(self, chunk: int | None = None) -> Iterator[tuple[int, slice, slice]]:
         """Chunk number, lanes and rows of all blocks, or of those of one chunk."""
         r = self.inputs.size
-        g = max(1, self.pairs // r)
+        g = max(1, PRODUCTS // (r * self.outputs))
         for i in range(len(self.inputs.chunks)) if chunk is None else (chunk,):
             rows = slice(i * r, min((i + 1) * r, self.n))
             for begin in range(0, len(self), g):
@@ -158,7 +169,7 @@ class Rows:
 
     def _block(self, i: int, lanes: slice, rows: slice, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """η (g, r, k), y and weights of a block."""
-        y, weight, offset = self.targets.block(lanes, rows)
+        y, weight, offset = self.targets.block(lanes, rows, theta.dtype)
         eta = self.inputs.eta(i, lanes, theta[lanes])
         return (eta if offset is None else eta + offset), y, weight
 
@@ -166,7 +177,7 @@ class Rows:
         found = []
         for i, lanes, rows in self._blocks(chunk):
             value, residual, curvature = self._terms(closing or curved is not None, *self._block(i, lanes, rows, theta))
-            sums = Sums(value.sum(axis=1), self.inputs.back(i, lanes, residual))
+            sums = Sums(value.sum(axis=1, dtype=np.float64), self.inputs.back(i, lanes, residual))
             if closing:
                 cross = self._cross(i, lanes, curvature)
                 slopes, bends = np.abs(residual).sum(axis=1), curvature.sum(axis=1)
@@ -205,18 +216,16 @@ class Rows:
 
     def _terms(self, curved: bool, eta: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[Any, ...]:
         """s ℓ (g, r), s δ (g, r, k), and, if `curved`, s ∂²ℓ/∂η² (g, r, k), or (g, r, k, k) of outputs that couple."""
-        g, r = eta.shape[:2]
-        arrays = (_flat(array, g * r, self.pairs) for array in (eta, y, weight))
-        value, residual, curvature = once(_CURVED_TERMS if curved else _TERMS, self.loss, *arrays)
-        return tuple(None if a is None else _unflat(a, g, r) for a in (value, residual, curvature))
+        function = _CURVED_TERMS if curved else _TERMS
+        return in_pieces(partial(once, function, self.loss), self.pairs, eta, y, weight)
 
     def _constants(self, block: tuple[int, slice, slice]) -> tuple[Any, ...]:
         _, lanes, rows = block
         y, weight, _ = self.targets.block(lanes, rows)
-        g, r = weight.shape
-        arrays = [_flat(array, g * r, self.pairs) for array in (y, weight)]
-        encoded, lowest = once(_encoded_rows, self.loss, *arrays, np.zeros((self.pairs, self.outputs)))
-        encoded, lowest = _unflat(encoded, g, r), _unflat(lowest, g, r)
+        zeros = np.zeros((self.pairs, self.outputs))
+        encoded, lowest = in_pieces(
+            lambda *arrays: once(_encoded_rows, self.loss, *arrays, zeros), self.pairs, y, weight
+        )
         counts = (weight > 0)[..., None]
         least = np.where(counts, encoded, np.inf).min(axis=1)
         most = np.where(counts, encoded, -np.inf).max(axis=1)
@@ -238,18 +247,26 @@ def in_parts(function: Any, parts: Any, threaded: bool) -> list[Any]:
     return list(pool().map(run, parts)) if threaded and len(parts) > 1 else list(map(run, parts))
 
 
-def _flat(array: np.ndarray, pairs: int, size: int) -> np.ndarray:
-    """(g, r, ...) as (size, ...), filled up with zeros."""
-    flat = array.reshape(pairs, *array.shape[2:])
-    if pairs == size:
-        return flat
-    whole = np.zeros((size, *flat.shape[1:]), flat.dtype)
-    whole[:pairs] = flat
+def in_pieces(function: Any, size: int, *arrays: np.ndarray) -> tuple[Any, ...]:
+    """function of (size, ...) arrays for arrays (g, r, ...), whose leading axes are one there; the last is padded with
+    zeros.
+    """
+    lead = arrays[0].shape[:2]
+    total, flat = lead[0] * lead[1], [array.reshape(-1, *array.shape[2:]) for array in arrays]
+    found = [
+        function(*(_padded(array[begin : begin + size], size) for array in flat)) for begin in range(0, total, size)
+    ]
+    joined = (None if of[0] is None else np.concatenate([*map(np.asarray, of)]) for of in zip(*found))
+    return tuple(None if of is None else of[:total].reshape(*lead, *of.shape[1:]) for of in joined)
+
+
+def _padded(array: np.ndarray, size: int) -> np.ndarray:
+    """Filled up with zeros."""
+    if len(array) == size:
+        return array
+    whole = np.zeros((size, *array.shape[1:]), array.dtype)
+    whole[: len(array)] = array
     return whole
-
-
-def _unflat(found: Any, g: int, r: int) -> np.ndarray:
-    return np.asarray(found)[: g * r].reshape(g, r, *found.shape[1:])
 
 
 def _terms(curved: bool, loss: Loss, eta: jax.Array, y: jax.Array, weight: jax.Array) -> tuple[Any, ...]:
