@@ -77,7 +77,7 @@ def test_every_lane_is_its_own_summary(name, strengths, shared):
 
 
 def test_lanes_are_many_for_several_threads(monkeypatch):
-    monkeypatch.setattr("lr_nn.inference.covariance.LANES", 1)
+    monkeypatch.setattr("lr_nn.inference.covariance.CACHED", 1)
     many, net, batch, singles, solutions = lanes("logistic")
     found = inference.summary(net, many, batch)
     for i in range(M):

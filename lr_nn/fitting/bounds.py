@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,7 +53,8 @@ def of_local(decrement: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarr
     way to the minimum is not the Newton step.
 
     Within ‖h‖_H ≤ ρ every η_i moves by at most ρ M / c, so the Hessian stays above e^{-ρM} H; if ρ = 2 δ e^{ρM} has
-    a solution, J is larger than here on the boundary, and the minimum lies inside. There ‖h* - h‖ ≤ (e^u - 1) ρ.
+    a solution, J is larger than here on the boundary, and the minimum lies inside. There ‖h* - h‖ ≤ (e^u - 1) ρ, and
+    the gradient changes along h* by as much again more than H h*: hence twice that.
     """
     decrement, m = np.asarray(decrement), np.asarray(m)
     inside = 2 * decrement * m * np.e < 1
@@ -125,11 +126,12 @@ def rounding(
     size: np.ndarray,
     slopes: np.ndarray,
     curvature: np.ndarray | float,
-    rows: int,
+    rows: Any,
     coupled: bool,
 ) -> np.ndarray:
     """What every entry of the gradient may be wrong by, (..., q, k): η by a sum of q products, the sum over rows by its
-    own. `size` (..., q) is about the root mean square of x, `curvature` (..., k) that of single outputs.
+    own. `size` (..., q) is about the root mean square of x, `curvature` (..., k) that of single outputs; `rows` is the
+    number of rows, (..., 1) or one for all.
 
     Errors of sums grow like the root of the number of terms, and those of rows cancel: Higham & Mary (2019).
     """

@@ -139,8 +139,8 @@ class Chunk:
             rows = x * half[:, None]
             found, edge = (rows.T @ rows).astype(np.float64), (half @ rows).astype(np.float64)
         else:
-            rows = x * weight[:, None]
-            found, edge = x.T @ rows, rows.sum(axis=0)
+            rows = x * weight[:, None].astype(dtype, copy=False)
+            found, edge = (x.T @ rows).astype(np.float64), rows.sum(axis=0, dtype=np.float64)
         total, shift = weight.sum(), self.frame.shift
         if shift is not None:
             found = found - np.outer(shift, edge) - np.outer(edge, shift) + total * np.outer(shift, shift)

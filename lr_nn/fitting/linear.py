@@ -189,7 +189,7 @@ class Linear:
 
     def penalty_bound(self, point: Point, gradient: np.ndarray, rest: np.ndarray) -> float:
         """`bounds.of_penalty` at a point."""
-        above = np.asarray(self.composite(point) - self.lowest)
+        above = np.maximum(self.composite(point) - self.lowest, 0) + 8 * np.finfo(float).eps * abs(self.lowest)
         return float(of_penalty(point.theta, gradient, rest, self.ridge, self.lasso, above))
 
     def dependent(self, least: float) -> np.ndarray:

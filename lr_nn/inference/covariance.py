@@ -20,8 +20,10 @@ from lr_nn.many.rows import Rows, Targets, in_parts, pairs_at_once
 
 __all__ = ["clusters", "information", "inverse", "over_lanes", "sandwich", "shared_inputs"]
 
-# Numbers of the own x of lanes that are taken at once, and lanes of a shared x; matrices that are inverted at once.
-CACHED, LANES, BATCH = 2**19, 256, 256
+# Numbers of x, or of Hessians, of the lanes that are taken at once.
+CACHED = 2**19
+# Matrices that are inverted at once.
+BATCH = 256
 
 
 def information(fitted: Fitted) -> np.ndarray:
@@ -84,14 +86,17 @@ def sandwich(fitted: Fitted, bread: np.ndarray, groups: np.ndarray | None, facto
     residual = without(bad, residual)
 
     def meat(rows: Rows, ids: np.ndarray) -> np.ndarray:
-        if groups is not None:
-            return np.stack([_of_clusters(fitted, int(i), weight[i, :, None] * residual[i], groups) for i in ids])
         products = residual[ids, :, :, None] * residual[ids, :, None] * weight[ids, :, None, None]
         grams = rows.gram(np.moveaxis(products.reshape(len(ids), n, f * f), 2, 1))
         q = grams.shape[-1]
         return np.transpose(grams.reshape(-1, f, f, q, q), (0, 3, 1, 4, 2)).reshape(-1, q * f, q * f)
 
-    found = marked(bad, over_lanes(meat, fitted)).reshape(bread.shape)
+    if groups is None:
+        found = over_lanes(meat, fitted)
+    else:
+        slopes = weight[..., None] * residual
+        found = np.stack([_of_clusters(fitted, i, slopes[i], groups) for i in range(len(slopes))])
+    found = marked(bad, found).reshape(bread.shape)
     return bread @ found @ bread * np.asarray(factor)[..., None, None]
 
 
@@ -106,15 +111,16 @@ def _of_clusters(fitted: Fitted, lane: int, slopes: np.ndarray, groups: np.ndarr
 
 def clusters(fitted: Fitted, groups: np.ndarray) -> np.ndarray:
     """How many groups have a row that counts, () or (m,)."""
-    member = np.arange(int(groups.max()) + 1)[:, None] == groups[None]
-    return ((fitted.weight > 0) @ member.T).sum(axis=-1)
+    found = [len(np.unique(groups[counts])) for counts in np.atleast_2d(fitted.weight > 0)]
+    return np.array(found) if fitted.weight.ndim > 1 else np.array(found[0])
 
 
 def over_lanes(function: Callable[[Rows, np.ndarray], np.ndarray], fitted: Fitted) -> np.ndarray:
     """function(rows, ids) of all lanes, (m, ...), some lanes `ids` at a time; of a single fit m is 1."""
     m, (n, d) = fitted.lanes[0] if fitted.lanes else 1, fitted.x.shape[-2:]
     own = fitted.x.ndim == 3
-    size = max(1, CACHED // (n * (d + 1))) if own else LANES
+    numbers = n * (d + 1) if own else (fitted.theta.shape[-2] * fitted.theta.shape[-1]) ** 2
+    size = max(1, CACHED // numbers)
     ids = [np.arange(begin, min(begin + size, m)) for begin in range(0, m, size)]
     shared = None if own else shared_inputs(fitted, fitted.x)
     parts = in_parts(lambda some: function(_rows(fitted, some, shared, len(ids) == 1), some), ids, True)

@@ -88,7 +88,7 @@ def leave_one_out(net: Network, solution: Solution, data: Batch, *, reference: i
         weight[ids - begin, ids] = less[ids]
         theta = np.zeros((len(ids), *fitted.theta.shape))
         theta[..., fitted.free] = starts[ids]
-        ends = refit(likelihood(fitted, weight, None, fitted.n - 1 + np.zeros(len(ids))), theta)
+        ends = refit(likelihood(fitted, weight, None, fitted.n - np.minimum(fitted.weight, 1)[ids]), theta)
         reached = (ends.bound <= 1e-16)[:, None, None]
         found[ids] = np.where(reached, ends.theta[..., fitted.free], np.nan)
     return found
@@ -127,9 +127,10 @@ def _one_step(fitted: Fitted) -> np.ndarray:
     free = fitted.free
     theta = fitted.coefficients.reshape(-1)
     bread = covariance.inverse(covariance.information(fitted) + _ridge_without(fitted))
-    slope = np.einsum("na,nj->naj", fitted.inputs, fitted.residual[:, free]).reshape(-1, q * k)
+    taken = np.minimum(fitted.weight, 1)  # of a row whose weight is less than one example all
+    slope = np.einsum("n,na,nj->naj", taken, fitted.inputs, fitted.residual[:, free]).reshape(-1, q * k)
     slope = slope + (fitted.ridge @ theta / fitted.n)[None]
-    curvature = fisher_blocks(fitted)[:, free][:, :, free]
+    curvature = taken[:, None, None] * fisher_blocks(fitted)[:, free][:, :, free]
     first = (slope @ bread).reshape(-1, q, k)
     moved = np.einsum("na,naj->nj", fitted.inputs, first)
     left = np.eye(k)[None] - curvature @ _along(fitted, bread)
@@ -137,7 +138,8 @@ def _one_step(fitted: Fitted) -> np.ndarray:
     left[singular] = np.nan
     rest = np.linalg.solve(left, (curvature @ moved[..., None]))[..., 0]
     again = np.einsum("na,nj->naj", fitted.inputs, rest).reshape(-1, q * k) @ bread
-    return fitted.coefficients[None] + first + again.reshape(-1, q, k)
+    moved = first + again.reshape(-1, q, k)
+    return fitted.coefficients[None] + np.where((taken > 0)[:, None, None], moved, 0)
 
 
 def _pearson(fitted: Fitted, along: np.ndarray, dispersion: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lr_nn import losses
@@ -101,7 +103,8 @@ def null_log_likelihood(fitted: Fitted) -> np.ndarray:
 
 def _constant(fitted: Fitted) -> np.ndarray:
     """η of the best constant model, (n, k)."""
-    biases = over_lanes(lambda rows, ids: best_constants(rows, True)[0], fitted)
+    with_bias = replace(fitted, net=replace(fitted.net, bias=True))
+    biases = over_lanes(lambda rows, ids: best_constants(rows, True)[0], with_bias)
     biases = biases if fitted.lanes else biases[0]
     offset = np.zeros((fitted.x.shape[-2], 1)) if fitted.offset is None else fitted.offset
     return biases + offset

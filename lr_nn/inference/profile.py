@@ -16,6 +16,15 @@ from lr_nn.types import Batch, Solution, Status
 
 __all__ = ["profile_intervals"]
 
+# Root-finding steps at most.
+STEPS = 100
+# A root this near to the goal is one Newton step from it.
+NEAR = 1e-6
+# An end is infinite this many units past zero, if the profile rises from there by less than `FLAT`.
+FAR, FLAT = 20.0, 1e-6
+# The squared length, in standard errors, of the last step of a refit that has reached its minimum.
+REACHED = 1e-16
+
 
 def profile_intervals(
     net: Network,
@@ -103,7 +112,8 @@ def _by_refits(fitted: Fitted, chosen: list[int], fall: float, separated: bool) 
         with np.errstate(all="ignore"):
             slope = np.where(root > 0, gradient[np.arange(len(on)), entry[on]] * n * unit[on] / root, 0)
             newton = np.where(slope > 0, u[on] - (root - goal) / slope, np.inf)
-        near = np.abs(root - goal) <= NEAR
+        reached = found.bound <= REACHED
+        near = reached & (np.abs(root - goal) <= NEAR)
         ends[on[near]] = (start[on, entry[on]] + (newton - u[on]) * unit[on])[near]
         inside[on] = np.where(root < goal, u[on], inside[on])
         outside[on] = np.where(root < goal, outside[on], u[on])
@@ -114,7 +124,7 @@ def _by_refits(fitted: Fitted, chosen: list[int], fall: float, separated: bool) 
         most = np.where(open_ended, 2 * inside[on] + goal, outside[on])
         between = np.where(open_ended, most, (inside[on] + outside[on]) / 2)
         u[on] = np.where((inside[on] < newton) & (newton < most), newton, between)
-        on = on[~(near | flat)]
+        on = on[reached & ~(near | flat)]
         if not len(on):
             break
     return ends.reshape(-1, 2)
@@ -128,8 +138,3 @@ def _curvature(problem: Likelihood, theta: np.ndarray, free: list[int]) -> np.nd
     found = np.zeros((q, k, q, k))
     found[:, np.arange(k), :, np.arange(k)] = hessian
     return found.reshape(q * k, q * k)
-
-
-# Root-finding steps at most; roots this near to the goal are one Newton step from it; units past zero that are far, and
-# what is no rise any more.
-STEPS, NEAR, FAR, FLAT = 100, 1e-6, 20.0, 1e-6

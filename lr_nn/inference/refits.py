@@ -88,7 +88,7 @@ def likelihood(fitted: Fitted, weight: np.ndarray, moving: np.ndarray | None, n:
         moving = moving & (np.arange(k) != fitted.reference)
     deviation = np.broadcast_to((fitted.inputs**2).mean(axis=0), (m, q))
     zeros = np.zeros(m)
-    given = total, ridge, np.zeros((m, q, k)), zeros, deviation, zeros, np.float64, moving
+    given = total, total, ridge, np.zeros((m, q, k)), zeros, deviation, zeros, np.float64, moving
     return Likelihood(rows, *given, quadratic=quadratic, jeffreys=fitted.jeffreys)
 
 

@@ -60,24 +60,26 @@ def descend(
     max_steps: int,
     settings: Settings,
     near: np.ndarray | None = None,
+    fallback: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Ends:
     """Steps of every lane until its estimate of J - J* is within half its ceiling, and a bound certifies it.
 
     The rules are those of `fitting.descent`: the last step of a smooth cost is a full one from where the estimate was
     met, an estimate that the bound does not confirm must become a hundred times smaller, and a lane that gains nothing
     any more leaves. `plan` says how Hessians are made that lanes share, None that each has its own. `near` (m,): until
-    the decrement is that small, without a certificate; then the bound is the last decrement.
+    the decrement is that small, without a certificate; then the bound is the last decrement. `fallback`: other θ and
+    their costs (m,), where lanes begin that are not below it.
     """
     sparse, narrow = objective.is_sparse, not (objective.is_free or near is not None)
     curved = None if plan is not None else np.float32 if narrow else np.float64
     objective = some = replace(objective, curved=curved)
     direction: Any = Proximal(settings) if sparse else Newton() if plan is None else QuasiNewton(objective, plan)
-    state = _State(objective, objective.at(theta))
+    state = _State(objective, _first_points(objective, theta, fallback))
     on, turns = np.flatnonzero(state.point.is_finite), 0
     some = some.take(on)
     while len(on):
-        if plan is None and turns == NARROW:
-            some = replace(some, curved=np.float64)
+        if some.curved == np.float32 and turns == NARROW:
+            some = _widened(some, state, on)
         here, turns = state.point.take(on), turns + 1
         along, slope = _downhill(some, here, direction.propose(on, some, here))
         before = some.estimate(here, -slope)
@@ -96,10 +98,10 @@ def descend(
         else:
             shown = _is_shown(some, here, new, slope, before, state.tolerance[on])
         shown = shown & taken & ~last
-        if near is None and (shown & ~closing).any():
-            own = np.flatnonzero(shown & ~closing)
-            part = replace(some.take(own), curved=None)
-            bound[own] = part.certificate(part.at(new.theta[own], closing=True), settings)
+        missing = np.flatnonzero(shown & ~closing)
+        if near is None and len(missing):
+            part = some.take(missing)
+            bound[missing] = part.certificate(part.at(new.theta[missing], closing=True), settings)
         _learn(some, here, new, direction, state, on, taken)
         arrived = taken & (last | shown)
         state.bound[on[arrived]] = bound[arrived] if near is None else -slope[arrived]
@@ -114,6 +116,33 @@ def descend(
     point = state.point
     gradient_norm = np.abs(objective.subgradient(point)).max(axis=LAST, initial=0)
     return Ends(point.theta, objective.composite(point), gradient_norm, state.bound, state.steps)
+
+
+def _first_points(objective: Objective, theta: np.ndarray, fallback: tuple[np.ndarray, np.ndarray] | None) -> Points:
+    """The points at θ, or at the other θ of `fallback` where these do not cost less."""
+    point = objective.at(theta)
+    if fallback is None:
+        return point
+    ids = np.flatnonzero(~(objective.composite(point) < fallback[1]))
+    if len(ids):
+        point = point._replace(theta=np.array(theta))
+        _assign(point, ids, objective.take(ids).at(fallback[0][ids]))
+    return point
+
+
+def _widened(some: Objective, state: _State, on: np.ndarray) -> Objective:
+    """The objective with Hessians of products in float64, those of the lanes `on` made anew."""
+    hessian = some.rows.hessian(state.point.theta[on]) / some.total[:, None, None, None]
+    assert state.point.hessian is not None
+    state.point.hessian[on] = hessian
+    return replace(some, curved=np.float64)
+
+
+def _assign(points: Points, ids: np.ndarray, some: Points) -> None:
+    """Put the points of some lanes among those of all; a Hessian that was not made leaves the one before."""
+    for whole, part in zip(points[:4], some[:4]):
+        if whole is not None and part is not None:
+            whole[ids] = part
 
 
 def _downhill(some: Objective, here: Points, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,10 +165,14 @@ def _evaluated(
     by products and losses in float32.
     """
     if some.curved is not None and closing.any():
-        # Of penalised costs the last step needs no other Hessian.
+        # Penalised lanes need no Hessian at their last point; those that step on take that of the point before.
         needed = some.curved if some.is_free or not closing.all() else None
         point = replace(some, curved=needed).at(theta, closing=True)
-        return point, np.where(closing, some.certificate(point, settings), np.inf)
+        ids, bound = np.flatnonzero(closing), np.full(len(theta), np.inf)
+        own = point.take(ids)
+        own = own if some.curved == np.float64 else own._replace(hessian=None)  # a bound asks for all digits
+        bound[ids] = some.take(ids).certificate(own, settings)
+        return point, bound
     kinds = 2 * closing + rough
     bound, cost, gradient = np.full(len(theta), np.inf), np.empty(len(theta)), np.empty_like(theta)
     for kind in np.unique(kinds):
@@ -206,6 +239,4 @@ def _learn(
     state.lowest[ids] = np.minimum(state.lowest[ids], cost)
     state.shortest[ids] = np.minimum(state.shortest[ids], length)
     state.steps[ids] += 1
-    for whole, part in zip(state.point[:4], new[:4]):
-        if whole is not None and part is not None:
-            whole[ids] = part[taken]
+    _assign(state.point, ids, new._replace(closing=None).take(taken))

@@ -14,7 +14,7 @@ from lr_nn.many.inputs import FEW_COLUMNS
 from lr_nn.many.objective import Objective, Points
 from lr_nn.many.rows import Rows, in_parts
 
-__all__ = ["FEW_PARAMETERS", "Newton", "Plan", "Proximal", "QuasiNewton", "has_own_hessians", "planned"]
+__all__ = ["FEW_PARAMETERS", "Newton", "Plan", "Proximal", "QuasiNewton", "has_own_hessians", "hessian_plan"]
 
 # Parameters of coupled outputs up to which every lane has a Hessian of its own.
 FEW_PARAMETERS = 128
@@ -25,8 +25,8 @@ PAIRS, SERVES, SLOW = 8, 2, 0.3
 TOGETHER, WORTH, LEAST = 10, 16, 40
 # Added to a unit diagonal before a factor is made, of products in float64 and in float32.
 JITTER, JITTER32 = 1e-12, 1e-6
-# Lanes whose matrices are inverted at once.
-BATCH = 32
+# Groups whose Hessians are made at once, which bounds memory; matrices that a core inverts at once.
+BATCH, AT_ONCE = 64, 16
 
 
 def has_own_hessians(q: int, k: int, coupled: bool) -> bool:
@@ -42,7 +42,7 @@ class Plan:
     group: np.ndarray
 
 
-def planned(objective: Objective, alike: np.ndarray) -> Plan | None:
+def hessian_plan(objective: Objective, alike: np.ndarray) -> Plan | None:
     """The plan for lanes, None where each has a Hessian of its own.
 
     Lanes that differ in their strength only have the same number in `alike` (m,).
@@ -57,10 +57,10 @@ def planned(objective: Objective, alike: np.ndarray) -> Plan | None:
     group = np.unique(group, return_inverse=True)[1].reshape(-1)
     together = min(TOGETHER, int(np.bincount(alike).max()))
     count = max(LEAST * q, WORTH * together * rows.n // q)
-    return Plan(rows.some(sampled(rows.n, count)) if rows.shares_x and 2 * count < rows.n else rows, group)
+    return Plan(rows.some(sample_rows(rows.n, count)) if rows.shares_x and 2 * count < rows.n else rows, group)
 
 
-def sampled(n: int, count: int) -> np.ndarray:
+def sample_rows(n: int, count: int) -> np.ndarray:
     """The numbers of `count` of n rows, always the same, in ascending order."""
     return np.sort(np.random.default_rng(0).choice(n, count, replace=False, shuffle=False))
 
@@ -131,21 +131,28 @@ class QuasiNewton:
         stale = np.isin(self.plan.group[ids], self.plan.group[ids[~self.fresh[ids]]])
         ids, theta = ids[stale], theta[stale]
         _, member, counts = np.unique(self.plan.group[ids], return_inverse=True, return_counts=True)
-        middle = np.argsort(member, kind="stable")[np.cumsum(counts) - counts + counts // 2]
-        hessian = self._hessian(ids[middle], theta[middle])
-        parts = [slice(begin, begin + BATCH) for begin in range(0, len(ids), BATCH)]
+        order, ends = np.argsort(member, kind="stable"), np.cumsum(counts)
+        middle = order[ends - counts + counts // 2]
+        for begin in range(0, len(middle), BATCH):
+            groups = slice(begin, begin + BATCH)
+            hessian = self._hessian(ids[middle[groups]], theta[middle[groups]])
+            own = order[ends[groups][0] - counts[groups][0] : ends[groups][-1]]
+            self._invert(ids[own], hessian[member[own] - begin])
+        self.serves[ids] *= np.where(self.age[ids] > 0, 2, 1)
+        self.fresh[ids], self.age[ids], self.products[:, ids] = True, 0, 0
+
+    def _invert(self, ids: np.ndarray, hessian: np.ndarray) -> None:
+        """The inverses of Hessians without their ridge, (·, b, q, q), with that of the lanes `ids`."""
         s = np.arange(hessian.shape[-1])
 
         def invert(part: slice) -> None:
-            own = self.objective.take(ids[part])
-            held = hessian[member[part]]
+            own, held = self.objective.take(ids[part]), hessian[part]
             held[..., s, s] += np.moveaxis(own.ridge, 2, 1)[:, : held.shape[1]]
             scale, scaled = _scaled(held, own, JITTER32)
             self.inverse[ids[part]] = scale[..., :, None] * np.linalg.inv(scaled) * scale[..., None, :]
 
+        parts = [slice(begin, begin + AT_ONCE) for begin in range(0, len(ids), AT_ONCE)]
         in_parts(invert, parts, self.objective.rows.threaded)
-        self.serves[ids] *= np.where(self.age[ids] > 0, 2, 1)
-        self.fresh[ids], self.age[ids], self.products[:, ids] = True, 0, 0
 
     def _hessian(self, heads: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The Hessians of the lanes `heads` at θ, without their ridge; of outputs that couple the mean over outputs."""

@@ -21,6 +21,8 @@ __all__ = ["FEW_COLUMNS", "Inputs", "OwnInputs", "SharedInputs"]
 CHUNK_ROWS = 2_048
 # Columns up to which the Gram matrices of all lanes are one product with the pairwise products of columns.
 FEW_COLUMNS = 40
+# Weights from which these products are worth their making.
+FEW_WEIGHTS = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class SharedInputs:
         """q."""
         return len(self.frame.mean) + self.frame.bias
 
-    @property
+    @cached_property
     def x(self) -> np.ndarray:
         """(n, d), as it came."""
         return np.concatenate([chunk.x for chunk in self.chunks])
@@ -109,14 +111,33 @@ class SharedInputs:
         """Σ_r weights_r x̃_r x̃_rᵀ of chunk i, (g, c, q, q), of weights (g, c, r)."""
         chunk, (g, c, r) = self.chunks[i], weights.shape
         flat, q = weights.reshape(g * c, r), self.columns
-        if q > FEW_COLUMNS:
+        if q > FEW_COLUMNS or g * c < FEW_WEIGHTS:
             return np.stack([chunk.gram(weight, dtype) for weight in flat]).reshape(g, c, q, q)
-        if dtype not in chunk.last:
+        products = self._products(dtype) if len(self.chunks) == 1 else self._of_columns(chunk, dtype)
+        return _symmetric(flat.astype(dtype, copy=False) @ products, q).reshape(g, c, q, q)
+
+    def _products(self, dtype: Any) -> np.ndarray:
+        """The pairwise products of columns of the only chunk, made once."""
+        kept = self.chunks[0].last
+        if dtype not in kept:
+            kept[dtype] = self._of_columns(self.chunks[0], dtype)
+        return kept[dtype]
+
+    def _of_columns(self, chunk: Chunk, dtype: Any) -> np.ndarray:
+        """x̃_a x̃_b of all pairs of columns a ≤ b, (r, q (q + 1) / 2)."""
+        x = chunk.inputs if self.frame.shift is None else chunk.inputs - self.frame.shift
+        x = np.concatenate([x, np.ones((len(x), int(self.frame.bias)))], axis=1)
+        a, b = np.triu_indices(self.columns)
+        return (x[:, a] * x[:, b]).astype(dtype, copy=False)
+
+    def mean_squares(self, weight: np.ndarray) -> np.ndarray:
+        """Σ s x̃² / Σ s of all rows, (q,)."""
+        total, begin = np.zeros(self.columns - self.bias), 0
+        for chunk in self.chunks:
             x = chunk.inputs if self.frame.shift is None else chunk.inputs - self.frame.shift
-            x = np.concatenate([x, np.ones((r, int(self.frame.bias)))], axis=1)
-            a, b = np.triu_indices(q)
-            chunk.last[dtype] = (x[:, a] * x[:, b]).astype(dtype, copy=False)
-        return _symmetric(flat.astype(dtype, copy=False) @ chunk.last[dtype], q).reshape(g, c, q, q)
+            total += weight[begin : begin + len(x)] @ (x * x)
+            begin += len(x)
+        return np.append(total / weight.sum(), np.ones(int(self.bias)))
 
 
 def _symmetric(upper: np.ndarray, q: int) -> np.ndarray:

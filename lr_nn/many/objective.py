@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
+import jax
 import numpy as np
 
 from lr_nn.fitting import bounds
@@ -31,9 +32,8 @@ class Points(NamedTuple):
     closing: Any = None
 
     def take(self, ids: np.ndarray) -> Points:
-        """Those of some lanes, without what is for certificates."""
-        hessian = None if self.hessian is None else self.hessian[ids]
-        return Points(self.theta[ids], self.cost[ids], self.gradient[ids], hessian)
+        """Those of some lanes."""
+        return jax.tree.map(lambda leaf: leaf[ids], self)
 
     @property
     def is_finite(self) -> Any:
@@ -45,8 +45,9 @@ class Points(NamedTuple):
 class Objective:
     """J(θ) = Σ s_i ℓ_i / `total` + Σ lasso |θ| + ½ Σ ridge θ² of m lanes, with strengths (m, q, k).
 
-    `total`, `lowest` and `ceiling` (m,) are Σ s, the least mean loss that the targets allow, and the bound on J - J*
-    that is asked for; `deviation` (m, q) is about the mean of x̃². All lanes have the same coefficients without a
+    `total`, `worth`, `lowest` and `ceiling` (m,) are Σ s, the number of rows of equal weight that say as much,
+    (Σ s)² / Σ s² (Kish, 1965), the least mean loss that the targets allow, and the bound on J - J* that is asked for;
+    `deviation` (m, q) is about the mean of x̃². All lanes have the same coefficients without a
     penalty. `curved` is the dtype of products of the Hessian that passes make as well, None for no
     Hessian. `moving` (m, q, k) says which coefficients are searched, None
     all.
@@ -54,6 +55,7 @@ class Objective:
 
     rows: Rows
     total: np.ndarray
+    worth: np.ndarray
     ridge: np.ndarray
     lasso: np.ndarray
     lowest: np.ndarray
@@ -85,7 +87,7 @@ class Objective:
         """Some of the lanes."""
         if len(ids) == len(self) and (ids == np.arange(len(self))).all():
             return self
-        names = ("total", "ridge", "lasso", "lowest", "deviation", "ceiling")
+        names = ("total", "worth", "ridge", "lasso", "lowest", "deviation", "ceiling")
         some = {name: getattr(self, name)[ids] for name in names}
         return replace(self, rows=self.rows.take(ids), moving=None if self.moving is None else self.moving[ids], **some)
 
@@ -161,7 +163,7 @@ class Objective:
         return np.where(np.isnan(bound), np.inf, bound)
 
     def _of_penalty(self, point: Points, gradient: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        above = self.composite(point) - self.lowest
+        above = np.maximum(self.composite(point) - self.lowest, 0) + 8 * EPS * np.abs(self.lowest)
         return bounds.of_penalty(point.theta, gradient, rest, self.ridge, self.lasso, above)
 
     def _by_penalties(self, point: Points, noise: np.ndarray) -> np.ndarray:
@@ -209,7 +211,7 @@ class Objective:
         if self.rows.inputs.bias:
             size[:, :-1] += np.abs(self._mean())
         curvature = bounds.diagonal(point.closing.curvature, self.is_coupled)
-        return bounds.rounding(point.theta, size, point.closing.slopes, curvature, self.rows.n, self.is_coupled)
+        return bounds.rounding(point.theta, size, point.closing.slopes, curvature, self.worth[:, None], self.is_coupled)
 
     def _of_rounded_parameters(self, point: Points) -> np.ndarray:
         """A bound on the increase of J by rounding the parameters when they are taken back to columns as they came."""

@@ -11,21 +11,30 @@ import numpy as np
 from lr_nn.fitting import bounds
 from lr_nn.fitting.chunks import Frame
 from lr_nn.fitting.opening import looked
-from lr_nn.fitting.problem import achievable, column_frame, mean_squares
+from lr_nn.fitting.problem import achievable, column_frame
 from lr_nn.fitting.sample import is_tall
 from lr_nn.fitting.settings import DEFAULT
 from lr_nn.fitting.source import Source
 from lr_nn.fitting.terms import once
 from lr_nn.losses import Loss
 from lr_nn.many.descent import Ends, descend
-from lr_nn.many.directions import LEAST, planned, sampled
+from lr_nn.many.directions import LEAST, hessian_plan, sample_rows
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import EPS, Objective
 from lr_nn.many.rows import Rows, Targets, pairs_at_once
 from lr_nn.types import Batch
 
-__all__ = ["Problem", "begun", "best_constants", "datasets", "posed", "shared_inputs", "target_dtype", "targets_of"]
+__all__ = [
+    "Problem",
+    "best_constants",
+    "datasets",
+    "make_problem",
+    "shared_inputs",
+    "starting_points",
+    "target_dtype",
+    "targets_of",
+]
 
 
 class Problem(NamedTuple):
@@ -74,7 +83,8 @@ def shared_inputs(lanes: Lanes, x: np.ndarray, weight: np.ndarray | None) -> tup
     with np.errstate(all="ignore"):
         seen = looked(some)
         frame = column_frame(seen, net.bias, net.bias, k, DEFAULT)
-        return SharedInputs.of(x, frame, pairs_at_once(net.loss, k)), mean_squares(seen, frame)
+        inputs = SharedInputs.of(x, frame, pairs_at_once(net.loss, k))
+        return inputs, inputs.mean_squares(np.ones(len(x)) if weight is None else weight)
 
 
 def datasets(targets: Targets, own: bool) -> np.ndarray:
@@ -85,7 +95,7 @@ def datasets(targets: Targets, own: bool) -> np.ndarray:
     return np.unique(which, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def posed(
+def make_problem(
     lanes: Lanes,
     ids: np.ndarray,
     inputs: SharedInputs | OwnInputs,
@@ -99,7 +109,7 @@ def posed(
     rows = Rows(inputs, targets, net.loss, k, threaded)
     alike = datasets(targets, isinstance(inputs, OwnInputs))
     first = np.unique(alike, return_index=True)[1]
-    biases, cost, excess, lowest, total = best_constants(rows.take(first), net.bias)
+    biases, cost, excess, lowest, total, worth = best_constants(rows.take(first), net.bias)
     strengths = np.zeros((2, m, q, k))
     for strength, whole in zip(lanes.take("penalty", ids), strengths):
         whole[:, : net.sizes[0]] = np.asarray(strength).reshape(-1, 1, 1)
@@ -109,6 +119,7 @@ def posed(
     objective = Objective(
         rows,
         total[alike],
+        worth[alike],
         ridge,
         lasso,
         lowest[alike],
@@ -120,13 +131,14 @@ def posed(
 
 def best_constants(rows: Rows, bias: bool) -> tuple[np.ndarray, ...]:
     """The best biases (m, 1, k), or (m, 0, k), of models without features, given the offset; and of each lane the cost
-    there, J₀, the least mean loss that the targets allow, and Σ s.
+    there, J₀, the least mean loss that the targets allow, Σ s and (Σ s)² / Σ s².
     """
     loss, few, m, k = rows.loss, rows.constant(), len(rows), rows.outputs
-    total, y, least, most, lowest = rows.constants()
+    total, squares, y, least, most, lowest = rows.constants()
+    worth = total**2 / squares
     lowest, one = lowest / total, int(bias)
     zeros = np.zeros((m, one, k))
-    objective = Objective(few, total, zeros, zeros, lowest, np.ones((m, one)), np.zeros(m))
+    objective = Objective(few, total, worth, zeros, zeros, lowest, np.ones((m, one)), np.zeros(m))
     biases = zeros
     if bias:
         mean = np.clip(y / total[:, None], least, most)
@@ -141,7 +153,7 @@ def best_constants(rows: Rows, bias: bool) -> tuple[np.ndarray, ...]:
         offset = rows.targets.offset
         reach = 1.0 if offset is None else 1 + np.abs(offset).max(axis=(1, 2))[rows.targets.offset_of]
         excess = np.where(excess > EPS * size, excess, achievable(np.maximum(excess, 0), far, reach))
-    return biases, cost, excess, lowest, total
+    return biases, cost, excess, lowest, total, worth
 
 
 def _best_constants(loss: Loss, mean: np.ndarray, size: int) -> np.ndarray:
@@ -177,20 +189,16 @@ def _given_offset(objective: Objective, biases: np.ndarray) -> np.ndarray:
     return descend(objective, None, np.stack(starts)[best, lane], int(DEFAULT.farthest), DEFAULT, near).theta
 
 
-def begun(problem: Problem, start: np.ndarray | None, tol: float) -> np.ndarray:
-    """Where lanes begin, (m, q, k): the constant model, the optimum of some rows, or `start` if it costs less."""
-    objective, theta = problem.objective, problem.constants
+def starting_points(problem: Problem, start: np.ndarray | None, tol: float) -> np.ndarray:
+    """θ (m, q, k) where lanes may begin: at `start`, or at the optimum of some rows, or at the constant model."""
+    objective, constants = problem.objective, problem.constants
     n, q = objective.rows.n, objective.ridge.shape[1]
     if start is not None:
-        start = objective.centred(start)
-        better = objective.composite(objective.at(start)) < problem.cost
-        return np.where(better[:, None, None], start, theta)
-    count = LEAST * q
-    shared = isinstance(objective.rows.inputs, SharedInputs) and objective.moving is None
-    if not (shared and is_tall(n, q, DEFAULT)):
-        return theta
-    ends = _of_some_rows(problem, sampled(n, count), DEFAULT.sample_gap * objective.ceiling / tol)
-    return np.where(np.isfinite(ends.cost)[:, None, None], ends.theta, theta)
+        return objective.centred(start)
+    if not (objective.rows.shares_x and is_tall(n, q, DEFAULT)):
+        return constants
+    ends = _of_some_rows(problem, sample_rows(n, LEAST * q), DEFAULT.sample_gap * objective.ceiling / tol)
+    return np.where(np.isfinite(ends.cost)[:, None, None], ends.theta, constants)
 
 
 def _of_some_rows(problem: Problem, numbers: np.ndarray, near: np.ndarray) -> Ends:
@@ -209,4 +217,4 @@ def _of_some_rows(problem: Problem, numbers: np.ndarray, near: np.ndarray) -> En
         curvature = bounds.diagonal(search.at(theta, closing=True).closing.curvature, objective.is_coupled)
         extra = np.where(rare, extent**2 / len(numbers), 0)[:, :, None] * curvature[:, None]
         search = replace(search, ridge=objective.ridge + extra)
-    return descend(search, planned(search, problem.alike), theta, 50, DEFAULT, near)
+    return descend(search, hessian_plan(search, problem.alike), theta, 50, DEFAULT, near)

@@ -135,15 +135,16 @@ class Rows:
         return self._fold(of)
 
     def constants(self) -> tuple[np.ndarray, ...]:
-        """Σ s (m,), Σ s y (m, k), the least and the largest y that counts (m, k), Σ s times the smallest ℓ (m,)."""
+        """Σ s, Σ s² (m,), Σ s y, the least and largest y that counts (m, k), Σ s times the smallest ℓ (m,)."""
         parts = in_parts(self._constants, list(self._blocks()), self.threaded)
-        total, y, lowest = (np.zeros((len(self), *part.shape[1:])) for part in (parts[0][1], parts[0][2], parts[0][5]))
+        m, k = len(self), self.outputs
+        total, squares, y, lowest = np.zeros(m), np.zeros(m), np.zeros((m, k)), np.zeros(m)
         least, most = np.full(y.shape, np.inf), np.full(y.shape, -np.inf)
         for lanes, *found in parts:
-            for whole, part in zip((total, y, lowest), (found[0], found[1], found[4])):
+            for whole, part in zip((total, squares, y, lowest), found):
                 whole[lanes] += part
-            least[lanes], most[lanes] = np.minimum(least[lanes], found[2]), np.maximum(most[lanes], found[3])
-        return total, y, least, most, lowest
+            least[lanes], most[lanes] = np.minimum(least[lanes], found[4]), np.maximum(most[lanes], found[5])
+        return total, squares, y, least, most, lowest
 
     def _fold(self, function: Any) -> Any:
         """The sum over chunks of rows of function(chunk number)."""
@@ -229,7 +230,8 @@ class Rows:
         counts = (weight > 0)[..., None]
         least = np.where(counts, encoded, np.inf).min(axis=1)
         most = np.where(counts, encoded, -np.inf).max(axis=1)
-        return lanes, weight.sum(axis=1), (weight[:, None] @ encoded)[:, 0], least, most, lowest.sum(axis=1)
+        y_sums = (weight[:, None] @ encoded)[:, 0]
+        return lanes, weight.sum(axis=1), (weight**2).sum(axis=1), y_sums, lowest.sum(axis=1), least, most
 
 
 def pairs_at_once(loss: Loss, k: int) -> int:

@@ -17,12 +17,12 @@ from lr_nn.fitting.source import threads
 from lr_nn.many import mapped
 from lr_nn.many.alone import Alone
 from lr_nn.many.descent import Ends, descend
-from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, planned
+from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, hessian_plan
 from lr_nn.many.found import Found
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
-from lr_nn.many.objective import Points
-from lr_nn.many.problem import Problem, begun, posed, shared_inputs, targets_of
+from lr_nn.many.objective import Objective
+from lr_nn.many.problem import Problem, make_problem, shared_inputs, starting_points, targets_of
 from lr_nn.many.rows import pairs_at_once
 from lr_nn.many.settings import Progress, Settings
 from lr_nn.types import Status
@@ -43,7 +43,7 @@ def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
     schedule = _schedule(lanes, settings)
     done = np.zeros(lanes.m, bool)
 
-    def told(ids: np.ndarray) -> None:
+    def report(ids: np.ndarray) -> None:
         done[ids] = True
         if settings.progress is not None:
             failed = int((found.status[done] != Status.converged).sum())
@@ -54,21 +54,20 @@ def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
         tasks, threaded = (_tasks if schedule == "together" else _blocks)(lanes, settings, found)
         for ids in _on_cores(tasks, 1 if threaded else threads()):
             good = found.status[ids] == Status.converged
-            told(ids[good])
+            report(ids[good])
         wanting = np.flatnonzero(~done)
     chains = [partial(_chain, lanes, settings, found, ids) for ids in _chains(lanes, wanting)]
     for ids in _on_cores(chains, threads()):
-        told(ids)
+        report(ids)
     return found, schedule
 
 
 def _schedule(lanes: Lanes, settings: Settings) -> str:
     """Together where matrices of the size of all columns are small, and l1 models smaller."""
-    if not has_certificate(lanes.net):
-        return "each"
-    if settings.solver != "auto":
-        if settings.schedule == "together":
-            raise ValueError(f"solver={settings.solver!r} goes with schedule='each'; got 'together'")
+    if not has_certificate(lanes.net) or settings.solver != "auto":
+        if settings.schedule not in ("auto", "each"):
+            what = "a network without a certificate" if settings.solver == "auto" else f"solver={settings.solver!r}"
+            raise ValueError(f"{what} goes with schedule='each'; got {settings.schedule!r}")
         return "each"
     if settings.schedule != "auto":
         return settings.schedule
@@ -123,7 +122,7 @@ def _tasks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callabl
 
 def _blocks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callable[[], np.ndarray]], bool]:
     """Blocks of lanes with an x of their own for the compiled fit."""
-    if lanes.shares_x or lanes.start is not None or settings.dtype not in (None, np.float64):
+    if lanes.shares_x or lanes.start is not None or np.dtype(settings.dtype or float) != np.float64:
         raise ValueError("schedule='compiled' is for lanes of an x of their own, without a start, in float64")
 
     def block(ids: np.ndarray) -> np.ndarray:
@@ -174,11 +173,11 @@ def _together(
         problem = _problem(lanes, settings, ids, shared, threaded)
         objective = problem.objective
         start = None if lanes.start is None else _inward(lanes, ids, objective)
-        theta = begun(problem, start, settings.tol)
-        ends = descend(objective, planned(objective, problem.alike), theta, settings.max_steps, DEFAULT)
-        ends = _rounded(lanes, objective, ends, np.dtype(settings.dtype or np.float64))
+        theta, plan = starting_points(problem, start, settings.tol), hessian_plan(objective, problem.alike)
+        fallback = None if theta is problem.constants else (problem.constants, problem.cost)
+        ends = descend(objective, plan, theta, settings.max_steps, DEFAULT, fallback=fallback)
+        theta, ends = _rounded(lanes, objective, ends, np.dtype(settings.dtype or np.float64))
     good = ends.bound <= objective.ceiling
-    theta = _outward(lanes, objective, ends.theta)
     columns = {"steps": ends.steps, "certificate": ends.bound, "cost": ends.cost, "gradient_norm": ends.gradient_norm}
     found.put_converged(ids[good], theta[good], **{name: column[good] for name, column in columns.items()})
     return ids
@@ -188,7 +187,7 @@ def _problem(lanes: Lanes, settings: Settings, ids: np.ndarray, shared: Any, thr
     if shared is not None:
         inputs, deviation, counted = shared
         targets = targets_of(lanes, ids, counted)
-        return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
+        return make_problem(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
     targets = targets_of(lanes, ids)
     weight = targets.weight[targets.weight_of]
     contiguous = len(ids) == ids[-1] - ids[0] + 1
@@ -197,10 +196,10 @@ def _problem(lanes: Lanes, settings: Settings, ids: np.ndarray, shared: Any, thr
     inputs = OwnInputs.of(x, weight, lanes.net.bias, lanes.net.bias, pairs)
     share = weight / weight.sum(axis=1, keepdims=True)
     deviation = (inputs.x**2 @ share[..., None])[..., 0]
-    return posed(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
+    return make_problem(lanes, ids, inputs, targets, deviation, settings.tol, threaded)
 
 
-def _outward(lanes: Lanes, objective: Any, theta: np.ndarray) -> np.ndarray:
+def _outward(lanes: Lanes, objective: Objective, theta: np.ndarray) -> np.ndarray:
     """θ of columns as they came; coefficients of classes sum to zero where a number common to them changes nothing."""
     found = np.array(theta)
     if lanes.net.bias:
@@ -208,7 +207,7 @@ def _outward(lanes: Lanes, objective: Any, theta: np.ndarray) -> np.ndarray:
     return objective.centred(found)
 
 
-def _inward(lanes: Lanes, ids: np.ndarray, objective: Any) -> np.ndarray:
+def _inward(lanes: Lanes, ids: np.ndarray, objective: Objective) -> np.ndarray:
     """The start of lanes as θ of centred columns."""
     (layer,) = lanes.take("start", ids)
     w = np.broadcast_to(np.asarray(layer.w, float), (len(ids), *lanes.net.sizes))
@@ -218,17 +217,18 @@ def _inward(lanes: Lanes, ids: np.ndarray, objective: Any) -> np.ndarray:
     return np.concatenate([w, b[:, None]], axis=1)
 
 
-def _rounded(lanes: Lanes, objective: Any, ends: Ends, dtype: np.dtype) -> Ends:
-    """The ends with coefficients that `dtype` holds, certified there."""
+def _rounded(lanes: Lanes, objective: Objective, ends: Ends, dtype: np.dtype) -> tuple[np.ndarray, Ends]:
+    """θ of columns as they came, as `dtype` holds it, and the ends certified there."""
+    raw = _outward(lanes, objective, ends.theta).astype(dtype).astype(float)
     if dtype == np.float64:
-        return ends
-    theta = _outward(lanes, objective, ends.theta).astype(dtype).astype(float)
+        return raw, ends
+    theta = np.array(raw)
     if lanes.net.bias:
-        theta[:, -1] += (np.atleast_2d(objective.rows.inputs.mean)[:, None] @ theta[:, :-1])[:, 0]
-    point: Points = objective.at(theta, closing=True)
+        theta[:, -1] += (np.atleast_2d(objective.rows.inputs.mean)[:, None] @ raw[:, :-1])[:, 0]
+    point = objective.at(theta, closing=True)
     bound = np.where(np.isfinite(ends.bound), objective.certificate(point, DEFAULT), np.inf)
     gradient_norm = np.abs(objective.subgradient(point)).max(axis=(1, 2))
-    return Ends(theta, objective.composite(point), gradient_norm, bound, ends.steps)
+    return raw, Ends(theta, objective.composite(point), gradient_norm, bound, ends.steps)
 
 
 def _chains(lanes: Lanes, ids: np.ndarray) -> list[np.ndarray]:
