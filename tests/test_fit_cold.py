@@ -82,3 +82,37 @@ def test_a_summary_compiles_little():
     with compilations() as compiled:
         inference.summary(net("bernoulli"), solution, Batch(X, TARGETS["bernoulli"]))
     assert len(compiled) <= 4
+
+
+def many_programs(call):
+    with compilations() as compiled:
+        found = call()
+    assert (found.status == lr_nn.Status.converged).all(), found
+    return len(compiled)
+
+
+@every_loss
+def test_a_first_cross_validation_compiles_five_programs_at_most_and_another_n_none(name):
+    strengths = penalties.l2(np.geomspace(1, 1e-3, 5))
+
+    def folds(n, d=D):
+        data = Batch(X[:n, :d], TARGETS[name][:n])
+        return lr_nn.cross_validate(net(name, d), data, penalty=strengths, folds=np.arange(n) % 4).solutions
+
+    jax.clear_caches()
+    assert 0 < many_programs(lambda: folds(N)) <= 5
+    assert many_programs(lambda: folds(N - 1)) == many_programs(lambda: folds(300)) == 0
+    assert many_programs(lambda: folds(N, 17)) == 0
+
+
+@every_loss
+def test_another_number_of_lanes_of_their_own_x_compiles_nothing(name):
+    def fits(m, n, schedule):
+        x = RNG.standard_normal((m, n, 5))
+        data = Batch(x, np.stack([TARGETS[name][:n]] * m))
+        return lr_nn.fit_many(net(name, 5), data, penalty=penalties.l2(1e-1), schedule=schedule)
+
+    for schedule, most in (("together", 4), ("compiled", 1)):
+        jax.clear_caches()
+        assert 0 < many_programs(lambda schedule=schedule: fits(5, 250, schedule)) <= most
+        assert many_programs(lambda schedule=schedule: fits(7, 249, schedule)) == 0

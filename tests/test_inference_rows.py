@@ -137,3 +137,15 @@ def test_marginal_effects_of_least_squares_are_the_coefficients():
     found, plain = inference.marginal_effects(net, solution, batch), inference.summary(net, solution, batch)
     close(found.effects, plain.coefficients[:-1])
     close(found.standard_errors, plain.standard_errors[:-1])
+
+
+def test_a_summary_of_a_fit_without_a_bias_and_with_an_offset_has_a_constant_model():
+    rng = np.random.default_rng(5)
+    net = lr_nn.Network((2, 1), (), losses.bernoulli, bias=False)
+    data = lr_nn.Batch(
+        rng.standard_normal((60, 2)), (rng.random(60) < 0.4).astype(float), None, rng.standard_normal(60)
+    )
+    found = inference.summary(net, lr_nn.fit(net, data), data)
+    alone = lr_nn.fit(lr_nn.logistic_regression(1), data._replace(x=np.zeros((60, 1))))
+    np.testing.assert_allclose(found.null_log_likelihood, -60 * alone.cost, rtol=1e-10)
+    assert "McFadden" in str(found)

@@ -235,3 +235,37 @@ def test_data_that_are_no_batch_are_refused():
 def test_under_jit_it_says_what_to_call():
     with pytest.raises(TypeError, match=r"lr_nn\.many"):
         jax.jit(lambda x: lr_nn.fit_many(NETS["logistic"], Batch(x, Y), penalty=LANES))(X)
+
+
+def test_lanes_of_softmax_in_float32_are_certified_where_they_are():
+    net, x = NETS["softmax"], RNG.standard_normal((N, D))
+    y, strengths = targets(net, M, N), np.geomspace(1e-1, 1e-4, M)
+    found = lr_nn.fit_many(net, Batch(x, y), penalty=penalties.l2(strengths), tol=1e-6, dtype=np.float32)
+    assert found.params[0].w.dtype == np.float32 and (found.status == Status.converged).all()
+    with jax.enable_x64(True):
+        for i in range(M):
+            data, penalty = Batch(x, y[i]), penalties.l2(strengths[i])
+            params = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], float), found.params)
+            best = lr_nn.fit(net, data, penalty=penalty).cost
+            assert -1e-15 <= lr_nn.cost(net, params, data, penalty) - best <= found.certificate[i] + 1e-15
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-9, 1e-3])
+def test_lanes_of_few_rows_that_count_among_many(l2):
+    net, x = NETS["logistic"], RNG.standard_normal((2_000, D))
+    weight = np.zeros((M, 2_000))
+    for i in range(M):
+        weight[i, RNG.choice(2_000, 40 + i, replace=False)] = RNG.integers(1, 5, 40 + i)
+    y = targets(net, 2_000)
+    found = lr_nn.fit_many(net, Batch(x, y, weight), penalty=penalties.l2(l2))
+    rows = [{"x": x[w > 0], "y": y[w > 0], "weight": w[w > 0]} for w in weight]
+    assert_lanes_are_fits(net, found, rows, Penalty(np.zeros(M), np.full(M, l2)))
+
+
+@pytest.mark.parametrize("schedule", ["together", "compiled"])
+def test_a_choice_of_solver_or_a_network_without_a_certificate_refuses_a_schedule(schedule):
+    x, y = RNG.standard_normal((2, N, D)), targets(NETS["logistic"], 2, N)
+    with pytest.raises(ValueError, match="solver='lbfgs' goes with schedule='each'"):
+        lr_nn.fit_many(NETS["logistic"], Batch(x, y), solver="lbfgs", schedule=schedule)
+    with pytest.raises(ValueError, match="a network without a certificate goes with schedule='each'"):
+        lr_nn.fit_many(lr_nn.mlp((D, 2, 1)), Batch(x, y), schedule=schedule)
