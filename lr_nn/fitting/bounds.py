@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Biases", "at_best_bias", "diagonal", "of_biases", "of_local", "of_penalty", "rounding", "subgradient"]
+__all__ = [
+    "Biases",
+    "at_best_bias",
+    "bias_bound",
+    "diagonal",
+    "newton_bound",
+    "penalty_bound",
+    "rounding",
+    "subgradient",
+]
 
 EPS = float(np.finfo(float).eps)
 LAST = (-2, -1)
@@ -22,7 +31,7 @@ def subgradient(theta: np.ndarray, gradient: np.ndarray, lasso: np.ndarray) -> n
     return np.where(theta == 0, at_zero, gradient + lasso * np.sign(theta))
 
 
-def of_penalty(
+def penalty_bound(
     theta: np.ndarray,
     gradient: np.ndarray,
     rest: np.ndarray,
@@ -48,9 +57,9 @@ def of_penalty(
     return np.where((held & ~sparse).any(axis=LAST), mixed, np.minimum(mixed, linear(sparse)))
 
 
-def of_local(decrement: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """½ e^u δ² for the smallest u = 2 δ M e^u, come to from above, ∞ where there is none below one; and how much of the
-    way to the minimum is not the Newton step.
+def newton_bound(decrement: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """½ e^u δ² for the smallest u = 2 δ M e^u, ∞ where none is below one; and how much of the way to the minimum is
+    not the Newton step. The iteration for u starts above it, so each u is an upper bound.
 
     Within ‖h‖_H ≤ ρ every η_i moves by at most ρ M / c, so the Hessian stays above e^{-ρM} H; if ρ = 2 δ e^{ρM} has
     a solution, J is larger than here on the boundary, and the minimum lies inside. There ‖h* - h‖ ≤ (e^u - 1) ρ, and
@@ -81,7 +90,7 @@ class Biases(NamedTuple):
     rest: np.ndarray
 
 
-def of_biases(
+def bias_bound(
     gradient: np.ndarray, error: np.ndarray, curvature: np.ndarray, coupled: bool, shifts: bool, concordance: float
 ) -> Biases:
     """The biases alone: `gradient` and its rounding `error` (..., k).
@@ -104,7 +113,7 @@ def of_biases(
     step = -(np.swapaxes(root, -1, -2) @ turned[..., None])[..., 0]
     squares = (root**2).sum(axis=-2)
     reach = np.sqrt(squares.sum(axis=-1) if coupled else squares.max(axis=-1))
-    bound, rest = of_local(np.where(definite, decrement, np.inf), concordance * reach)
+    bound, rest = newton_bound(np.where(definite, decrement, np.inf), concordance * reach)
     return Biases(bound, step, rest)
 
 

@@ -78,7 +78,7 @@ def _bound(objective: Linear, point: Point, settings: Settings) -> tuple[float, 
     elif not free[:d].any() and free[-1].all():
         coupled, shifts = objective.loss.couples_outputs, bool(objective.shifts[-1])
         given = point.gradient[-1], noise[-1], closing.curvature
-        biases = bounds.of_biases(*given, coupled, shifts, objective.loss.concordance)
+        biases = bounds.bias_bound(*given, coupled, shifts, objective.loss.concordance)
         moved = closing.curvature, closing.cross, closing.extent
         gradient, rest = bounds.at_best_bias(point.gradient, *moved, biases, coupled)
         bound = float(biases.bound) + objective.penalty_bound(point, gradient, noise + rest)
@@ -126,7 +126,7 @@ def _rounding(objective: Linear, point: Point) -> np.ndarray:
 
 
 def _local(decrement: float, m: float, step: np.ndarray, flat: int) -> Free:
-    bound, rest = bounds.of_local(np.asarray(decrement), np.asarray(m))
+    bound, rest = bounds.newton_bound(np.asarray(decrement), np.asarray(m))
     return Free(float(bound), step, float(rest) if m > 0 else 0.0, flat)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lr_nn.fitting.bounds import of_penalty, subgradient
+from lr_nn.fitting.bounds import penalty_bound, subgradient
 from lr_nn.fitting.chunks import Sums
 from lr_nn.fitting.source import Source
 from lr_nn.losses import Loss
@@ -188,9 +188,9 @@ class Linear:
         return max(bound, decrement) if self.free[: self.source.features].any() else bound
 
     def penalty_bound(self, point: Point, gradient: np.ndarray, rest: np.ndarray) -> float:
-        """`bounds.of_penalty` at a point."""
+        """`bounds.penalty_bound` at a point."""
         above = np.maximum(self.composite(point) - self.lowest, 0) + 8 * np.finfo(float).eps * abs(self.lowest)
-        return float(of_penalty(point.theta, gradient, rest, self.ridge, self.lasso, above))
+        return float(penalty_bound(point.theta, gradient, rest, self.ridge, self.lasso, above))
 
     def dependent(self, least: float) -> np.ndarray:
         """Directions (q, m) of the free rows of θ that change no prediction: of eigenvalues of the correlations of the

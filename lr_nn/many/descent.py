@@ -21,10 +21,11 @@ ROUGH = 1e4
 CLOSING, FLOAT32 = 2, 1
 # A step is not idle if the gradient became so much smaller.
 SHRINKS = 0.95
-# Turns whose Hessians of penalised costs are of products in float32; lanes that need more may need their digits.
+# Hessians of penalised lanes are made in float32 for so many turns: most lanes have ended then, and the others may be
+# ill-conditioned.
 NARROW = 7
-# A trial that is refused is followed by one at least so much shorter, and not shorter than that.
-LONGEST, SHORTEST = 0.9, 0.05
+# After a refused trial the secant step is taken if it is between these shares of the trial's length, else half of it.
+SHORTEST, LONGEST = 0.05, 0.9
 
 
 class Ends(NamedTuple):
@@ -75,44 +76,46 @@ def descend(
     objective = some = replace(objective, curved=curved)
     direction: Any = Proximal(settings) if sparse else Newton() if plan is None else QuasiNewton(objective, plan)
     state = _State(objective, _first_points(objective, theta, fallback))
-    on, turns = np.flatnonzero(state.point.is_finite), 0
-    some = some.take(on)
-    while len(on):
+    active, turns = np.flatnonzero(state.point.is_finite), 0
+    some = some.take(active)
+    while len(active):
         if some.curved == np.float32 and turns == NARROW:
-            some = _widened(some, state, on)
-        here, turns = state.point.take(on), turns + 1
-        along, slope = _downhill(some, here, direction.propose(on, some, here))
+            some = _widened(some, state, active)
+        here, turns = state.point.take(active), turns + 1
+        along, slope = _downhill(some, here, direction.propose(active, some, here))
         before = some.estimate(here, -slope)
-        last = before <= state.tolerance[on] if near is None else -slope <= near[on]
+        last = before <= state.tolerance[active] if near is None else -slope <= near[active]
         last = last & (not sparse)
-        trial = here.theta + state.length[on, None, None] * along
+        trial = here.theta + state.length[active, None, None] * along
         if sparse:  # coefficients that a full step makes zero are zero, not a rounding from it
             trial = np.where(np.abs(trial) <= 4 * EPS * np.abs(along), 0, trial)
         # Where passes make the curvature anyway, the sums of a certificate cost little.
-        closing = (last | (-slope <= state.tolerance[on]) & (plan is None)) & (near is None)
+        closing = (last | (-slope <= state.tolerance[active]) & (plan is None)) & (near is None)
         rough = (before > ROUGH * some.ceiling) & ~closing & (plan is not None)
         new, bound = _evaluated(some, trial, closing, rough, settings)
-        taken = _accepted(some, here, new, along, slope, rough, state, on)
+        taken = _accepted(some, here, new, along, slope, rough, state, active)
         if sparse or near is not None:
-            shown = some.estimate(new, -slope) <= state.tolerance[on] if near is None else np.zeros(len(on), bool)
+            confirmed = (
+                some.estimate(new, -slope) <= state.tolerance[active] if near is None else np.zeros(len(active), bool)
+            )
         else:
-            shown = _is_shown(some, here, new, slope, before, state.tolerance[on])
-        shown = shown & taken & ~last
-        missing = np.flatnonzero(shown & ~closing)
+            confirmed = _is_confirmed(some, here, new, slope, before, state.tolerance[active])
+        confirmed = confirmed & taken & ~last
+        missing = np.flatnonzero(confirmed & ~closing)
         if near is None and len(missing):
             part = some.take(missing)
             bound[missing] = part.certificate(part.at(new.theta[missing], closing=True), settings)
-        _learn(some, here, new, direction, state, on, taken)
-        arrived = taken & (last | shown)
-        state.bound[on[arrived]] = bound[arrived] if near is None else -slope[arrived]
-        met = arrived & (np.full(len(on), near is not None) | (bound <= some.ceiling))
-        unmet = on[arrived & ~met]
+        _learn(some, here, new, direction, state, active, taken)
+        arrived = taken & (last | confirmed)
+        state.bound[active[arrived]] = bound[arrived] if near is None else -slope[arrived]
+        met = arrived & (np.full(len(active), near is not None) | (bound <= some.ceiling))
+        unmet = active[arrived & ~met]
         state.tolerance[unmet] /= 100
         state.tries[unmet] += 1
-        stuck = (state.idle[on] >= settings.idle) | (state.trials[on] >= settings.trials)
-        out = (state.tries[on] >= settings.certificates) | (state.steps[on] >= max_steps)
+        stuck = (state.idle[active] >= settings.idle) | (state.trials[active] >= settings.trials)
+        out = (state.tries[active] >= settings.certificates) | (state.steps[active] >= max_steps)
         stay = np.flatnonzero(~(met | stuck | out))
-        on, some = on[stay], some.take(stay)
+        active, some = active[stay], some.take(stay)
     point = state.point
     gradient_norm = np.abs(objective.subgradient(point)).max(axis=LAST, initial=0)
     return Ends(point.theta, objective.composite(point), gradient_norm, state.bound, state.steps)
@@ -130,11 +133,11 @@ def _first_points(objective: Objective, theta: np.ndarray, fallback: tuple[np.nd
     return point
 
 
-def _widened(some: Objective, state: _State, on: np.ndarray) -> Objective:
-    """The objective with Hessians of products in float64, those of the lanes `on` made anew."""
-    hessian = some.rows.hessian(state.point.theta[on]) / some.total[:, None, None, None]
+def _widened(some: Objective, state: _State, active: np.ndarray) -> Objective:
+    """The objective with Hessians of products in float64, those of the lanes `active` made anew."""
+    hessian = some.rows.hessian(state.point.theta[active]) / some.total[:, None, None, None]
     assert state.point.hessian is not None
-    state.point.hessian[on] = hessian
+    state.point.hessian[active] = hessian
     return replace(some, curved=np.float64)
 
 
@@ -194,38 +197,38 @@ def _accepted(
     slope: np.ndarray,
     rough: np.ndarray,
     state: _State,
-    on: np.ndarray,
+    active: np.ndarray,
 ) -> np.ndarray:
     """Which trials are taken, (m,): J(t) ≤ J(0) + 1e-4 t J'(0), but for rounding, and, of smooth costs, J'(t) ≤ 0.9
     |J'(0)|. The others are tried again at the secant on the slope, or at half their length.
     """
-    length, cost = state.length[on], some.composite(here)
+    length, cost = state.length[active], some.composite(here)
     with np.errstate(all="ignore"):
         inclined = (along * new.gradient).sum(axis=LAST)
-        slack = 16 * np.where(rough | state.rough[on], EPS32, EPS) * (1 + np.abs(cost))
+        slack = 16 * np.where(rough | state.rough[active], EPS32, EPS) * (1 + np.abs(cost))
         lower = new.is_finite & (some.composite(new) <= cost + 1e-4 * length * slope + slack)
         taken = lower & (some.is_sparse | (inclined <= 0.9 * np.abs(slope) + TINY))
         secant = slope / (slope - inclined)
     shorter = np.where((secant > SHORTEST) & (secant < LONGEST), secant, 0.5)
-    state.length[on] = np.where(taken, 1, shorter * length)
-    state.trials[on] = np.where(taken, 0, state.trials[on] + 1)
-    state.rough[on] = np.where(taken, rough, state.rough[on])
+    state.length[active] = np.where(taken, 1, shorter * length)
+    state.trials[active] = np.where(taken, 0, state.trials[active] + 1)
+    state.rough[active] = np.where(taken, rough, state.rough[active])
     return taken
 
 
-def _is_shown(
+def _is_confirmed(
     some: Objective, here: Points, new: Points, slope: np.ndarray, before: np.ndarray, tolerance: np.ndarray
 ) -> np.ndarray:
-    """Has a step that left little of the gradient shown that the decrement before it was about the gap?"""
+    """Has a step that left little of the gradient confirmed that the decrement before it was about the gap?"""
     shrunk = np.linalg.norm(new.gradient, axis=LAST) / np.maximum(np.linalg.norm(here.gradient, axis=LAST), TINY)
     return (-slope <= tolerance) & (shrunk <= 0.1) & (some.estimate(new, before) <= tolerance)
 
 
 def _learn(
-    some: Objective, here: Points, new: Points, direction: Any, state: _State, on: np.ndarray, taken: np.ndarray
+    some: Objective, here: Points, new: Points, direction: Any, state: _State, active: np.ndarray, taken: np.ndarray
 ) -> None:
     """Move the lanes whose trial was taken."""
-    ids = on[taken]
+    ids = active[taken]
     cost, length = some.composite(new)[taken], np.linalg.norm(some.subgradient(new), axis=LAST)[taken]
     old = np.linalg.norm(some.subgradient(here), axis=LAST)[taken]
     direction.learn(

@@ -18,15 +18,22 @@ __all__ = ["FEW_PARAMETERS", "Newton", "Plan", "Proximal", "QuasiNewton", "has_o
 
 # Parameters of coupled outputs up to which every lane has a Hessian of its own.
 FEW_PARAMETERS = 128
-# Pairs of L-BFGS; steps that a factor serves at least, twice as many each time; what such a step may leave of the
-# gradient before the factor is made anew.
-PAIRS, SERVES, SLOW = 8, 2, 0.3
-# Lanes of neighbouring strengths that share a Hessian; rows of it for what a step costs, and at least for each column.
-TOGETHER, WORTH, LEAST = 10, 16, 40
-# Added to a unit diagonal before a factor is made, of products in float64 and in float32.
+# Pairs of L-BFGS.
+PAIRS = 8
+# Steps for which a factor is kept at least; the number doubles each time the factor is renewed.
+FACTOR_STEPS = 2
+# A factor is renewed if a step leaves more than this share of the gradient (the census folds chose it).
+SLOW = 0.3
+# Lanes of neighbouring strengths that share a Hessian.
+SHARING_LANES = 10
+# A shared Hessian is made of at least so many rows a column, and of rows worth 16 passes over q columns.
+ROWS_PER_COLUMN, PASSES_WORTH = 40, 16
+# Added to a unit diagonal before it is factored, for products in float64 and in float32.
 JITTER, JITTER32 = 1e-12, 1e-6
-# Groups whose Hessians are made at once, which bounds memory; matrices that a core inverts at once.
-BATCH, AT_ONCE = 64, 16
+# Hessians that are made at once, which bounds memory.
+HESSIANS_AT_ONCE = 64
+# Matrices that a core inverts at once.
+INVERSES_AT_ONCE = 16
 
 
 def has_own_hessians(q: int, k: int, coupled: bool) -> bool:
@@ -42,21 +49,21 @@ class Plan:
     group: np.ndarray
 
 
-def hessian_plan(objective: Objective, alike: np.ndarray) -> Plan | None:
+def hessian_plan(objective: Objective, dataset: np.ndarray) -> Plan | None:
     """The plan for lanes, None where each has a Hessian of its own.
 
-    Lanes that differ in their strength only have the same number in `alike` (m,).
+    Lanes that differ in their strength only have the same number in `dataset` (m,).
     """
     rows, (m, q, k) = objective.rows, objective.ridge.shape
     if has_own_hessians(q, k, objective.is_coupled):
         return None
-    order = np.lexsort((-objective.ridge[:, 0, 0], alike))
-    first = np.searchsorted(alike[order], alike[order])
+    order = np.lexsort((-objective.ridge[:, 0, 0], dataset))
+    first = np.searchsorted(dataset[order], dataset[order])
     group = np.empty(m, int)
-    group[order] = (np.arange(m) - first) // TOGETHER + first
+    group[order] = (np.arange(m) - first) // SHARING_LANES + first
     group = np.unique(group, return_inverse=True)[1].reshape(-1)
-    together = min(TOGETHER, int(np.bincount(alike).max()))
-    count = max(LEAST * q, WORTH * together * rows.n // q)
+    together = min(SHARING_LANES, int(np.bincount(dataset).max()))
+    count = max(ROWS_PER_COLUMN * q, PASSES_WORTH * together * rows.n // q)
     return Plan(rows.some(sample_rows(rows.n, count)) if rows.shares_x and 2 * count < rows.n else rows, group)
 
 
@@ -86,7 +93,7 @@ class QuasiNewton:
         """Before the first step."""
         self.objective, self.plan = objective, plan
         m, q, k = objective.ridge.shape
-        self.age, self.serves = np.zeros(m, int), np.full(m, SERVES)
+        self.age, self.serves = np.zeros(m, int), np.full(m, FACTOR_STEPS)
         self.fresh = np.zeros(m, bool)
         self.inverse = np.empty((m, 1 if objective.is_coupled else k, q, q), np.float32)
         self.steps, self.changes = np.zeros((2, PAIRS, m, q * k))
@@ -133,8 +140,8 @@ class QuasiNewton:
         _, member, counts = np.unique(self.plan.group[ids], return_inverse=True, return_counts=True)
         order, ends = np.argsort(member, kind="stable"), np.cumsum(counts)
         middle = order[ends - counts + counts // 2]
-        for begin in range(0, len(middle), BATCH):
-            groups = slice(begin, begin + BATCH)
+        for begin in range(0, len(middle), HESSIANS_AT_ONCE):
+            groups = slice(begin, begin + HESSIANS_AT_ONCE)
             hessian = self._hessian(ids[middle[groups]], theta[middle[groups]])
             own = order[ends[groups][0] - counts[groups][0] : ends[groups][-1]]
             self._invert(ids[own], hessian[member[own] - begin])
@@ -151,7 +158,7 @@ class QuasiNewton:
             scale, scaled = _scaled(held, own, JITTER32)
             self.inverse[ids[part]] = scale[..., :, None] * np.linalg.inv(scaled) * scale[..., None, :]
 
-        parts = [slice(begin, begin + AT_ONCE) for begin in range(0, len(ids), AT_ONCE)]
+        parts = [slice(begin, begin + INVERSES_AT_ONCE) for begin in range(0, len(ids), INVERSES_AT_ONCE)]
         in_parts(invert, parts, self.objective.rows.threaded)
 
     def _hessian(self, heads: np.ndarray, theta: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ class Found:
     direction: Params | None = None
 
     @classmethod
-    def of(cls, net: Network, m: int) -> Found:
+    def empty(cls, net: Network, m: int) -> Found:
         """Nothing yet: NaN in float64."""
 
         def layer(a: int, b: int) -> Layer:
@@ -43,7 +43,7 @@ class Found:
         params = tuple(layer(*shape) for shape in net.shapes)
         return cls(params, status, np.zeros(m, int), cost, gradient_norm, certificate, message)
 
-    def put_converged(self, ids: np.ndarray, theta: np.ndarray, **given: np.ndarray) -> None:
+    def store_converged(self, ids: np.ndarray, theta: np.ndarray, **given: np.ndarray) -> None:
         """θ (·, q, k) and the columns of lanes that converged."""
         layer: Any = self.params[0]
         d = layer.w.shape[1]
@@ -53,7 +53,7 @@ class Found:
         for name, values in given.items():
             getattr(self, name)[ids] = values
 
-    def put(self, lane: int, solution: Solution | None) -> None:
+    def store(self, lane: int, solution: Solution | None) -> None:
         """The solution of a lane; None of one whose x is not finite."""
         if solution is None:
             self.status[lane], self.message[lane] = Status.non_finite, "x of this lane is not finite"

@@ -150,8 +150,9 @@ def _symmetric(upper: np.ndarray, q: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OwnInputs:
-    """An x̃ for each lane, centred, with the constant 1 of the bias last: x̃ᵀ (m, q, n), because a Gram matrix is made of
-    long rows at half the price (measured). Chunks have `size` rows.
+    """An x̃ for each lane, centred, with the constant 1 of the bias last; a chunk has `size` rows.
+
+    `x` holds x̃ᵀ (m, q, n): a Gram matrix of long rows takes half the time (measured).
     """
 
     x: np.ndarray

@@ -16,13 +16,13 @@ from lr_nn.many.settings import Settings
 from lr_nn.network import Network
 from lr_nn.types import Batch
 
-__all__ = ["LANES", "solved"]
+__all__ = ["LANES", "solve_block"]
 
 # Lanes of a block: the last block is filled up, so that no number of lanes compiles another program.
 LANES = 256
 
 
-def solved(lanes: Lanes, settings: Settings, ids: np.ndarray) -> End:
+def solve_block(lanes: Lanes, settings: Settings, ids: np.ndarray) -> End:
     """The ends of at most `LANES` lanes, in NumPy; rows are padded to a bucket at weight zero.
 
     Lanes follow one another on a CPU, where each stays in a core's cache, and run side by side on an accelerator.

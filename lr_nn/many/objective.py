@@ -45,12 +45,12 @@ class Points(NamedTuple):
 class Objective:
     """J(θ) = Σ s_i ℓ_i / `total` + Σ lasso |θ| + ½ Σ ridge θ² of m lanes, with strengths (m, q, k).
 
-    `total`, `worth`, `lowest` and `ceiling` (m,) are Σ s, the number of rows of equal weight that say as much,
-    (Σ s)² / Σ s² (Kish, 1965), the least mean loss that the targets allow, and the bound on J - J* that is asked for;
-    `deviation` (m, q) is about the mean of x̃². All lanes have the same coefficients without a
-    penalty. `curved` is the dtype of products of the Hessian that passes make as well, None for no
-    Hessian. `moving` (m, q, k) says which coefficients are searched, None
-    all.
+    `total` (m,) is Σ s, `worth` (m,) the number of rows of equal weight that say as much, (Σ s)² / Σ s² (Kish, 1965),
+    `lowest` (m,) the least mean loss that the targets allow, and `ceiling` (m,) the bound on J - J* that is asked for.
+    `deviation` (m, q) is about the mean of x̃². All lanes have the same coefficients without a penalty.
+
+    `curved` is the dtype of products of the Hessian that passes make as well, None for no Hessian. `moving` (m, q, k)
+    says which coefficients are searched, None all.
     """
 
     rows: Rows
@@ -155,16 +155,16 @@ class Objective:
         with np.errstate(all="ignore"):
             noise = self._rounding(point)
             bound = np.full(len(self), np.inf) if self.is_free else self._by_penalties(point, noise)
-            wanting = np.flatnonzero(~(bound <= self.ceiling))
-            if len(wanting) and self.moving is None:
-                some, own = self.take(wanting), point.take(wanting)
-                bound[wanting] = np.fmin(bound[wanting], some._by_hessian(own, noise[wanting], settings))
+            unsolved = np.flatnonzero(~(bound <= self.ceiling))
+            if len(unsolved) and self.moving is None:
+                some, own = self.take(unsolved), point.take(unsolved)
+                bound[unsolved] = np.fmin(bound[unsolved], some._by_hessian(own, noise[unsolved], settings))
             bound = bound + self._of_rounded_parameters(point)
         return np.where(np.isnan(bound), np.inf, bound)
 
     def _of_penalty(self, point: Points, gradient: np.ndarray, rest: np.ndarray) -> np.ndarray:
         above = np.maximum(self.composite(point) - self.lowest, 0) + 8 * EPS * np.abs(self.lowest)
-        return bounds.of_penalty(point.theta, gradient, rest, self.ridge, self.lasso, above)
+        return bounds.penalty_bound(point.theta, gradient, rest, self.ridge, self.lasso, above)
 
     def _by_penalties(self, point: Points, noise: np.ndarray) -> np.ndarray:
         """The bound by the penalty of the weights, with the biases at their best."""
@@ -172,7 +172,7 @@ class Objective:
         if not self.rows.inputs.bias:
             return self._of_penalty(point, gradient, noise)
         given = gradient[:, -1], noise[:, -1], closing.curvature
-        biases = bounds.of_biases(*given, self.is_coupled, loss.shift_invariant, loss.concordance)
+        biases = bounds.bias_bound(*given, self.is_coupled, loss.shift_invariant, loss.concordance)
         extent = np.broadcast_to(self.rows.inputs.extent, gradient.shape[:2])
         moved = closing.curvature, closing.cross, extent
         gradient, rest = bounds.at_best_bias(gradient, *moved, biases, self.is_coupled)
@@ -199,7 +199,7 @@ class Objective:
         reach = np.linalg.norm(scale * self.blocks(extent, whole), axis=-1) * np.sqrt(squares)
         decrement = np.where(sure, decrement, np.inf)
         m = self.rows.loss.concordance * reach.max(axis=1)
-        return bounds.of_local(np.sqrt((decrement**2).sum(axis=1)), m)[0]
+        return bounds.newton_bound(np.sqrt((decrement**2).sum(axis=1)), m)[0]
 
     def _mean(self) -> np.ndarray:
         """What was taken off the columns, (m, d) or (1, d)."""

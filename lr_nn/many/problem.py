@@ -18,7 +18,7 @@ from lr_nn.fitting.source import Source
 from lr_nn.fitting.terms import once
 from lr_nn.losses import Loss
 from lr_nn.many.descent import Ends, descend
-from lr_nn.many.directions import LEAST, hessian_plan, sample_rows
+from lr_nn.many.directions import ROWS_PER_COLUMN, hessian_plan, sample_rows
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import EPS, Objective
@@ -43,7 +43,7 @@ class Problem(NamedTuple):
     objective: Objective
     constants: np.ndarray
     cost: np.ndarray
-    alike: np.ndarray
+    dataset: np.ndarray
 
 
 def targets_of(lanes: Lanes, ids: np.ndarray, counted: np.ndarray | None = None) -> Targets:
@@ -107,26 +107,26 @@ def make_problem(
     """The problem of the lanes `ids`, whose deviation is (q,) or (m, q)."""
     net, (m, q, k) = lanes.net, (len(ids), inputs.columns, lanes.net.sizes[1])
     rows = Rows(inputs, targets, net.loss, k, threaded)
-    alike = datasets(targets, isinstance(inputs, OwnInputs))
-    first = np.unique(alike, return_index=True)[1]
+    dataset = datasets(targets, isinstance(inputs, OwnInputs))
+    first = np.unique(dataset, return_index=True)[1]
     biases, cost, excess, lowest, total, worth = best_constants(rows.take(first), net.bias)
     strengths = np.zeros((2, m, q, k))
     for strength, whole in zip(lanes.take("penalty", ids), strengths):
         whole[:, : net.sizes[0]] = np.asarray(strength).reshape(-1, 1, 1)
     lasso, ridge = strengths
     constants = np.zeros((m, q, k))
-    constants[:, net.sizes[0] :] = biases[alike]
+    constants[:, net.sizes[0] :] = biases[dataset]
     objective = Objective(
         rows,
-        total[alike],
-        worth[alike],
+        total[dataset],
+        worth[dataset],
         ridge,
         lasso,
-        lowest[alike],
+        lowest[dataset],
         np.broadcast_to(deviation, (m, q)).copy(),
-        tol * excess[alike],
+        tol * excess[dataset],
     )
-    return Problem(objective, constants, cost[alike], alike)
+    return Problem(objective, constants, cost[dataset], dataset)
 
 
 def best_constants(rows: Rows, bias: bool) -> tuple[np.ndarray, ...]:
@@ -197,7 +197,7 @@ def starting_points(problem: Problem, start: np.ndarray | None, tol: float) -> n
         return objective.centred(start)
     if not (objective.rows.shares_x and is_tall(n, q, DEFAULT)):
         return constants
-    ends = _of_some_rows(problem, sample_rows(n, LEAST * q), DEFAULT.sample_gap * objective.ceiling / tol)
+    ends = _of_some_rows(problem, sample_rows(n, ROWS_PER_COLUMN * q), DEFAULT.sample_gap * objective.ceiling / tol)
     return np.where(np.isfinite(ends.cost)[:, None, None], ends.theta, constants)
 
 
@@ -217,4 +217,4 @@ def _of_some_rows(problem: Problem, numbers: np.ndarray, near: np.ndarray) -> En
         curvature = bounds.diagonal(search.at(theta, closing=True).closing.curvature, objective.is_coupled)
         extra = np.where(rare, extent**2 / len(numbers), 0)[:, :, None] * curvature[:, None]
         search = replace(search, ridge=objective.ridge + extra)
-    return descend(search, hessian_plan(search, problem.alike), theta, 50, DEFAULT, near)
+    return descend(search, hessian_plan(search, problem.dataset), theta, 50, DEFAULT, near)

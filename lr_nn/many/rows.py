@@ -23,11 +23,13 @@ from lr_nn.many.inputs import Inputs, SharedInputs
 
 __all__ = ["Rows", "Targets", "in_parts", "pairs_at_once"]
 
-# Numbers that one call of a compiled function takes, fewer are padded: its arrays stay in the cache (measured), and no
-# number of rows or lanes compiles another program. Pairs of a lane and a row, at least.
-NUMBERS, LEAST_PAIRS = 2**15, 2**8
-# Numbers of η that one product makes: BLAS takes 128 lanes at twice the speed of 16 (measured).
-PRODUCTS = 2**18
+# Entries of η, or of its curvature, that one call of a compiled function takes; fewer are padded, so that no number of
+# rows or lanes compiles another program. They stay in the cache (measured).
+COMPILED_ENTRIES = 2**15
+# Pairs of a lane and a row in such a call, at least.
+LEAST_PAIRS = 2**8
+# Entries of η that one product makes: BLAS takes 128 lanes at twice the speed of 16 (measured).
+PRODUCT_ENTRIES = 2**18
 
 
 class Targets(NamedTuple):
@@ -162,7 +164,7 @@ class Rows:
     def _blocks(self, chunk: int | None = None) -> Iterator[tuple[int, slice, slice]]:
         """Chunk number, lanes and rows of all blocks, or of those of one chunk."""
         r = self.inputs.size
-        g = max(1, PRODUCTS // (r * self.outputs))
+        g = max(1, PRODUCT_ENTRIES // (r * self.outputs))
         for i in range(len(self.inputs.chunks)) if chunk is None else (chunk,):
             rows = slice(i * r, min((i + 1) * r, self.n))
             for begin in range(0, len(self), g):
@@ -236,7 +238,7 @@ class Rows:
 
 def pairs_at_once(loss: Loss, k: int) -> int:
     """Pairs of a lane and a row that a compiled function takes at once, of k outputs."""
-    return max(LEAST_PAIRS, 1 << ((NUMBERS // (k * k if loss.couples_outputs else k)).bit_length() - 1))
+    return max(LEAST_PAIRS, 1 << ((COMPILED_ENTRIES // (k * k if loss.couples_outputs else k)).bit_length() - 1))
 
 
 def in_parts(function: Any, parts: Any, threaded: bool) -> list[Any]:

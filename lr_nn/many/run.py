@@ -30,16 +30,19 @@ from lr_nn.types import Status
 __all__ = ["SCHEDULES", "run_lanes"]
 
 SCHEDULES = ("together", "compiled", "each")
-# Numbers of x below which lanes, not rows, go to the cores; numbers of the own x of lanes that are solved at once, so
-# that they stay in the cache; lanes of a shared x at once, at most and, where they go to the cores, at least.
-SMALL, CACHED, MOST, LEAST = 2**20, 2**21, 1_024, 32
-# Numbers of the own x of small lanes from which a second of compilation is worth it.
-THOUSANDS = 2**24
+# Entries of a shared x below which groups of lanes go to the cores, and above which chunks of rows do.
+SMALL_X = 2**20
+# Entries of the own x of the lanes of a group: 200 lanes of 500 x 21, which takes the least time (measured).
+GROUP_ENTRIES = 2**21
+# Lanes of a shared x in one group: at most, and at least where groups go to the cores.
+MOST_LANES, LEAST_LANES = 1_024, 32
+# Entries of the own x of small lanes from which a second of compilation is worth it.
+COMPILED_ENTRIES = 2**24
 
 
 def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
     """What all lanes found, and by which schedule."""
-    found = Found.of(lanes.net, lanes.m)
+    found = Found.empty(lanes.net, lanes.m)
     schedule = _schedule(lanes, settings)
     done = np.zeros(lanes.m, bool)
 
@@ -49,21 +52,21 @@ def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
             failed = int((found.status[done] != Status.converged).sum())
             settings.progress(Progress(int(done.sum()), lanes.m, failed))
 
-    wanting = np.arange(lanes.m)
+    unsolved = np.arange(lanes.m)
     if schedule != "each":
         tasks, threaded = (_tasks if schedule == "together" else _blocks)(lanes, settings, found)
         for ids in _on_cores(tasks, 1 if threaded else threads()):
             good = found.status[ids] == Status.converged
             report(ids[good])
-        wanting = np.flatnonzero(~done)
-    chains = [partial(_chain, lanes, settings, found, ids) for ids in _chains(lanes, wanting)]
+        unsolved = np.flatnonzero(~done)
+    chains = [partial(_chain, lanes, settings, found, ids) for ids in _chains(lanes, unsolved)]
     for ids in _on_cores(chains, threads()):
         report(ids)
     return found, schedule
 
 
 def _schedule(lanes: Lanes, settings: Settings) -> str:
-    """Together where matrices of the size of all columns are small, and l1 models smaller."""
+    """The schedule that was asked for, or one by the number of columns, the kind of penalty and the number of lanes."""
     if not has_certificate(lanes.net) or settings.solver != "auto":
         if settings.schedule not in ("auto", "each"):
             what = "a network without a certificate" if settings.solver == "auto" else f"solver={settings.solver!r}"
@@ -74,7 +77,7 @@ def _schedule(lanes: Lanes, settings: Settings) -> str:
     q, k = lanes.net.sizes[0] + lanes.net.bias, lanes.net.sizes[1]
     sparse = bool((np.asarray(lanes.penalty.l1) > 0).any())
     small = has_own_hessians(q, k, lanes.net.loss.couples_outputs)
-    many = small and lanes.m * lanes.n * q >= THOUSANDS and np.dtype(settings.dtype or float) == np.float64
+    many = small and lanes.m * lanes.n * q >= COMPILED_ENTRIES and np.dtype(settings.dtype or float) == np.float64
     if many and not lanes.shares_x and lanes.start is None:
         return "compiled"
     return "together" if small or (q <= DEFAULT.dense and not sparse) else "each"
@@ -96,7 +99,7 @@ def _tasks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callabl
     """Lanes that are solved at once, each group one task; and whether a task uses all cores."""
     net, m = lanes.net, lanes.m
     q, k = net.sizes[0] + net.bias, net.sizes[1]
-    threaded = lanes.shares_x and lanes.n * q > SMALL
+    threaded = lanes.shares_x and lanes.n * q > SMALL_X
     s = q * k if net.loss.couples_outputs and q * k <= FEW_PARAMETERS else q
     blocks = 1 if net.loss.couples_outputs else k
     each = 8 * (q * k * (2 * PAIRS + 12) + 2 * blocks * s * s + (0 if lanes.shares_x else 2 * lanes.n * q))
@@ -106,13 +109,13 @@ def _tasks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callabl
             f"a lane needs {each:,} bytes, and {workers} are solved at a time; "
             f"memory={settings.memory:,} does not hold them: give it at least {workers * each:,}"
         )
-    most = min(settings.memory // (workers * each), MOST)
+    most = min(settings.memory // (workers * each), MOST_LANES)
     if not lanes.shares_x:
-        most = min(most, max(1, CACHED // (lanes.n * q)))
+        most = min(most, max(1, GROUP_ENTRIES // (lanes.n * q)))
     elif not threaded:
-        most = min(most, max(LEAST, -(-m // threads())))
+        most = min(most, max(LEAST_LANES, -(-m // threads())))
     tasks: list[Callable[[], np.ndarray]] = []
-    shared = _shared(lanes) if lanes.shares_x else None
+    shared = _shared_inputs(lanes) if lanes.shares_x else None
     for pattern in _patterns(lanes):
         parts = -(-len(pattern) // most)
         for ids in np.array_split(pattern, parts):
@@ -127,13 +130,13 @@ def _blocks(lanes: Lanes, settings: Settings, found: Found) -> tuple[list[Callab
 
     def block(ids: np.ndarray) -> np.ndarray:
         with jax.enable_x64(True):
-            found_here: Any = mapped.solved(lanes, settings, ids)
+            found_here: Any = mapped.solve_block(lanes, settings, ids)
         ends, cost, gradient_norm = found_here
         good = ends.status == Status.converged
         own, (layer,) = ids[good], ends.params
         theta = layer.w if layer.b is None else np.concatenate([layer.w, layer.b[:, None]], axis=1)
         columns = {"steps": ends.steps, "certificate": ends.certificate, "cost": cost, "gradient_norm": gradient_norm}
-        found.put_converged(own, theta[good], **{name: column[good] for name, column in columns.items()})
+        found.store_converged(own, theta[good], **{name: column[good] for name, column in columns.items()})
         return ids
 
     size = mapped.LANES
@@ -147,7 +150,7 @@ def _patterns(lanes: Lanes) -> list[np.ndarray]:
     return [np.flatnonzero(kind == each) for each in np.unique(kind)]
 
 
-def _shared(lanes: Lanes) -> tuple[SharedInputs, np.ndarray, np.ndarray | None]:
+def _shared_inputs(lanes: Lanes) -> tuple[SharedInputs, np.ndarray, np.ndarray | None]:
     """The x of all lanes, less the rows that count in none; about the mean of its squares; and which rows these are."""
     x, counted = np.asarray(lanes.x), None
     weight = None
@@ -173,13 +176,13 @@ def _together(
         problem = _problem(lanes, settings, ids, shared, threaded)
         objective = problem.objective
         start = None if lanes.start is None else _inward(lanes, ids, objective)
-        theta, plan = starting_points(problem, start, settings.tol), hessian_plan(objective, problem.alike)
+        theta, plan = starting_points(problem, start, settings.tol), hessian_plan(objective, problem.dataset)
         fallback = None if theta is problem.constants else (problem.constants, problem.cost)
         ends = descend(objective, plan, theta, settings.max_steps, DEFAULT, fallback=fallback)
         theta, ends = _rounded(lanes, objective, ends, np.dtype(settings.dtype or np.float64))
     good = ends.bound <= objective.ceiling
     columns = {"steps": ends.steps, "certificate": ends.bound, "cost": ends.cost, "gradient_norm": ends.gradient_norm}
-    found.put_converged(ids[good], theta[good], **{name: column[good] for name, column in columns.items()})
+    found.store_converged(ids[good], theta[good], **{name: column[good] for name, column in columns.items()})
     return ids
 
 
@@ -238,9 +241,9 @@ def _chains(lanes: Lanes, ids: np.ndarray) -> list[np.ndarray]:
     l1, l2 = (np.broadcast_to(np.asarray(s, float), lanes.m) for s in lanes.take("penalty", np.arange(lanes.m)))
     names = [name for name in ("y", "weight", "offset") if getattr(lanes, name) is not None]
     which = np.stack([np.zeros(len(ids), int), *(lanes.entry(name, ids) for name in names)], axis=1)
-    alike = np.unique(which, axis=0, return_inverse=True)[1].reshape(-1) if lanes.shares_x else np.arange(len(ids))
-    order = np.lexsort((-(l1 + l2)[ids], alike))
-    edges = np.flatnonzero(np.diff(alike[order])) + 1
+    dataset = np.unique(which, axis=0, return_inverse=True)[1].reshape(-1) if lanes.shares_x else np.arange(len(ids))
+    order = np.lexsort((-(l1 + l2)[ids], dataset))
+    edges = np.flatnonzero(np.diff(dataset[order])) + 1
     return [ids[part] for part in np.split(order, edges)]
 
 
@@ -250,7 +253,7 @@ def _chain(lanes: Lanes, settings: Settings, found: Found, ids: np.ndarray) -> n
     with jax.enable_x64(True):
         for lane in ids:
             solution = alone.solve(int(lane), last)
-            found.put(int(lane), solution)
+            found.store(int(lane), solution)
             good = solution is not None and solution.status == Status.converged
             last = solution.params if good and solution is not None else None
     return ids

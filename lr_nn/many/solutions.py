@@ -101,7 +101,11 @@ def fit_many(
     schedule: `together` (one pass a step for all lanes that are not there yet: products of matrices over lanes),
     `compiled` (small lanes with an x of their own, by `many.solve`: compiled once, for thousands), `each` (by the
     solvers of `fit`, lanes of one penalty path after another from where the one before it ended), or `auto`, by shapes.
-    memory: bytes that the lanes in hand may take beside the data. progress: called with a Progress now and then.
+    memory: bytes that the lanes in hand may take beside the data. progress: called with a Progress now and then. An `x`
+    that lies on an accelerator is read on the host, but for `compiled`.
+
+    A lane that misses its certificate is solved again by the solvers of `fit`, with `max_steps` of its own; `steps` are
+    those of that search.
 
     A lane that fails says so in its `status` and `message`, and disturbs no other. Raises ValueError where nothing has
     a lane axis, where lanes disagree in number, and where `memory` does not hold one; TypeError for Rows, which have to
