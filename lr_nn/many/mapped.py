@@ -16,7 +16,7 @@ from lr_nn.many.settings import Settings
 from lr_nn.network import Network
 from lr_nn.types import Batch
 
-__all__ = ["LANES", "solve_block"]
+__all__ = ["LANES", "is_on_accelerator", "solve_block"]
 
 # Lanes of a block: the last block is filled up, so that no number of lanes compiles another program.
 LANES = 256
@@ -29,7 +29,7 @@ def solve_block(lanes: Lanes, settings: Settings, ids: np.ndarray) -> End:
     """
     block = np.append(ids, np.full(LANES - len(ids), ids[-1]))
     x = lanes.x[block]
-    on_accelerator = isinstance(x, jax.Array) and DEFAULT.is_accelerator(x)
+    on_accelerator = is_on_accelerator(x)
     n, size = lanes.n, bucket(lanes.n)
     weight = np.ones((LANES, n)) if lanes.weight is None else _own(lanes, "weight", block)
     offset = None if lanes.offset is None else _padded(_own(lanes, "offset", block), size)
@@ -40,6 +40,11 @@ def solve_block(lanes: Lanes, settings: Settings, ids: np.ndarray) -> End:
     l1, l2 = (np.broadcast_to(np.asarray(s, float), lanes.m)[block] for s in lanes.take("penalty", np.arange(lanes.m)))
     found = _mapped(lanes.net, on_accelerator, batch, l1 if l1.any() else None, l2, settings.tol, settings.max_steps)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], found)
+
+
+def is_on_accelerator(x: Any) -> bool:
+    """Does x lie where NumPy cannot read it in place?"""
+    return isinstance(x, jax.Array) and DEFAULT.is_accelerator(x)
 
 
 def _own(lanes: Lanes, name: str, ids: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from lr_nn.fitting.promises import has_certificate
 from lr_nn.fitting.settings import DEFAULT
 from lr_nn.fitting.source import threads
 from lr_nn.many import mapped
-from lr_nn.many.alone import Alone
 from lr_nn.many.descent import Ends, descend
 from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, hessian_plan
 from lr_nn.many.found import Found
@@ -25,6 +24,7 @@ from lr_nn.many.objective import Objective
 from lr_nn.many.problem import Problem, make_problem, shared_inputs, starting_points, targets_of
 from lr_nn.many.rows import pairs_at_once
 from lr_nn.many.settings import Progress, Settings
+from lr_nn.many.single import solve_chain
 from lr_nn.types import Status
 
 __all__ = ["SCHEDULES", "run_lanes"]
@@ -59,7 +59,7 @@ def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
             good = found.status[ids] == Status.converged
             report(ids[good])
         unsolved = np.flatnonzero(~done)
-    chains = [partial(_chain, lanes, settings, found, ids) for ids in _chains(lanes, unsolved)]
+    chains = [partial(solve_chain, lanes, settings, found, ids) for ids in _chains(lanes, unsolved)]
     for ids in _on_cores(chains, threads()):
         report(ids)
     return found, schedule
@@ -77,8 +77,8 @@ def _schedule(lanes: Lanes, settings: Settings) -> str:
     q, k = lanes.net.sizes[0] + lanes.net.bias, lanes.net.sizes[1]
     sparse = bool((np.asarray(lanes.penalty.l1) > 0).any())
     small = has_own_hessians(q, k, lanes.net.loss.couples_outputs)
-    many = small and lanes.m * lanes.n * q >= COMPILED_ENTRIES and np.dtype(settings.dtype or float) == np.float64
-    if many and not lanes.shares_x and lanes.start is None:
+    many = lanes.m * lanes.n * q >= COMPILED_ENTRIES or mapped.is_on_accelerator(lanes.x)
+    if small and many and not lanes.shares_x and lanes.start is None and np.dtype(settings.dtype or float) == float:
         return "compiled"
     return "together" if small or (q <= DEFAULT.dense and not sparse) else "each"
 
@@ -245,15 +245,3 @@ def _chains(lanes: Lanes, ids: np.ndarray) -> list[np.ndarray]:
     order = np.lexsort((-(l1 + l2)[ids], dataset))
     edges = np.flatnonzero(np.diff(dataset[order])) + 1
     return [ids[part] for part in np.split(order, edges)]
-
-
-def _chain(lanes: Lanes, settings: Settings, found: Found, ids: np.ndarray) -> np.ndarray:
-    """Solve lanes one after another by the solvers of `fit`, each from the optimum before it."""
-    alone, last = Alone(lanes, settings), None
-    with jax.enable_x64(True):
-        for lane in ids:
-            solution = alone.solve(int(lane), last)
-            found.store(int(lane), solution)
-            good = solution is not None and solution.status == Status.converged
-            last = solution.params if good and solution is not None else None
-    return ids
