@@ -345,3 +345,18 @@ def test_an_unknown_group_has_no_prediction():
     found = lr_nn.fit_groups(NET, Batch(X, Y), LABELS, penalty=penalties.l2(1e-2))
     with pytest.raises(ValueError, match="'z'"):
         found.predict(X[:2], np.array(["a", "z"]))
+
+
+def test_progress_of_groups_counts_all_groups_and_a_table_of_resamples_names_columns():
+    import pandas
+
+    sizes = np.repeat([20, 300, 40], [5, 4, 3])
+    groups = np.repeat(np.arange(12), sizes)
+    x = np.random.default_rng(3).standard_normal((len(groups), 2))
+    data = Batch(x, x[:, 0] + np.cos(5 * x[:, 1]))
+    reports = []
+    lr_nn.fit_groups(lr_nn.linear_regression(2), data, groups, progress=reports.append)
+    assert [each.done for each in reports] == sorted(each.done for each in reports) and reports[-1] == (12, 12, 0)
+    frame = pandas.DataFrame(x, columns=["height", "weight"])
+    table = lr_nn.bootstrap(lr_nn.linear_regression(2), data._replace(x=frame), samples=20).to_pandas()
+    assert list(table.index.get_level_values("coefficient")) == ["height", "weight", "bias"]

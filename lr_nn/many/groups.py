@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from lr_nn.many.settings import Progress, Settings
 from lr_nn.many.solutions import COLUMNS, Solutions, admit, solve
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.types import Batch
+from lr_nn.types import Batch, Status
 
 __all__ = ["Groups", "fit_groups"]
 
@@ -121,16 +121,24 @@ def fit_groups(
     if len(empty := np.flatnonzero(np.bincount(which, weight) == 0)):
         raise ValueError(f"weight is zero for every row of group {labels[empty[0]]!r}; at least one must be positive")
     order, ends = np.argsort(which, kind="stable"), np.cumsum(sizes)
-    found = []
+    found: list[tuple[np.ndarray, Solutions]] = []
     for size, members in _buckets(sizes, net.sizes[0]):
         begin, end = (ends - sizes)[members, None], ends[members, None]
         rows = begin + np.arange(size)[None]
         inside = rows < end
         rows = order[np.minimum(rows, end - 1)]  # a group is padded with its last row, at weight zero
         lanes = Batch(x[rows], y[rows], weight[rows] * inside, None if offset is None else offset[rows])
-        found.append((members, solve(admit(net, lanes, penalty, None, settings), settings)))
+        part = replace(settings, progress=_of_all(progress, len(labels), found))
+        found.append((members, solve(admit(net, lanes, penalty, None, part), part)))
     names = check.column_names(data.x, net.sizes[0]) + (("bias",) if net.bias else ())
     return Groups(net, labels, sizes, _in_order(found), names)
+
+
+def _of_all(report: Any, m: int, found: list[tuple[np.ndarray, Solutions]]) -> Any:
+    """`report` of the groups of one padded size as progress of all m groups, of which some were `found` before."""
+    done = sum(len(members) for members, _ in found)
+    failed = sum(int(np.sum(np.asarray(each.status) != Status.converged)) for _, each in found)
+    return report and (lambda now: report(Progress(done + now.done, m, failed + now.failed)))
 
 
 def _buckets(sizes: np.ndarray, d: int) -> list[tuple[int, np.ndarray]]:

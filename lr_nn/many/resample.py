@@ -30,10 +30,12 @@ class Bootstrap:
 
     A resample whose fit failed is left out of every property below, and counted by `failed` and `str`. Properties that
     compare with the estimate raise ValueError if its fit failed, and all do if fewer than two resamples are left.
+    `names` (d + 1,) are those of the coefficients, as `inference.summary` names them.
     """
 
     estimate: Solution
     solutions: Solutions
+    names: tuple[str, ...]
 
     @property
     def ended(self) -> np.ndarray:
@@ -96,9 +98,8 @@ class Bootstrap:
         import pandas
 
         estimate, interval = self._estimated, self.intervals()
-        index = pandas.MultiIndex.from_product(
-            [range(size) for size in estimate.shape], names=["coefficient", "output"]
-        )
+        levels = [self.names, range(estimate.shape[1])]
+        index = pandas.MultiIndex.from_product(levels, names=["coefficient", "output"])
         columns = {
             "estimate": estimate,
             "standard_error": self.standard_errors,
@@ -169,4 +170,5 @@ def bootstrap(
     weights = np.zeros((samples, n))
     weights[:, counted] = drawn[:, units] * weight[counted]
     lanes = admit(net, data._replace(weight=weights), penalty, None, settings)
-    return Bootstrap(estimate, solve(lanes, settings))
+    names = check.column_names(data.x, net.sizes[0]) + ("bias",) * net.bias
+    return Bootstrap(estimate, solve(lanes, settings), names)
