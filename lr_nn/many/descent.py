@@ -91,7 +91,7 @@ def descend(
             trial = np.where(np.abs(trial) <= 4 * EPS * np.abs(along), 0, trial)
         # Where passes make the curvature anyway, the sums of a certificate cost little.
         closing = (last | (-slope <= state.tolerance[active]) & (plan is None)) & (near is None)
-        rough = (before > ROUGH * some.ceiling) & ~closing & (plan is not None)
+        rough = ((before > ROUGH * some.ceiling) | (near is not None)) & ~closing & (plan is not None)
         new, bound = _evaluated(some, trial, closing, rough, settings)
         taken = _accepted(some, here, new, along, slope, rough, state, active)
         if sparse or near is not None:
