@@ -94,17 +94,14 @@ def descend(
         rough = ((before > ROUGH * some.ceiling) | (near is not None)) & ~closing & (plan is not None)
         new, bound = _evaluated(some, trial, closing, rough, settings)
         taken = _accepted(some, here, new, along, slope, rough, state, active)
-        if sparse or near is not None:
-            confirmed = (
-                some.estimate(new, -slope) <= state.tolerance[active] if near is None else np.zeros(len(active), bool)
-            )
-        else:
-            confirmed = _is_confirmed(some, here, new, slope, before, state.tolerance[active])
-        confirmed = confirmed & taken & ~last
+        confirmed = _is_confirmed(some, here, new, slope, before, state.tolerance[active])
+        confirmed = confirmed & taken & ~last & (near is None)
         missing = np.flatnonzero(confirmed & ~closing)
-        if near is None and len(missing):
+        if len(missing):
             part = some.take(missing)
-            bound[missing] = part.certificate(part.at(new.theta[missing], closing=True), settings)
+            exact = part.at(new.theta[missing], closing=True)
+            bound[missing] = part.certificate(exact, settings)
+            new.cost[missing], new.gradient[missing] = exact.cost, exact.gradient
         _learn(some, here, new, direction, state, active, taken)
         arrived = taken & (last | confirmed)
         state.bound[active[arrived]] = bound[arrived] if near is None else -slope[arrived]
