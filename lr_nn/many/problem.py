@@ -113,7 +113,7 @@ def posed(
         lasso,
         lowest[alike],
         np.broadcast_to(deviation, (m, q)).copy(),
-        tol * excess[alike],
+        tol * np.where(np.isfinite(excess), excess, 0)[alike],  # nothing is near an infinite cost
     )
     return Problem(objective, constants, cost[alike], alike)
 
