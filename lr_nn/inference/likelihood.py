@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lr_nn import losses
@@ -79,7 +81,8 @@ def unit_deviance(fitted: Fitted) -> np.ndarray:
     if fitted.loss == losses.categorical:
         return 2 * of_rows(fitted.loss.value, fitted.eta, y)[..., None]
     # From η, for the mean may round to 0 or 1.
-    return 2 * np.maximum(np.logaddexp(0, fitted.eta) - y * fitted.eta - entr(y) - entr(1 - y), 0)
+    with np.errstate(invalid="ignore"):  # lanes that failed
+        return 2 * np.maximum(np.logaddexp(0, fitted.eta) - y * fitted.eta - entr(y) - entr(1 - y), 0)
 
 
 def pearson_chi2(fitted: Fitted) -> np.ndarray:
@@ -101,7 +104,8 @@ def null_log_likelihood(fitted: Fitted) -> np.ndarray:
 
 def _constant(fitted: Fitted) -> np.ndarray:
     """η of the best constant model, (n, k)."""
-    biases = over_lanes(lambda rows, ids: best_constants(rows, True)[0], fitted)
+    with_bias = replace(fitted, net=replace(fitted.net, bias=True))
+    biases = over_lanes(lambda rows, ids: best_constants(rows, True)[0], with_bias)
     biases = biases if fitted.lanes else biases[0]
     offset = np.zeros((fitted.x.shape[-2], 1)) if fitted.offset is None else fitted.offset
     return biases + offset
