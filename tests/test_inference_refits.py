@@ -23,11 +23,12 @@ def rows(name, n=60, seed=0):
 @pytest.mark.parametrize("name", NETS)
 def test_refits_of_columns_far_from_zero_are_those_of_centred_columns(name):
     net, (x, y) = NETS[name], rows(name)
-    far = x + np.array([1e6, -2e3])
+    far = x + np.array([1e6, 0.0])
     found = []
-    for data in (Batch(far - np.array([1e6, -2e3]), y), Batch(far, y)):
+    for data in (Batch(far - np.array([1e6, 0.0]), y), Batch(far, y)):
         solution = lr_nn.fit(net, data, tol=1e-14)
-        intervals = inference.profile_intervals(net, solution, data, coefficients=range(2 * (net.sizes[1] - 1 or 1)))
+        intervals = inference.profile_intervals(net, solution, data)
+        assert np.isfinite(intervals).all()
         found.append((intervals[:2], inference.leave_one_out(net, solution, data)[:, :2]))
     for centred, other in zip(*found):
         assert np.isfinite(centred).all()
