@@ -27,12 +27,19 @@ def test_refits_of_columns_far_from_zero_are_those_of_centred_columns(name):
     found = []
     for data in (Batch(far - np.array([1e6, 0.0]), y), Batch(far, y)):
         solution = lr_nn.fit(net, data, tol=1e-14)
-        intervals = inference.profile_intervals(net, solution, data)
-        assert np.isfinite(intervals).all()
+        weights = range(2 * max(1, net.sizes[1] - 1))
+        intervals = inference.profile_intervals(net, solution, data, coefficients=weights)
         found.append((intervals[:2], inference.leave_one_out(net, solution, data)[:, :2]))
     for centred, other in zip(*found):
         assert np.isfinite(centred).all()
         np.testing.assert_allclose(other, centred, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_bias_far_from_the_rows_has_an_interval(name):
+    net, (x, y) = NETS[name], rows(name)
+    data = Batch(x + np.array([700.0, 0.0]), y)
+    assert np.isfinite(inference.profile_intervals(net, lr_nn.fit(net, data, tol=1e-14), data)).all()
 
 
 def test_firth_of_columns_and_offsets_far_from_zero_is_that_of_centred_ones():
