@@ -40,7 +40,7 @@ def assert_lanes_are_fits(net, found, arguments, penalty=None, tol=1e-12):
         strength = penalty if penalty is None else Penalty(*(s[i] for s in penalty))
         one = lr_nn.fit(net, Batch(**own), penalty=strength, tol=tol)
         assert found.status[i] == one.status == Status.converged
-        assert abs(found.cost[i] - one.cost) <= found.certificate[i] + one.certificate + 4e-15
+        assert abs(found.cost[i] - one.cost) <= found.certificate[i] + one.certificate + 1e-15 * (1 + abs(one.cost))
         np.testing.assert_allclose(found.coefficients[i], one.coefficients, atol=2e-5)
 
 
@@ -269,3 +269,19 @@ def test_a_choice_of_solver_or_a_network_without_a_certificate_refuses_a_schedul
         lr_nn.fit_many(NETS["logistic"], Batch(x, y), solver="lbfgs", schedule=schedule)
     with pytest.raises(ValueError, match="a network without a certificate goes with schedule='each'"):
         lr_nn.fit_many(lr_nn.mlp((D, 2, 1)), Batch(x, y), schedule=schedule)
+
+
+def test_a_lane_whose_every_cost_is_infinite_is_not_converged():
+    net = lr_nn.Network((1, 1), (), losses.poisson, bias=False)
+    found = lr_nn.fit_many(net, Batch(np.array([[1.0], [2.0]]), np.array([[1, 2], [0, 1]]), None, np.full(2, 1e3)))
+    assert (found.status == Status.non_finite).all()
+
+
+def test_arrays_made_under_a_mesh_are_fitted_there():
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.standard_normal((3, 20, 2)), rng.integers(0, 2, (3, 20)), rng.random((3, 20))
+    net, penalty = lr_nn.logistic_regression(2), penalties.l2(0.1)
+    expected = lr_nn.fit_many(net, Batch(x, y, weight, weight), penalty=penalty).coefficients
+    with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
+        found = lr_nn.fit_many(net, jax.tree.map(jnp.asarray, Batch(x, y, weight, weight)), penalty=penalty)
+    np.testing.assert_allclose(found.coefficients, expected, rtol=1e-4, atol=1e-6)

@@ -50,17 +50,19 @@ def firth(
         raise ValueError(f"tol must be between 0 and 1, in standard errors; got {tol}")
     max_steps = check.positive_integer("max_steps", max_steps)
     rows, targets, counts, shift = admission.admit_data(net, data)
-    check.finite("x", rows)
     theta: Any = np.zeros((net.sizes[0] + net.bias, 1))
+    if net.bias and shift is not None:
+        theta[-1] = -(counts @ shift) / counts.sum()
     fitted = Fitted(net, rows, targets, counts, shift, theta, np.zeros(()), None, jeffreys=True)
-    found = refit(likelihood(fitted, counts[None], None), theta[None], tol, max_steps)
+    problem = likelihood(fitted, counts[None], None)
+    found = refit(problem, theta[None], tol, max_steps)
     status, advice = Status.converged, "Jeffreys' prior"
     if not np.isfinite(found.cost[0]):
         status, advice = Status.rank_deficient, "columns say the same, and the information has no inverse: drop some"
     elif not found.bound[0] <= tol**2:
         status = Status.max_steps
         advice = f"the last step is above {tol:.1e} standard errors: allow more steps, or raise tol"
-    theta = found.theta[0]
+    theta = problem.centre(found.theta, -1)[0]
     layer = Layer(theta[:-1], theta[-1]) if net.bias else Layer(theta, None)
     return Solution(
         params=(layer,),

@@ -122,16 +122,16 @@ def over_lanes(function: Callable[[Rows, np.ndarray], np.ndarray], fitted: Fitte
     numbers = n * (d + 1) if own else (fitted.theta.shape[-2] * fitted.theta.shape[-1]) ** 2
     size = max(1, CACHED // numbers)
     ids = [np.arange(begin, min(begin + size, m)) for begin in range(0, m, size)]
-    shared = None if own else shared_inputs(fitted, fitted.x)
+    shared = None if own else shared_inputs(fitted, np.zeros(d))
     parts = in_parts(lambda some: function(_rows(fitted, some, shared, len(ids) == 1), some), ids, True)
     return np.concatenate(parts)
 
 
-def shared_inputs(fitted: Fitted, x: np.ndarray) -> SharedInputs:
-    """x (n, d) as it came, for passes."""
-    d, k = x.shape[1], fitted.net.sizes[1]
-    frame = Frame(np.zeros(d), False, np.zeros(k), fitted.net.bias)
-    return SharedInputs.of(x, frame, pairs_at_once(fitted.loss, k))
+def shared_inputs(fitted: Fitted, mean: np.ndarray) -> SharedInputs:
+    """x (n, d) less `mean` (d,), for passes."""
+    k = fitted.net.sizes[1]
+    frame = Frame(mean, bool(mean.any()), np.zeros(k), fitted.net.bias)
+    return SharedInputs.of(fitted.x, frame, pairs_at_once(fitted.loss, k))
 
 
 def _rows(fitted: Fitted, ids: np.ndarray, shared: SharedInputs | None, threaded: bool) -> Rows:

@@ -42,8 +42,9 @@ class Influence:
 def influence(net: Network, solution: Solution, data: Batch, *, reference: int | None = None) -> Influence:
     """What each example does to a fit by `lr_nn.fit`, one fit at a time; arguments as in `summary`.
 
-    Weights are frequencies: what is taken away is one example of the row, and its weight is lowered by one. Sums over
-    examples are Σ s_i. The cost without it keeps the strength of its penalty, as `lr_nn.fit` without it would.
+    Weights are frequencies: what is taken away is one example of the row, or the row where its weight is below one.
+    Sums over examples are Σ s_i. The cost without it keeps the strength of its penalty, as `lr_nn.fit` without it
+    would.
 
     Raises ValueError or TypeError as `summary` does, and for fits by `firth`. Sources: Pregibon (1981);
     Williams (1987); of classes, Lesaffre & Albert (1989).
@@ -51,7 +52,7 @@ def influence(net: Network, solution: Solution, data: Batch, *, reference: int |
     fitted = _admitted(net, solution, data, reference)
     found = summary(net, solution, data, reference=reference)
     curvature = fisher_blocks(fitted)[:, fitted.free][:, :, fitted.free]
-    along = _along(fitted, found.bread)
+    along = _along(fitted.inputs, found.bread, len(fitted.free))
     leverage = np.einsum("ijl,ilj->ij", curvature, along)
     step = _one_step(fitted)
     change = step - fitted.coefficients[None]
@@ -79,18 +80,19 @@ def leave_one_out(net: Network, solution: Solution, data: Batch, *, reference: i
     starts = _one_step(fitted)
     if fitted.loss == losses.squared_error:
         return starts
-    less, found = fitted.weight - np.minimum(fitted.weight, 1), np.empty_like(starts)
+    taken, found = _taken(fitted), np.empty_like(starts)
     finite = np.isfinite(starts).all(axis=(1, 2))[:, None, None]
     starts = np.where(finite, starts, fitted.coefficients)
     for begin in range(0, len(starts), TOGETHER):
         ids = np.arange(begin, min(begin + TOGETHER, len(starts)))
         weight = np.repeat(fitted.weight[None], len(ids), axis=0)
-        weight[ids - begin, ids] = less[ids]
+        weight[ids - begin, ids] -= taken[ids]
         theta = np.zeros((len(ids), *fitted.theta.shape))
         theta[..., fitted.free] = starts[ids]
-        ends = refit(likelihood(fitted, weight, None, fitted.n - np.minimum(fitted.weight, 1)[ids]), theta)
+        problem = likelihood(fitted, weight, None, fitted.n - taken[ids])
+        ends = refit(problem, problem.centre(theta))
         reached = (ends.bound <= 1e-16)[:, None, None]
-        found[ids] = np.where(reached, ends.theta[..., fitted.free], np.nan)
+        found[ids] = np.where(reached, problem.centre(ends.theta, -1)[..., fitted.free], np.nan)
     return found
 
 
@@ -110,36 +112,47 @@ def fisher_blocks(fitted: Fitted) -> np.ndarray:
     return np.stack(columns, axis=-1)
 
 
-def _along(fitted: Fitted, bread: np.ndarray) -> np.ndarray:
-    """V_i = x̃_iᵀ H⁻¹ x̃_i, the covariance of η_i before any dispersion, (n, k, k) of the free outputs."""
-    q, k = fitted.coefficients.shape
-    return np.einsum("na,ajbl,nb->njl", fitted.inputs, bread.reshape(q, k, q, k), fitted.inputs, optimize=True)
+def _along(inputs: np.ndarray, bread: np.ndarray, k: int) -> np.ndarray:
+    """V_i = x̃_iᵀ H⁻¹ x̃_i, the covariance of η_i before any dispersion, (n, k, k) of the k free outputs."""
+    q = inputs.shape[1]
+    return np.einsum("na,ajbl,nb->njl", inputs, bread.reshape(q, k, q, k), inputs, optimize=True)
 
 
-def _ridge_without(fitted: Fitted) -> np.ndarray:
-    """P for n - 1 examples."""
-    return fitted.ridge * (1 - 1 / fitted.n)
+def _taken(fitted: Fitted) -> np.ndarray:
+    """What the weight of each row is lowered by, (n,): one example, or all where there is less."""
+    return np.minimum(fitted.weight, 1)
 
 
 def _one_step(fitted: Fitted) -> np.ndarray:
-    """θ + H_i⁻¹ (g_i + what the penalty gives way), H_i = H - x̃_i F_i x̃_iᵀ, by Woodbury's identity, (n, q, k)."""
+    """The coefficients after one Newton step on the cost without `_taken` of each row, (n, q, k)."""
+    taken, found = _taken(fitted), np.empty((len(fitted.weight), *fitted.coefficients.shape))
+    information, curvature = covariance.information(fitted), fisher_blocks(fitted)[:, fitted.free][:, :, fitted.free]
+    for amount in np.unique(taken):
+        rows = taken == amount
+        found[rows] = _steps_without(fitted, information, curvature, rows, float(amount))
+    return found
+
+
+def _steps_without(
+    fitted: Fitted, information: np.ndarray, curvature: np.ndarray, rows: np.ndarray, amount: float
+) -> np.ndarray:
+    """θ + H_i⁻¹ (t g_i + what the penalty gives way), H_i = H - t x̃_i F_i x̃_iᵀ and t = `amount`, for some rows.
+
+    By Woodbury's identity.
+    """
     q, k = fitted.coefficients.shape
-    free = fitted.free
-    theta = fitted.coefficients.reshape(-1)
-    bread = covariance.inverse(covariance.information(fitted) + _ridge_without(fitted))
-    taken = np.minimum(fitted.weight, 1)  # of a row whose weight is less than one example all
-    slope = np.einsum("n,na,nj->naj", taken, fitted.inputs, fitted.residual[:, free]).reshape(-1, q * k)
-    slope = slope + (fitted.ridge @ theta / fitted.n)[None]
-    curvature = taken[:, None, None] * fisher_blocks(fitted)[:, free][:, :, free]
+    inputs, residual = fitted.inputs[rows], amount * fitted.residual[rows][:, fitted.free]
+    curvature, away = amount * curvature[rows], fitted.ridge * (amount / fitted.n)
+    bread = covariance.inverse(information + fitted.ridge - away)
+    slope = np.einsum("na,nj->naj", inputs, residual).reshape(-1, q * k)
+    slope = slope + (away @ fitted.coefficients.reshape(-1))[None]
     first = (slope @ bread).reshape(-1, q, k)
-    moved = np.einsum("na,naj->nj", fitted.inputs, first)
-    left = np.eye(k)[None] - curvature @ _along(fitted, bread)
-    singular = np.abs(np.linalg.det(left)) < 1e-12
-    left[singular] = np.nan
+    moved = np.einsum("na,naj->nj", inputs, first)
+    left = np.eye(k)[None] - curvature @ _along(inputs, bread, k)
+    left[np.abs(np.linalg.det(left)) < 1e-12] = np.nan
     rest = np.linalg.solve(left, (curvature @ moved[..., None]))[..., 0]
-    again = np.einsum("na,nj->naj", fitted.inputs, rest).reshape(-1, q * k) @ bread
-    moved = first + again.reshape(-1, q, k)
-    return fitted.coefficients[None] + np.where((taken > 0)[:, None, None], moved, 0)
+    again = np.einsum("na,nj->naj", inputs, rest).reshape(-1, q * k) @ bread
+    return fitted.coefficients[None] + first + again.reshape(-1, q, k)
 
 
 def _pearson(fitted: Fitted, along: np.ndarray, dispersion: np.ndarray) -> np.ndarray:

@@ -42,9 +42,10 @@ def wald_test(summary: Summary, restriction: ArrayLike, value: ArrayLike = 0.0) 
     Raises ValueError for other shapes, for rows that depend on each other, and for G rows or more, of which a
     clustered V is singular.
     """
+    _check_summaries(summary)
     p = summary.covariance.shape[-1]
     rows = np.atleast_2d(np.asarray(check.numeric("restriction", restriction), np.float64))
-    if rows.ndim != 2 or rows.shape[1] != p:
+    if rows.ndim != 2 or rows.shape[1] != p or not len(rows):
         raise ValueError(f"restriction must have shape (r, {p}), a column a coefficient; got {np.shape(restriction)}")
     check.finite("restriction", rows)
     if np.linalg.matrix_rank(rows) < len(rows):
@@ -66,6 +67,7 @@ def likelihood_ratio_test(larger: Summary, smaller: Summary) -> Test:
     Of the squared error, n log(RSS of the smaller / RSS). Raises ValueError for models that cannot be nested, and for
     penalised fits and those by `firth`, whose statistic has no χ² law.
     """
+    _check_summaries(larger, smaller)
     for each in (larger, smaller):
         if each.fitted.jeffreys or np.any(each.fitted.strength > 0):
             raise ValueError(
@@ -99,9 +101,8 @@ def score_test(net: Network, solution: Solution, data: Batch, extra: ArrayLike) 
     columns = np.asarray(check.numeric("extra", extra), np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     n = len(fitted.x)
-    check.table("extra", columns, columns.shape[-1])
-    if len(columns) != n:
-        raise ValueError(f"extra must have the {n} rows of x; got {len(columns)}")
+    if columns.ndim != 2 or len(columns) != n or not columns.size:
+        raise ValueError(f"extra must have shape ({n}, e), a column or more with the rows of x; got {np.shape(extra)}")
     check.finite("extra", columns)
     d, e, k = net.sizes[0], columns.shape[1], len(fitted.free)
     theta = np.concatenate([fitted.theta[:d], np.zeros((e, net.sizes[1])), fitted.theta[d:]])
@@ -119,6 +120,12 @@ def score_test(net: Network, solution: Solution, data: Batch, extra: ArrayLike) 
     score = score.reshape(-1) / np.tile(np.sqrt(summary(net, solution, data).dispersion), e)
     statistic = score @ covariance.inverse(spread) @ score
     return _test(statistic, np.asarray(float(new.sum())), np.asarray(np.inf))
+
+
+def _check_summaries(*summaries: Summary) -> None:
+    for each in summaries:
+        if not isinstance(each, Summary):
+            raise TypeError(f"a test takes what inference.summary returns; got {type(each).__name__}")
 
 
 def _test(statistic: np.ndarray, freedom: np.ndarray, residual: np.ndarray) -> Test:

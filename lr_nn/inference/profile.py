@@ -61,7 +61,11 @@ def profile_intervals(
     if fitted.loss == losses.squared_error:
         intervals[chosen] = _least_squares(fitted, fall)[chosen]
     else:
-        intervals[chosen] = _by_refits(fitted, list(chosen), fall, separated)
+        weights = net.sizes[0] * len(fitted.free)
+        for centred in (True, False):
+            some = [c for c in chosen if (c < weights) == centred]
+            if some:
+                intervals[some] = _by_refits(fitted, some, fall, separated, centred)
     return intervals.reshape(*fitted.coefficients.shape, 2)
 
 
@@ -75,8 +79,8 @@ def _least_squares(fitted: Fitted, fall: float) -> np.ndarray:
     return np.stack([fitted.coefficients - half, fitted.coefficients + half], axis=-1).reshape(-1, 2)
 
 
-def _by_refits(fitted: Fitted, chosen: list[int], fall: float, separated: bool) -> np.ndarray:
-    """The ends (c, 2) of the intervals of the coefficients `chosen`, both sides of all at once.
+def _by_refits(fitted: Fitted, chosen: list[int], fall: float, separated: bool, centred: bool) -> np.ndarray:
+    """The ends (c, 2) of the intervals of the coefficients `chosen`, both sides of all at once; `centred` of weights.
 
     The signed root r(u) = √(2 (profile - least)) of the distance u in standard errors is nearly linear: Newton's method
     on it, kept between the largest u that is inside and the least that is outside.
@@ -85,25 +89,23 @@ def _by_refits(fitted: Fitted, chosen: list[int], fall: float, separated: bool) 
     n, weight = float(fitted.n), fitted.weight[None]
     zeros = np.zeros((1, q, k))
     zeros[0, :, free] = fitted.coefficients.T
-    whole = likelihood(fitted, weight, None)
-    best = refit(whole, zeros)
+    whole = likelihood(fitted, weight, None, centred=centred)
+    best = refit(whole, whole.centre(zeros))
     theta, least = best.theta[0], best.cost[0] * n
     entries = np.arange(q * k).reshape(q, k)[:, free].reshape(-1)[chosen]
-    if separated:  # there the curvature has died out, and says nothing of the distance to go
-        units = np.repeat(1 / np.maximum(np.abs(fitted.inputs).max(axis=0), 1e-300), len(free))[chosen]
-    else:
-        units = np.sqrt(np.diagonal(covariance.inverse(_curvature(whole, best.theta, free) * n)))[chosen]
+    units, along = _steps(whole, theta, free, chosen, separated)
     unit, entry = np.stack([-units, units], axis=1).reshape(-1), np.repeat(entries, 2)
-    m = len(unit)
+    along, m = np.repeat(along, 2, axis=0), len(unit)
     moving = np.ones((m, q * k), bool)
     moving[np.arange(m), entry] = False
-    held = likelihood(fitted, weight, moving.reshape(m, q, k))
+    held = likelihood(fitted, weight, moving.reshape(m, q, k), centred=centred)
     start = np.repeat(theta.reshape(1, -1), m, axis=0)
     begin, far = start[np.arange(m), entry], FAR + 2 * np.abs(theta.reshape(-1)[entry] / unit)
     goal, ends, on = np.sqrt(fall), np.full(m, np.nan), np.arange(m)
     u, inside, outside = np.full(m, goal), np.zeros(m), np.full(m, np.inf)
     for _ in range(STEPS):
-        start[on, entry[on]] = begin[on] + u[on] * unit[on]
+        change = begin[on] + u[on] * unit[on] - start[on, entry[on]]
+        start[on] += change[:, None] * along[on]
         some = held.take(on)
         found = refit(some, start[on].reshape(-1, q, k))
         start[on] = found.theta.reshape(len(on), -1)
@@ -128,6 +130,22 @@ def _by_refits(fitted: Fitted, chosen: list[int], fall: float, separated: bool) 
         if not len(on):
             break
     return ends.reshape(-1, 2)
+
+
+def _steps(
+    whole: Likelihood, theta: np.ndarray, free: list[int], chosen: list[int], separated: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The standard errors (c,) of the coefficients `chosen`, and ∂θ/∂θ_c of the profile to first order, (c, qk)."""
+    (q, k), along = theta.shape, np.zeros((len(chosen), *theta.shape))
+    if separated:  # there the curvature has died out, and says nothing of the distance to go
+        units = np.repeat(1 / np.maximum(whole.rows.inputs.extent[0], 1e-300), len(free))[chosen]
+        spread = np.eye(q * len(free))[chosen]
+    else:
+        covariances = covariance.inverse(_curvature(whole, theta[None], free) * float(whole.total[0]))
+        units = np.sqrt(np.diagonal(covariances))[chosen]
+        spread = covariances[chosen] / units[:, None] ** 2
+    along[:, :, free] = spread.reshape(len(chosen), q, len(free))
+    return units, along.reshape(len(chosen), q * k)
 
 
 def _curvature(problem: Likelihood, theta: np.ndarray, free: list[int]) -> np.ndarray:

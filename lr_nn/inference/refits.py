@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from lr_nn import check
 from lr_nn.fitting.settings import DEFAULT
 from lr_nn.inference.covariance import shared_inputs
 from lr_nn.inference.fitted import Fitted
@@ -40,13 +41,21 @@ class Likelihood(Objective):
             point = point._replace(cost=cost, gradient=gradient, hessian=point.hessian + self.quadratic)
         return self._with_prior(point) if self.jeffreys else point
 
+    def centre(self, theta: np.ndarray, sign: int = 1) -> np.ndarray:
+        """θ for columns less their mean, by θ for columns as they came; with `sign` -1 the inverse."""
+        mean = self.rows.inputs.mean
+        if not np.any(mean):
+            return theta
+        return np.concatenate([theta[:, :-1], theta[:, -1:] + sign * (mean @ theta[:, :-1])[:, None]], axis=1)
+
     def _moving(self, theta: np.ndarray) -> np.ndarray:
         return np.ones(theta.shape, bool) if self.moving is None else self.moving
 
     def _with_prior(self, point: Points) -> Points:
         """∂/∂θ of -½ log |F| is x̃ᵀ h (p - ½), h the leverages: Firth (1993), section 3.1."""
         assert point.hessian is not None and self.rows.shares_x
-        inputs = np.concatenate([self.rows.inputs.x, np.ones((self.rows.n, int(self.rows.inputs.bias)))], axis=1)
+        inputs = self.rows.inputs.x - self.rows.inputs.mean
+        inputs = np.concatenate([inputs, np.ones((self.rows.n, int(self.rows.inputs.bias)))], axis=1)
         information = point.hessian[:, 0] * self.total[:, None, None]
         with np.errstate(all="ignore"):
             scale = 1 / np.sqrt(np.diagonal(information, axis1=1, axis2=2))
@@ -63,17 +72,24 @@ class Likelihood(Objective):
         return point._replace(cost=cost, gradient=np.where(self._moving(gradient), gradient, 0))
 
 
-def likelihood(fitted: Fitted, weight: np.ndarray, moving: np.ndarray | None, n: Any = None) -> Likelihood:
+def likelihood(
+    fitted: Fitted, weight: np.ndarray, moving: np.ndarray | None, n: Any = None, centred: bool = True
+) -> Likelihood:
     """The cost of lanes of one fit with weights (m, n), or (1, n) shared, in the coefficients `moving` (m, q, k).
 
-    n: Σ s (m,), if the weights do not say it.
+    n: Σ s (m,), if the weights do not say it. centred: θ is for columns less their mean, as `centre` takes it there;
+    for coefficients held in `moving` that changes what a held bias means, and no held weight.
     """
+    check.finite("x", fitted.x)
     m, (q, k) = len(weight) if moving is None else len(moving), fitted.theta.shape
     none = np.zeros(m, int)
     weight_of = np.arange(m) if len(weight) == m else none
     offset = None if fitted.offset is None else fitted.offset[None]
     targets = Targets(fitted.targets[None], weight, offset, none, weight_of, none, np.float64)
-    rows = Rows(shared_inputs(fitted, fitted.x), targets, fitted.loss, k, True)
+    mean = np.zeros(q - fitted.net.bias)
+    if centred and fitted.net.bias:
+        mean = fitted.weight @ fitted.x / fitted.weight.sum()
+    rows = Rows(shared_inputs(fitted, mean), targets, fitted.loss, k, True)
     total = weight.sum(axis=1)[weight_of] if n is None else n
     ridge, quadratic = np.zeros((m, q, k)), np.zeros(())
     if fitted.reference is None:
@@ -86,7 +102,8 @@ def likelihood(fitted: Fitted, weight: np.ndarray, moving: np.ndarray | None, n:
         moving = np.ones((m, q, k), bool)
     if moving is not None and fitted.reference is not None:
         moving = moving & (np.arange(k) != fitted.reference)
-    deviation = np.broadcast_to((fitted.inputs**2).mean(axis=0), (m, q))
+    inputs = fitted.inputs - np.append(mean, np.zeros(q - len(mean)))
+    deviation = np.broadcast_to((inputs**2).mean(axis=0), (m, q))
     zeros = np.zeros(m)
     given = total, total, ridge, np.zeros((m, q, k)), zeros, deviation, zeros, np.float64, moving
     return Likelihood(rows, *given, quadratic=quadratic, jeffreys=fitted.jeffreys)

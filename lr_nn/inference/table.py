@@ -56,7 +56,7 @@ def _heading(summary: Summary, lane: tuple[int, ...]) -> list[tuple[str, str]]:
     freedom = float(summary.degrees_of_freedom[lane])
     heading = [
         ("Observations", f"{float(summary.n[lane]):g}"),
-        ("Parameters", f"{freedom:g}" if freedom == round(freedom) else f"{freedom:.2f}"),
+        ("Parameters", f"{freedom:g}" if freedom.is_integer() else f"{freedom:.2f}"),
         ("Covariance", summary.covariance_type),
         ("Deviance", number(summary.deviance)),
         ("Log-likelihood", number(summary.log_likelihood)),

@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from lr_nn.admission import admit_lanes, lane_axes, lane_axis, lane_params
 from lr_nn.fitting.promises import has_certificate
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Params
 
 __all__ = ["Lanes", "admit", "check_certificate"]
@@ -70,7 +70,7 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
     """The checked arguments of m fits. Raises ValueError if none has a lane axis, or two differ in their lanes."""
     check_network(net)
     check_penalty(penalty, lanes=True)
-    batch, axes = lane_axes(net, on_automatic_mesh(data))
+    batch, axes = lane_axes(net, jax.tree.map(_without_mesh, data))
     penalty = Penalty(*(np.asarray(strength, float) for strength in penalty or Penalty()))
     names = (*Batch._fields, "penalty l1", "penalty l2", "start")
     strengths = Penalty(*map(lane_axis, names[-3:-1], penalty, (0, 0)))
@@ -88,6 +88,11 @@ def admit(net: Network, data: Batch, penalty: Penalty | None, start: Params | No
         penalty=_leading(penalty, strengths),
         start=_leading(start, starts),
     )
+
+
+def _without_mesh(array: Any) -> Any:
+    """An array over a mesh as one of NumPy, which any context can index."""
+    return np.asarray(array) if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding) else array
 
 
 def _lane_count(names: tuple[str, ...], arguments: tuple[Any, ...], axes: tuple[Any, ...]) -> int:

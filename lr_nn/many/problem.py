@@ -124,7 +124,7 @@ def make_problem(
         lasso,
         lowest[dataset],
         np.broadcast_to(deviation, (m, q)).copy(),
-        tol * excess[dataset],
+        tol * np.where(np.isfinite(excess), excess, 0)[dataset],  # nothing is near an infinite cost
     )
     return Problem(objective, constants, cost[dataset], dataset)
 
