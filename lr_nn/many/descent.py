@@ -14,8 +14,8 @@ from lr_nn.many.objective import LAST, Objective, Points
 __all__ = ["Ends", "descend"]
 
 EPS, EPS32, TINY = (float(of) for of in (np.finfo(float).eps, np.finfo(np.float32).eps, np.finfo(float).tiny))
-# Gaps, as multiples of the one that is asked for, down to which products and losses in float32 are exact enough: their
-# rounding is an error of the gradient, which counts with its square.
+# Decrements, as multiples of the gap that is asked for, down to which products and losses in float32 are exact enough:
+# their rounding is an error of the gradient, which counts with its square.
 ROUGH = 1e4
 # Kinds of points: with the sums for a certificate, and of products in float32.
 CLOSING, FLOAT32 = 2, 1
@@ -91,7 +91,7 @@ def descend(
             trial = np.where(np.abs(trial) <= 4 * EPS * np.abs(along), 0, trial)
         # Where passes make the curvature anyway, the sums of a certificate cost little.
         closing = (last | (-slope <= state.tolerance[active]) & (plan is None)) & (near is None)
-        rough = ((before > ROUGH * some.ceiling) | (near is not None)) & ~closing & (plan is not None)
+        rough = ((-slope > ROUGH * some.ceiling) | (near is not None)) & ~closing & (plan is not None)
         new, bound = _evaluated(some, trial, closing, rough, settings)
         taken = _accepted(some, here, new, along, slope, rough, state, active)
         confirmed = _is_confirmed(some, here, new, slope, before, state.tolerance[active])

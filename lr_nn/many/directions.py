@@ -20,8 +20,9 @@ __all__ = ["FEW_PARAMETERS", "Newton", "Plan", "Proximal", "QuasiNewton", "has_o
 FEW_PARAMETERS = 128
 # Pairs of L-BFGS.
 PAIRS = 8
-# Steps for which a factor is kept at least; the number doubles each time the factor is renewed.
-FACTOR_STEPS = 2
+# Steps for which a factor of all rows is kept at least, and one of a sample, whose rows are what slows it down, not its
+# age; the number doubles each time the factor is renewed.
+FACTOR_STEPS, SAMPLE_STEPS = 2, 8
 # A factor is renewed if a step leaves more than this share of the gradient (the census folds chose it).
 SLOW = 0.3
 # Lanes of neighbouring strengths that share a Hessian.
@@ -43,10 +44,14 @@ def has_own_hessians(q: int, k: int, coupled: bool) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """How Hessians are made that lanes share: of `rows`, all or some, one for the lanes of the same `group` (m,)."""
+    """How Hessians are made that lanes share: of `rows`, all or some, one for the lanes of the same `group` (m,).
+
+    `curvature` (m, k): the Hessians of the outputs of a group are proportional to these numbers, None: they are equal.
+    """
 
     rows: Rows
     group: np.ndarray
+    curvature: np.ndarray | None = None
 
 
 def hessian_plan(objective: Objective, dataset: np.ndarray) -> Plan | None:
@@ -93,7 +98,8 @@ class QuasiNewton:
         """Before the first step."""
         self.objective, self.plan = objective, plan
         m, q, k = objective.ridge.shape
-        self.age, self.serves = np.zeros(m, int), np.full(m, FACTOR_STEPS)
+        self.age = np.zeros(m, int)
+        self.serves = np.full(m, FACTOR_STEPS if plan.rows.n == objective.rows.n else SAMPLE_STEPS)
         self.fresh = np.zeros(m, bool)
         self.inverse = np.empty((m, 1 if objective.is_coupled else k, q, q), np.float32)
         self.steps, self.changes = np.zeros((2, PAIRS, m, q * k))
@@ -144,7 +150,11 @@ class QuasiNewton:
             groups = slice(begin, begin + HESSIANS_AT_ONCE)
             hessian = self._hessian(ids[middle[groups]], theta[middle[groups]])
             own = order[ends[groups][0] - counts[groups][0] : ends[groups][-1]]
-            self._invert(ids[own], hessian[member[own] - begin])
+            found = hessian[member[own] - begin]
+            if self.plan.curvature is not None:
+                size = self.plan.curvature[ids[own]] / self.plan.curvature[ids[middle[member[own]]]]
+                found *= size[..., : found.shape[1], None, None]
+            self._invert(ids[own], found)
         self.serves[ids] *= np.where(self.age[ids] > 0, 2, 1)
         self.fresh[ids], self.age[ids], self.products[:, ids] = True, 0, 0
 

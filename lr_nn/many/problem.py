@@ -18,7 +18,7 @@ from lr_nn.fitting.source import Source
 from lr_nn.fitting.terms import once
 from lr_nn.losses import Loss
 from lr_nn.many.descent import Ends, descend
-from lr_nn.many.directions import ROWS_PER_COLUMN, hessian_plan, sample_rows
+from lr_nn.many.directions import ROWS_PER_COLUMN, Plan, hessian_plan, sample_rows
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import EPS, Objective
@@ -213,8 +213,12 @@ def _of_some_rows(problem: Problem, numbers: np.ndarray, near: np.ndarray) -> En
     search = replace(objective, rows=rows, total=np.where(total > 0, total, np.nan), ceiling=near)
     extent = rows.inputs.extent
     rare = len(numbers) * objective.deviation < DEFAULT.known_rows * extent**2
+    curvature = bounds.diagonal(search.at(theta, closing=True).closing.curvature, objective.is_coupled)
     if rare.any():
-        curvature = bounds.diagonal(search.at(theta, closing=True).closing.curvature, objective.is_coupled)
         extra = np.where(rare, extent**2 / len(numbers), 0)[:, :, None] * curvature[:, None]
         search = replace(search, ridge=objective.ridge + extra)
-    return descend(search, hessian_plan(search, problem.dataset), theta, 50, DEFAULT, near)
+    plan = hessian_plan(search, problem.dataset)
+    if plan is not None and rows.targets.offset is None and not objective.is_coupled:
+        # At a constant model every row has the same curvature: lanes of the same weights share a Gram matrix.
+        plan = Plan(rows, rows.targets.weight_of, curvature)
+    return descend(search, plan, theta, 50, DEFAULT, near)
