@@ -67,7 +67,8 @@ def solver(case: str, competitor: str) -> Callable[..., Any]:
         net, penalty = lr_nn.logistic_regression(x.shape[-1]), lr_nn.penalties.l2(strengths)
         if folds:
             given = (lr_nn.Batch(x, y),) if late else (x, y)
-            return lr_nn.cross_validate(net, *given, penalty=penalty, folds=np.arange(len(y)) % 5, tol=GAP)
+            tol = {"tol": GAP} if late else {"settings": lr_nn.many.Settings(tol=GAP)}
+            return lr_nn.cross_validate(net, *given, penalty=penalty, folds=np.arange(len(y)) % 5, **tol)
         if late:
             return lr_nn.fit_many(net, lr_nn.Batch(x, y, weights), penalty=penalty, tol=GAP)
         return lr_nn.fit_many(net, x, y, weight=weights, penalty=penalty, tol=GAP)

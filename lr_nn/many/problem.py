@@ -45,6 +45,10 @@ class Problem(NamedTuple):
     cost: np.ndarray
     dataset: np.ndarray
 
+    def take(self, ids: np.ndarray) -> Problem:
+        """The problem of some of the lanes."""
+        return Problem(self.objective.take(ids), self.constants[ids], self.cost[ids], self.dataset[ids])
+
 
 def targets_of(lanes: Lanes, ids: np.ndarray, counted: np.ndarray | None = None) -> Targets:
     """The targets of the lanes `ids`, of the rows `counted`; weights in units of the largest of each lane."""

@@ -15,14 +15,15 @@ from lr_nn.fitting.promises import has_certificate
 from lr_nn.fitting.settings import DEFAULT
 from lr_nn.fitting.source import threads
 from lr_nn.many import mapped
-from lr_nn.many.descent import Ends, descend
-from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians, hessian_plan
+from lr_nn.many.descent import Ends
+from lr_nn.many.directions import FEW_PARAMETERS, PAIRS, has_own_hessians
 from lr_nn.many.found import Found
 from lr_nn.many.inputs import OwnInputs, SharedInputs
 from lr_nn.many.lanes import Lanes
 from lr_nn.many.objective import Objective
-from lr_nn.many.problem import Problem, make_problem, shared_inputs, starting_points, targets_of
+from lr_nn.many.problem import Problem, make_problem, shared_inputs, targets_of
 from lr_nn.many.rows import pairs_at_once
+from lr_nn.many.search import search
 from lr_nn.many.settings import Progress, Settings
 from lr_nn.many.single import solve_chain
 from lr_nn.types import Status
@@ -37,7 +38,7 @@ GROUP_ENTRIES = 2**21
 # Lanes of a shared x in one group: at most, and at least where groups go to the cores.
 MOST_LANES, LEAST_LANES = 1_024, 32
 # Entries of the own x of small lanes from which a second of compilation is worth it.
-COMPILED_ENTRIES = 2**24
+COMPILED_ENTRIES = 2**27
 
 
 def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
@@ -176,9 +177,7 @@ def _together(
         problem = _problem(lanes, settings, ids, shared, threaded)
         objective = problem.objective
         start = None if lanes.start is None else _inward(lanes, ids, objective)
-        theta, plan = starting_points(problem, start, settings.tol), hessian_plan(objective, problem.dataset)
-        fallback = None if theta is problem.constants else (problem.constants, problem.cost)
-        ends = descend(objective, plan, theta, settings.max_steps, DEFAULT, fallback=fallback)
+        ends = search(problem, start, settings.tol, settings.max_steps)
         theta, ends = _rounded(lanes, objective, ends, np.dtype(settings.dtype or np.float64))
     good = ends.bound <= objective.ceiling
     columns = {"steps": ends.steps, "certificate": ends.bound, "cost": ends.cost, "gradient_norm": ends.gradient_norm}
