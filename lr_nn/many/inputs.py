@@ -142,10 +142,10 @@ class SharedInputs:
 
 def _symmetric(upper: np.ndarray, q: int) -> np.ndarray:
     """Matrices (m, q, q) by their upper triangles."""
+    entry = np.empty((q, q), int)
     a, b = np.triu_indices(q)
-    found = np.empty((len(upper), q, q))
-    found[:, a, b] = found[:, b, a] = upper
-    return found
+    entry[a, b] = entry[b, a] = np.arange(len(a))
+    return np.take(upper, entry, axis=1).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,17 @@ class Targets(NamedTuple):
         self, lanes: slice, rows: slice, dtype: Any = np.float64
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """y, weight and offset of some lanes and rows, each (g, r, ...), in `dtype` but for labels."""
-        offset = None if self.offset is None else self.offset[self.offset_of[lanes], rows].astype(dtype, copy=False)
-        y = self.y[self.y_of[lanes], rows].astype(dtype if self.dtype == np.float64 else self.dtype, copy=False)
-        return y, self.weight[self.weight_of[lanes], rows].astype(dtype, copy=False), offset
+        offset = None if self.offset is None else _entries(self.offset, self.offset_of[lanes], rows, dtype)
+        y = _entries(self.y, self.y_of[lanes], rows, dtype if self.dtype == np.float64 else self.dtype)
+        return y, _entries(self.weight, self.weight_of[lanes], rows, dtype), offset
+
+
+def _entries(array: np.ndarray, owner: np.ndarray, rows: slice, dtype: Any) -> np.ndarray:
+    """Some rows of the entries `owner`, (g, r, ...); of one entry a view."""
+    if (owner == owner[0]).all():
+        one = array[owner[0], rows].astype(dtype, copy=False)
+        return np.broadcast_to(one, (len(owner), *one.shape))
+    return array[owner, rows].astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)
