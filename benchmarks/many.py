@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ GAP, GRADIENT = 1e-10, 1e-6
 SOLVERS = ("newton-cholesky",)
 # Models on which the tolerance of a competitor is tuned.
 TUNED_ON = 200
-OURS, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", "jit(vmap(many.solve)), one call"
+OURS, FROM_NUMPY = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy"
 
 
 def groups(difficult: bool, rounds: int, small: bool) -> Rows:
@@ -74,7 +74,6 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
     runs: Runs = {
         OURS: partial(ours, placed),
         FROM_NUMPY: partial(ours, x),
-        VMAP: partial(_mapped, net, x, y, weights, strengths, GAP / constants.max()),
     }
     tolerances = {}
     for solver in SOLVERS:
@@ -89,23 +88,6 @@ def _lanes(case: str, x: np.ndarray, y: np.ndarray, weights: Any, strengths: np.
             name = f"scikit-learn {solver}, joblib"
             runs[name] = partial(many_peers.scikit_learn, solver, x, y, weights, strengths, tolerance)
     return measured(case, runs, OURS, max(3, rounds // 4), lanes=len(strengths), gap=GAP, tolerances=tolerances)
-
-
-def _mapped(net: Any, x: Any, y: Any, weights: Any, strengths: np.ndarray, tol: float) -> np.ndarray:
-    """Every lane by the traceable fit."""
-    axes = (None if x.ndim == 2 else 0, None if y.ndim == 1 else 0, None if weights is None else 0, 0)
-    with jax.enable_x64(True):
-        found = _vmapped(net, axes)(x, y, weights, strengths, tol)
-    (layer,) = found.params
-    return np.concatenate([layer.w[:, :, 0], layer.b], axis=1)
-
-
-@cache
-def _vmapped(net: Any, axes: tuple[int | None, ...]) -> Any:
-    def one(x: Any, y: Any, weight: Any, strength: Any, tol: Any) -> Any:
-        return lr_nn.many.solve(net, Batch(x, y, weight), penalties.l2(strength), tol=tol)
-
-    return jax.jit(jax.vmap(one, in_axes=(*axes, None)))
 
 
 def _constants(y: np.ndarray, share: np.ndarray, m: int, d: int) -> np.ndarray:

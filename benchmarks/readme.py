@@ -40,7 +40,7 @@ def _fit(what: str, section: str, case: str) -> tuple[str, str, str, str, tuple[
 
 
 JOBLIB = ("scikit-learn newton-cholesky, joblib", "scikit-learn lbfgs, joblib")
-MANY, FROM_NUMPY, VMAP = "lr_nn.fit_many", "lr_nn.fit_many, from NumPy", ("jit(vmap(many.solve)), one call",)
+FROM_NUMPY = "lr_nn.fit_many, from NumPy"
 FITS, BOOTSTRAP = "2,000 fits of 500 x 20", "1,000 bootstrap fits of 569 x 30"
 PATH, FOLDS = "lr_nn.regularization_path", "adult 32,560 x 108, 5 folds x 100 penalties"
 
@@ -96,9 +96,7 @@ CLAIMS: dict[str, tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = {
     ),
     "many": (
         ("2,000 logistic fits, 500 × 20", "independent", FITS, FROM_NUMPY, JOBLIB),
-        ("the same, against vmap", "independent", FITS, MANY, VMAP),
         ("the same, of mixed difficulty", "mixed", f"{FITS}, of mixed difficulty", FROM_NUMPY, JOBLIB),
-        ("the same, against vmap", "mixed", f"{FITS}, of mixed difficulty", MANY, VMAP),
         ("1,000 bootstrap fits, 569 × 30", "bootstrap", BOOTSTRAP, FROM_NUMPY, JOBLIB),
         ("5 folds × 100 penalties, adult", "folds", FOLDS, "lr_nn.cross_validate", ()),
         ("L1 path of 50, adult 32,561 × 108", "paths", "adult 32,561 x 108", PATH, ()),

@@ -38,7 +38,7 @@ GROUP_ENTRIES = 2**21
 # Lanes of a shared x in one group: at most, and at least where groups go to the cores.
 MOST_LANES, LEAST_LANES = 1_024, 32
 # Entries of the own x of small lanes from which a second of compilation is worth it.
-COMPILED_ENTRIES = 2**27
+COMPILED_ENTRIES = 2**24
 
 
 def run_lanes(lanes: Lanes, settings: Settings) -> tuple[Found, str]:
