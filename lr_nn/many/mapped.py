@@ -28,8 +28,8 @@ def solve_block(lanes: Lanes, settings: Settings, ids: np.ndarray) -> End:
     Lanes follow one another on a CPU, where each stays in a core's cache, and run side by side on an accelerator.
     """
     block = np.append(ids, np.full(LANES - len(ids), ids[-1]))
-    x = lanes.x[block]
-    on_accelerator = is_on_accelerator(x)
+    on_accelerator = is_on_accelerator(lanes.x)
+    x = (lanes.x if on_accelerator else np.asarray(lanes.x))[block]
     n, size = lanes.n, bucket(lanes.n)
     weight = np.ones((LANES, n)) if lanes.weight is None else _own(lanes, "weight", block)
     offset = None if lanes.offset is None else _padded(_own(lanes, "offset", block), size)
