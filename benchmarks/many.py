@@ -194,7 +194,7 @@ def labels(rounds: int, small: bool) -> Rows:
 
 
 SECTIONS: dict[str, harness.Section] = {
-    "first": (first_many.rows, "The first call of a fresh process, time relative to lr_nn's, and its programs"),
+    "first": (first_many.rows, "The first call of a fresh process"),
     "independent": (partial(groups, False), "Independent fits, gap of 1e-10; time relative to lr_nn.fit_many"),
     "mixed": (partial(groups, True), "The same, of very different difficulty"),
     "bootstrap": (bootstrap, "Bootstrap fits, ridge, gap of 1e-10"),

@@ -39,7 +39,7 @@ def _fit(what: str, section: str, case: str) -> tuple[str, str, str, str, tuple[
     return (f"{what}, {case.replace(' x ', ' × ')}", section, case, "lr_nn.fit, from NumPy", ())
 
 
-JOBLIB = ("scikit-learn newton-cholesky, joblib", "scikit-learn lbfgs, joblib")
+JOBLIB = ("scikit-learn newton-cholesky, joblib",)
 FROM_NUMPY = "lr_nn.fit_many, from NumPy"
 FITS, BOOTSTRAP = "2,000 fits of 500 x 20", "1,000 bootstrap fits of 569 x 30"
 PATH, FOLDS = "lr_nn.regularization_path", "adult 32,560 x 108, 5 folds x 100 penalties"
