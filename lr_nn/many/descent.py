@@ -21,8 +21,7 @@ ROUGH = 1e4
 CLOSING, FLOAT32 = 2, 1
 # A step is not idle if the gradient became so much smaller.
 SHRINKS = 0.95
-# Hessians of penalised lanes are made in float32 for so many turns: most lanes have ended then, and the others may be
-# ill-conditioned.
+# Number of turns with float32 Hessians for penalised lanes. Most lanes end sooner; the rest may be ill-conditioned.
 NARROW = 7
 # After a refused trial the secant step is taken if it is between these shares of the trial's length, else half of it.
 SHORTEST, LONGEST = 0.05, 0.9
@@ -131,7 +130,7 @@ def _first_points(objective: Objective, theta: np.ndarray, fallback: tuple[np.nd
 
 
 def _widened(some: Objective, state: _State, active: np.ndarray) -> Objective:
-    """The objective with Hessians of products in float64, those of the lanes `active` made anew."""
+    """The objective with Hessians in float64; those of the lanes `active` are computed again."""
     hessian = some.rows.hessian(state.point.theta[active]) / some.total[:, None, None, None]
     assert state.point.hessian is not None
     state.point.hessian[active] = hessian

@@ -27,7 +27,7 @@ FACTOR_STEPS, SAMPLE_STEPS = 2, 8
 SLOW = 0.3
 # Lanes of neighbouring strengths that share a Hessian.
 SHARING_LANES = 10
-# A shared Hessian is made of at least so many rows a column, and of rows worth 16 passes over q columns.
+# Rows of a shared Hessian: at least 40 for each column, or as many as cost what 16 / q passes of each lane cost.
 ROWS_PER_COLUMN, PASSES_WORTH = 40, 16
 # Added to a unit diagonal before it is factored, for products in float64 and in float32.
 JITTER, JITTER32 = 1e-12, 1e-6
@@ -38,7 +38,7 @@ INVERSES_AT_ONCE = 16
 
 
 def has_own_hessians(q: int, k: int, coupled: bool) -> bool:
-    """Does every lane of so many columns and outputs have a Hessian of its own, at every point?"""
+    """True if a lane of q columns and k outputs computes its own Hessian at every point."""
     return q * k <= FEW_PARAMETERS if coupled else q <= FEW_COLUMNS
 
 

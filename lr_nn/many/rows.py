@@ -74,7 +74,7 @@ def _entries(array: np.ndarray, owner: np.ndarray, rows: slice, dtype: Any) -> n
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of m lanes: their inputs and targets, and the loss of so many outputs.
+    """The rows of m lanes: their inputs and targets, and a loss of `outputs` outputs.
 
     `threaded`: do chunks of rows go to all cores?
     """

@@ -11,9 +11,9 @@ from lr_nn.many.problem import Problem, starting_points
 
 __all__ = ["search"]
 
-# Of lanes that differ in their strength only, every so many-th is solved first.
+# Along a path every tenth strength is solved first (measured on the census folds).
 SPACING = 10
-# Such lanes are worth two stages from so many on.
+# A path of at least this many strengths is solved in two stages.
 LONG = 20
 
 
