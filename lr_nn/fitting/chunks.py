@@ -16,7 +16,7 @@ import numpy as np
 from lr_nn.fitting.terms import Terms, constants, curvatures, curves, encoded, multiplied, once, terms
 from lr_nn.losses import Loss
 
-__all__ = ["Chunk", "Frame", "Sums"]
+__all__ = ["Chunk", "Frame", "Sums", "filled"]
 
 
 # Rows that stay in the cache of a core while they are read twice.
@@ -101,7 +101,7 @@ class Chunk:
     @cached_property
     def padded(self) -> tuple[Any, Any]:
         """Targets and weights on the device, filled up with rows of weight zero."""
-        y, weight = (_filled(np.asarray(a), self.size) for a in (self.y, self.weight))
+        y, weight = (filled(np.asarray(a), self.size) for a in (self.y, self.weight))
         return jax.device_put((y, weight))
 
     def eta(self, theta: np.ndarray) -> np.ndarray:
@@ -197,9 +197,7 @@ class Chunk:
         """The Hessian at θ times a direction, (q, k)."""
         size = np.abs(direction).max() or 1.0
         moved = self.products((direction / size).astype(np.float32), self.narrow)
-        found = once(
-            multiplied, self.loss, self._eta(theta), *self.padded, _filled(moved, self.size).astype(np.float64)
-        )
+        found = once(multiplied, self.loss, self._eta(theta), *self.padded, filled(moved, self.size).astype(np.float64))
         return size * self.back(np.asarray(found)[: len(self.x)].astype(np.float32), self.narrow)
 
     def _eta(self, theta: np.ndarray) -> np.ndarray:
@@ -238,7 +236,7 @@ class Chunk:
         return np.asarray(once(encoded, self.loss, self.padded[0], zeros))[: len(self.x)]
 
 
-def _filled(array: np.ndarray, size: int) -> np.ndarray:
+def filled(array: np.ndarray, size: int) -> np.ndarray:
     """`size` rows, those that are missing zero."""
     if len(array) == size:
         return array

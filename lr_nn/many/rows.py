@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.fitting.chunks import Sums
+from lr_nn.fitting.chunks import Sums, filled
 from lr_nn.fitting.source import pool, threads
 from lr_nn.fitting.terms import multiply, once
 from lr_nn.losses import Loss
@@ -266,19 +266,10 @@ def in_pieces(function: Any, size: int, *arrays: np.ndarray) -> tuple[Any, ...]:
     lead = arrays[0].shape[:2]
     total, flat = lead[0] * lead[1], [array.reshape(-1, *array.shape[2:]) for array in arrays]
     found = [
-        function(*(_padded(array[begin : begin + size], size) for array in flat)) for begin in range(0, total, size)
+        function(*(filled(array[begin : begin + size], size) for array in flat)) for begin in range(0, total, size)
     ]
     joined = (None if of[0] is None else np.concatenate([*map(np.asarray, of)]) for of in zip(*found))
     return tuple(None if of is None else of[:total].reshape(*lead, *of.shape[1:]) for of in joined)
-
-
-def _padded(array: np.ndarray, size: int) -> np.ndarray:
-    """Filled up with zeros."""
-    if len(array) == size:
-        return array
-    whole = np.zeros((size, *array.shape[1:]), array.dtype)
-    whole[: len(array)] = array
-    return whole
 
 
 def _terms(curved: bool, loss: Loss, eta: jax.Array, y: jax.Array, weight: jax.Array) -> tuple[Any, ...]:
