@@ -82,8 +82,8 @@ def solve(
     """Fit a one-layer network to a certified optimum of J = Σ s_i ℓ_i / Σ s_i + l1 Σ|w| + (l2/2) Σ w².
 
     Traceable: for small fits under `jit`, `vmap`, `scan`. On the host, and for large data, `lr_nn.fit` does more.
-    For thousands of fits on a CPU use `jax.lax.map`, not `vmap`: it takes half the time, and with two threads XLA of JAX
-    0.10.2 hangs in a `vmap` of 2,000 fits of 500 x 20 (with NPROC=4 in the environment it does not).
+    For thousands of fits on a CPU use `jax.lax.map`, not `vmap`: it takes half the time, and with two threads XLA (JAX
+    0.10.2) hangs in a `vmap` of 2,000 fits of 500 by 20. With NPROC=4 in the environment it does not.
 
     net: one layer with a canonical loss of known concordance. batch: x (n, d), y, weight, offset, arrays or tracers;
     rows of weight zero count for nothing, whatever their numbers. penalty: scalar strengths, which may be traced; an
