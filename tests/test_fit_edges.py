@@ -9,13 +9,12 @@ import pytest
 import lr_nn
 from lr_nn import Batch, Status, losses, penalties
 from lr_nn.fitting import separation
-from lr_nn.many.problem import placed
 from lr_nn.types import Layer
 
 RNG = np.random.default_rng(0)
 X1, Z = RNG.standard_normal((2, 60))
 Y = (RNG.random(60) < 0.5).astype(float)
-TWO = lr_nn.logistic_regression(2)
+TWO, EIGHT = lr_nn.logistic_regression(2), lr_nn.logistic_regression(8)
 
 
 def test_a_start_at_which_the_gradient_is_zero_stays_there():
@@ -220,17 +219,24 @@ def test_a_start_at_the_optimum_of_many_rows_is_not_left_for_that_of_a_sample():
     ],
     ids=["as it is", "Fortran", "float32", "strided", "reversed", "another byte order"],
 )
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_large_table_arrives_as_it_was(float64, change, dtype):
-    x = change(np.random.default_rng(0).standard_normal((1501, 701)))
-    found = placed(x, np.dtype(dtype))
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, x.astype(dtype))
+@pytest.mark.parametrize("rows", [60, 1501], ids=["few rows", "many"])
+def test_the_layout_of_a_table_changes_no_fit(change, rows):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((rows, 8)), (rng.random(rows) < 0.5).astype(float)
+    penalty, laid_out = penalties.l2(0.1), change(x)
+    plain = np.ascontiguousarray(laid_out, laid_out.dtype.newbyteorder("="))
+    one, same = (lr_nn.fit(EIGHT, Batch(inputs, y), penalty=penalty) for inputs in (laid_out, plain))
+    many = lr_nn.fit_many(EIGHT, Batch(laid_out, np.stack([y, 1 - y])), penalty=penalty, tol=1e-12)
+    for found in (one.params, jax.tree.map(lambda leaf: leaf[0], many.params)):
+        np.testing.assert_allclose(found[0].w, same.params[0].w, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [2, 1_000_000])
-def test_what_overflows_in_a_table_becomes_infinite_without_a_warning(rows):
-    assert np.isinf(placed(np.full((rows, 3), 1e300), np.dtype(np.float32))).all()
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rows", [2, 100_000])
+def test_what_overflows_in_a_table_ends_as_a_status_without_a_warning(rows):
+    x, y = np.full((rows, 3), 1e300), np.arange(rows) % 2.0
+    found = lr_nn.fit_many(lr_nn.logistic_regression(3), Batch(x, np.stack([y, 1 - y])), penalty=penalties.l2(0.1))
+    assert "too large" in found.message[0] and np.isinf(found.certificate).all()
 
 
 def test_a_start_may_be_lists_and_strengths_may_not_be_traced():
