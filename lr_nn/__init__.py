@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         probability,
         sharded,
         tangents,
+        taps,
         training,
     )
     from lr_nn.backward import backprop, forward, gradient, input_gradient, predict, pullback
@@ -87,6 +88,7 @@ _MODULES = (
     "probability",
     "sharded",
     "tangents",
+    "taps",
     "training",
 )
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}

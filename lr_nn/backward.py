@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import singledispatch, wraps
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from lr_nn.admission import admit, admit_inputs
 from lr_nn.network import Network, check_params, propagate
 from lr_nn.row_sums import bias_gradient, weight_gradient, weighted
 from lr_nn.trees import add, cast, common_dtype, compiled, divide, dtypes_of, lift, widened
-from lr_nn.types import Backprop, Batch, Forward, Layer, Params
+from lr_nn.types import Backprop, Batch, Forward, Layer, Params, Pass
 
 __all__ = ["backprop", "forward", "gradient", "input_gradient", "predict", "pullback"]
 
@@ -147,14 +147,14 @@ def recursion(net: Network, params: Params, forward: Forward, seed: jax.Array) -
 _recursion = compiled(recursion)
 
 
-def checked_by(validate: Callable[[Backprop], None]) -> Callable[[Callable], Callable]:
+def checked_by(validate: Callable[[Any], None]) -> Callable[[Callable], Callable]:
     """A decorator of `function(bp, ...)`: `validate(bp)` on the host, then one compiled program."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         program = compiled(function)
 
         @wraps(function)
-        def checked(bp: Backprop, *args: Any) -> Any:
+        def checked(bp: Pass, *args: Any) -> Any:
             validate(bp)
             return program(bp, *args)
 
@@ -163,10 +163,11 @@ def checked_by(validate: Callable[[Backprop], None]) -> Callable[[Callable], Cal
     return decorate
 
 
+@singledispatch
 def check_pass(bp: Any) -> None:
-    """Raise TypeError if `bp` is no pass, ValueError if it is not one of a single network over one batch of rows."""
+    """Raise TypeError if `bp` is no pass, ValueError if it is not one of a single model over one batch of rows."""
     if not isinstance(bp, Backprop):
-        raise TypeError(f"expected a Backprop, as lr_nn.backprop returns it; got {type(bp).__name__}")
+        raise TypeError(f"expected a Backprop, as lr_nn.backprop returns it, or a TapPass; got {type(bp).__name__}")
     shapes = [a.shape for a in (*bp.activations, *bp.deltas, bp.eta)]
     if len(bp.activations) != len(bp.deltas) or any(len(s) != 2 or s[0] != shapes[0][0] for s in shapes):
         raise ValueError(
@@ -181,11 +182,11 @@ def check_mean(bp: Any) -> None:
     """`check_pass` for a weighted mean: weights that are all zero are refused."""
     check_pass(bp)
     if bp.weight is not None:
-        check.weights(bp.weight, len(bp.eta), None)
+        check.weights(bp.weight, bp.n, None)
 
 
 @checked_by(check_mean)
-def gradient(bp: Backprop) -> Params:
+def gradient(bp: Pass) -> Params:
     """Σ_i s_i g_i / Σ_i s_i: the weighted mean of per-example gradients, each leaf in the dtype of its parameter.
 
     Integer weights are duplicated rows. No penalty is added. Raises ValueError for weights that are all zero.
@@ -193,7 +194,7 @@ def gradient(bp: Backprop) -> Params:
     return cast(mean_gradient(bp), bp.dtypes)
 
 
-def mean_gradient(bp: Backprop) -> Params:
+def mean_gradient(bp: Pass) -> Params:
     """`gradient` in the dtype of the sums."""
     weight, total = relative_weights(bp)
     return divide(contract(bp, weight), total)
@@ -221,13 +222,13 @@ def sum_over_seeds(
     return jax.lax.scan(lambda total, seed: (add(total, of(seed)), None), first, seeds[1:])[0]
 
 
-def relative_weights(bp: Backprop) -> tuple[jax.Array | None, jax.Array]:
+def relative_weights(bp: Pass) -> tuple[jax.Array | None, jax.Array]:
     """Weights s (n,) divided by the largest, or None for ones, and their sum (one where all are zero).
 
     For means, which a common factor leaves unchanged: half precision would lose it, and a sum of large weights could
     overflow.
     """
-    n, dtype = bp.eta.shape[0], bp.eta.dtype
+    n, dtype = bp.n, bp.dtype
     if bp.weight is None:
         return None, jnp.asarray(n, dtype)
     largest = jax.lax.stop_gradient(bp.weight.max())  # a common factor has no derivative in a mean
@@ -236,21 +237,20 @@ def relative_weights(bp: Backprop) -> tuple[jax.Array | None, jax.Array]:
     return weight, jnp.where(total > 0, total, jnp.ones_like(total))
 
 
-def contract(bp: Backprop, weight: jax.Array | None = None) -> Params:
-    """Σ_i s_i g_i: a_{l-1}ᵀ (s δ_l) and Σ_i s_i δ_l for every layer, in float32 for half precision."""
-    deltas = (weighted(delta, weight) for delta in bp.deltas)
-    return tuple(
-        Layer(weight_gradient((a, delta)), bias_gradient(delta) if bp.bias else None)
-        for a, delta in zip(bp.activations, deltas)
-    )
+@singledispatch
+def contract(bp: Any, weight: jax.Array | None = None) -> Params:
+    """Σ_i s_i g_i with s (n,), or (n, L): a_{l-1}ᵀ (s δ_l) and Σ_i s_i δ_l, in float32 for half precision."""
+    weights = [weight] * len(bp.deltas) if weight is None or weight.ndim == 1 else list(weight.T)
+    deltas = [weighted(delta, s) for delta, s in zip(bp.deltas, weights)]
+    pairs = zip(bp.activations, deltas)
+    return tuple(Layer(weight_gradient(pair), bias_gradient(pair[1]) if bp.bias else None) for pair in pairs)
 
 
 def squared(bp: Backprop) -> Backprop:
     """The pass with a² and δ² in place of a and δ, in float32 for half precision: it contracts to Σ_i s_i g_i²."""
     wide = widened(bp)
-    return replace(
-        wide, activations=tuple(map(jnp.square, wide.activations)), deltas=tuple(map(jnp.square, wide.deltas))
-    )
+    activations, deltas = (tuple(map(jnp.square, rows)) for rows in (wide.activations, wide.deltas))
+    return replace(wide, activations=activations, deltas=deltas)
 
 
 def input_gradient(net: Network, params: Params, bp: Backprop) -> jax.Array:

@@ -9,7 +9,6 @@ summed in float32.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -17,12 +16,21 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.backward import check_mean, check_pass, checked_by, contract, mean_gradient, relative_weights, squared
-from lr_nn.network import Network, check_params
+from lr_nn.backward import check_mean, check_pass, checked_by, contract, mean_gradient, relative_weights
+from lr_nn.pass_quantities import (
+    check_direction,
+    check_same_model,
+    contract_squares,
+    example_gradients,
+    inner_products_with,
+    layer_norms,
+    layer_squares,
+    products,
+    row_norms,
+)
 from lr_nn.row_sums import weighted
-from lr_nn.tangents import inner_products as _inner_products
-from lr_nn.trees import cast, compiled, divide, product_sharding, squared_norm, widened
-from lr_nn.types import Backprop, Layer, Params
+from lr_nn.trees import cast, compiled, divide, squared_norm, widened
+from lr_nn.types import Params, Pass
 
 __all__ = [
     "NoiseScale",
@@ -46,36 +54,27 @@ def __dir__() -> list[str]:
 
 
 @checked_by(check_pass)
-def gradients(bp: Backprop) -> Params:
+def gradients(bp: Pass) -> Params:
     """g_i for every example, unscaled: like the parameters with a leading n. Memory n × parameters."""
-    found = (
-        Layer(jnp.einsum("ni,nj->nij", *widened((a, delta))), delta if bp.bias else None)
-        for a, delta in zip(bp.activations, bp.deltas)
-    )
-    return cast(tuple(found), bp.dtypes)
+    return cast(example_gradients(bp), bp.dtypes)
 
 
 @checked_by(check_pass)
-def squared_norms(bp: Backprop) -> jax.Array:
+def squared_norms(bp: Pass) -> jax.Array:
     """‖g_i‖² over all layers, (n,)."""
-    return _layer_squared_norms(bp).sum(axis=1)
+    return layer_squares(bp).sum(axis=1)
 
 
 @checked_by(check_pass)
-def layer_squared_norms(bp: Backprop) -> jax.Array:
-    """‖g_i‖² layer by layer, (n, L): (‖a_{l-1}‖² + 1) ‖δ_l‖², without the 1 where there is no bias."""
-    return _layer_squared_norms(bp)
+def layer_squared_norms(bp: Pass) -> jax.Array:
+    """‖g_i‖² layer by layer, (n, L): (‖a_{l-1}‖² + 1) ‖δ_l‖², without the 1 where there is no bias.
+
+    Leaf by leaf for a pass of `taps`.
+    """
+    return layer_squares(bp)
 
 
-def _layer_squared_norms(bp: Backprop) -> jax.Array:
-    columns = []
-    for a, delta in zip(bp.activations, bp.deltas):
-        inputs, outputs = _squares(a) + float(bp.bias), _squares(delta)
-        columns.append(jnp.where(outputs == 0, jnp.zeros_like(outputs), inputs * outputs))
-    return jnp.stack(columns, axis=1)
-
-
-def clipped_gradient(bp: Backprop, max_norm: ArrayLike) -> Params:
+def clipped_gradient(bp: Pass, max_norm: ArrayLike) -> Params:
     """Σ_i s_i c_i g_i / Σ_i s_i, c_i = min(1, max_norm / ‖g_i‖): the mean of clipped gradients, in one pass.
 
     The deltas are scaled, then contracted, in float32 for half precision: no clipped norm exceeds max_norm by more
@@ -87,49 +86,51 @@ def clipped_gradient(bp: Backprop, max_norm: ArrayLike) -> Params:
 
 
 @checked_by(check_mean)
-def _clipped_gradient(bp: Backprop, max_norm: jax.Array) -> Params:
+def _clipped_gradient(bp: Pass, max_norm: jax.Array) -> Params:
     weight, total = relative_weights(bp)
     return cast(divide(clipped_sum(bp, max_norm, weight), total), bp.dtypes)
 
 
-def clipped_sum(bp: Backprop, max_norm: jax.Array, weight: jax.Array | None) -> Params:
+def clipped_sum(bp: Pass, max_norm: jax.Array, weight: jax.Array | None) -> Params:
     """Σ_i s_i c_i g_i in the dtype of sums: `clipped_gradient` before the division."""
-    factors = _clip_factors(_norms(_layer_norms(bp)), max_norm)
+    factors = _clip_factors(row_norms(layer_norms(bp)), max_norm)
     return contract(widened(bp), factors if weight is None else weight.astype(factors.dtype) * factors)
 
 
-def layer_clipped_gradient(bp: Backprop, max_norms: ArrayLike) -> Params:
-    """`clipped_gradient` with the gradient of each layer clipped to a norm of its own; `max_norms` () or (L,)."""
+def layer_clipped_gradient(bp: Pass, max_norms: ArrayLike) -> Params:
+    """`clipped_gradient` with the gradient of each layer clipped to a norm of its own; `max_norms` () or (L,).
+
+    The layers of a pass of `taps` are the leaves of its parameters.
+    """
     check_pass(bp)
     norms = check.cast(check.numeric("max_norms", max_norms), jnp.result_type(float))
     check.require("max_norms", norms, lambda v: v > 0, "positive")
-    if norms.shape not in ((), (len(bp.deltas),)):
-        raise ValueError(f"max_norms must be one number or {len(bp.deltas)}, one a layer; got shape {norms.shape}")
+    if norms.shape not in ((), (bp.layer_count,)):
+        raise ValueError(f"max_norms must be one number or {bp.layer_count}, one a layer; got shape {norms.shape}")
     return _layer_clipped_gradient(bp, norms)
 
 
 @checked_by(check_mean)
-def _layer_clipped_gradient(bp: Backprop, max_norms: jax.Array) -> Params:
+def _layer_clipped_gradient(bp: Pass, max_norms: jax.Array) -> Params:
     weight, total = relative_weights(bp)
-    factors = _clip_factors(_layer_norms(bp), max_norms.reshape(1, -1))
-    wide = widened(bp)
-    deltas = tuple(weighted(delta, c) for c, delta in zip(factors.T, wide.deltas))
-    return cast(divide(contract(replace(wide, deltas=deltas), weight), total), bp.dtypes)
+    factors = _clip_factors(layer_norms(bp), max_norms.reshape(1, -1))
+    factors = factors if weight is None else weight.astype(factors.dtype)[:, None] * factors
+    return cast(divide(contract(widened(bp), factors), total), bp.dtypes)
 
 
 @checked_by(check_mean)
-def second_moment(bp: Backprop) -> Params:
+def second_moment(bp: Pass) -> Params:
     """Σ_i s_i g_i² / Σ_i s_i, elementwise, as (a²)ᵀ δ²: nothing of size n × parameters."""
     return _second_moment(bp)
 
 
-def _second_moment(bp: Backprop) -> Params:
+def _second_moment(bp: Pass) -> Params:
     weight, total = relative_weights(bp)
-    return divide(contract(squared(bp), weight), total)
+    return divide(contract_squares(bp, weight), total)
 
 
 @checked_by(check_mean)
-def variance(bp: Backprop) -> Params:
+def variance(bp: Pass) -> Params:
     """The mean of g_i² less the square of the mean, elementwise (divided by Σ s, not Σ s - 1); never below 0.
 
     A difference: its error is of the order of eps · mean g_i².
@@ -137,13 +138,13 @@ def variance(bp: Backprop) -> Params:
     return _mean_and_variance(bp)[1]
 
 
-def _mean_and_variance(bp: Backprop) -> tuple[Params, Params]:
+def _mean_and_variance(bp: Pass) -> tuple[Params, Params]:
     mean, moment = mean_gradient(widened(bp)), _second_moment(bp)
     return mean, jax.tree.map(lambda m2, m: jnp.where(m2 > m * m, m2 - m * m, 0), moment, mean)
 
 
 @checked_by(check_mean)
-def signal_to_noise(bp: Backprop) -> Params:
+def signal_to_noise(bp: Pass) -> Params:
     """(mean g)² / variance g, elementwise: the gradient signal-to-noise ratio of Liu et al. (2020), eq. 1.
 
     ∞ where only the variance vanishes, 0 where both do. A ratio above 1/eps says only that it is large.
@@ -166,7 +167,7 @@ class NoiseScale(NamedTuple):
 
 
 @checked_by(check_mean)
-def noise_scale(bp: Backprop) -> NoiseScale:
+def noise_scale(bp: Pass) -> NoiseScale:
     """The simple noise scale tr(Σ) / ‖G‖² of McCandlish et al. (2018), eq. 2.9, from one batch of n = Σ s.
 
     Unbiased numerator and denominator, `noise_scale_of_norms` with batches of 1 and n: the mean of ‖g_i‖²
@@ -175,7 +176,7 @@ def noise_scale(bp: Backprop) -> NoiseScale:
     """
     s, total = relative_weights(bp)
     n = total if bp.weight is None else bp.weight.astype(total.dtype).sum()
-    small = weighted(_layer_squared_norms(bp).sum(axis=1, keepdims=True), s).sum() / total
+    small = weighted(layer_squares(bp).sum(axis=1, keepdims=True), s).sum() / total
     return _noise_scale(small, jnp.ones_like(n), squared_norm(mean_gradient(widened(bp))), n)
 
 
@@ -204,72 +205,32 @@ def _noise_scale(small_norm: jax.Array, small_size: jax.Array, big_norm: jax.Arr
     return NoiseScale(trace, norm, trace / norm)
 
 
-def gram(bp: Backprop, other: Backprop | None = None) -> jax.Array:
+def gram(bp: Pass, other: Pass | None = None) -> jax.Array:
     """⟨g_i, g_j⟩ = Σ_l (a_i·a_j + 1)(δ_i·δ_j), (n, m), within a batch or with `other`, of the same network.
 
     Between a training and a test batch: the kernel of TracIn (Pruthi et al., 2020). Raises ValueError for passes of
     different networks.
     """
     other = bp if other is None else other
-    if _architecture(bp) != _architecture(other):
-        raise ValueError("both batches must come from one network; their layers, activations or losses differ")
+    check_pass(bp)
+    check_same_model(bp, other)
     return _gram(bp, other)
 
 
-@compiled
-def _gram(bp: Backprop, other: Backprop) -> jax.Array:
-    layers = zip(bp.activations, bp.deltas, other.activations, other.deltas)
-    return jnp.stack([(_products(a, b) + float(bp.bias)) * _products(d, e) for a, d, b, e in layers]).sum(axis=0)
+_gram = compiled(products)
 
 
-def _architecture(bp: Backprop) -> tuple:
-    check_pass(bp)
-    return bp.bias, bp.loss, bp.hidden, [a.shape[1:] for a in (*bp.activations, *bp.deltas)]
-
-
-def inner_products(bp: Backprop, v: Params) -> jax.Array:
+def inner_products(bp: Pass, v: Params) -> jax.Array:
     """⟨g_i, v⟩ for every example, (n,), `v` shaped like the parameters: the derivative of ℓ_i along `v`.
 
     Raises TypeError or ValueError for a `v` of another shape.
     """
     check_pass(bp)
-    sizes = (bp.activations[0].shape[1], *(delta.shape[1] for delta in bp.deltas))
-    check_params(Network(sizes, bp.hidden, bp.loss, bp.bias), v, "v")
-    return _compiled_inner_products(bp.activations, bp.deltas, v)
+    check_direction(bp, v)
+    return _inner_products(bp, v)
 
 
-_compiled_inner_products = compiled(_inner_products)
-
-
-def _layer_norms(bp: Backprop) -> jax.Array:
-    """‖g_i‖ layer by layer, (n, L), without overflow of the squares."""
-    columns = []
-    for a, delta in zip(bp.activations, bp.deltas):
-        inputs = _norms(a)
-        inputs = jnp.hypot(inputs, jnp.ones_like(inputs)) if bp.bias else inputs
-        outputs = _norms(delta)
-        columns.append(jnp.where(outputs == 0, jnp.zeros_like(outputs), inputs * outputs))
-    return jnp.stack(columns, axis=1)
-
-
-def _squares(rows: jax.Array) -> jax.Array:
-    """The squared norm of every row, (n,)."""
-    return jnp.square(widened(rows)).sum(axis=1)
-
-
-def _norms(rows: jax.Array) -> jax.Array:
-    """The norm of every row, (n,), its entries scaled by the largest."""
-    rows = widened(rows)
-    largest = jax.lax.stop_gradient(jnp.abs(rows).max(axis=1))  # the norm does not depend on its scale
-    some = largest > 0
-    one = jnp.ones_like(largest)
-    squares = jnp.square(rows / jnp.where(some, largest, one)[:, None]).sum(axis=1)
-    return largest * jnp.sqrt(jnp.where(some, squares, one))  # a root whose derivative is finite at zero
-
-
-def _products(a: jax.Array, b: jax.Array) -> jax.Array:
-    a, b = widened((a, b))
-    return jnp.matmul(a, b.T, out_sharding=product_sharding(a, b, 0, 0))
+_inner_products = compiled(inner_products_with)
 
 
 def _clip_factors(norms: jax.Array, max_norm: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from lr_nn import check
 from lr_nn.backward import check_pass
 from lr_nn.per_example import clipped_sum
 from lr_nn.trees import accumulator, cast, compiled, divide
-from lr_nn.types import Backprop, Params
+from lr_nn.types import Params, Pass
 
 __all__ = [
     "PoissonBatch",
@@ -34,7 +34,7 @@ def __dir__() -> list[str]:
 
 
 def private_gradient(
-    bp: Backprop,
+    bp: Pass,
     key: jax.Array,
     *,
     max_norm: ArrayLike,
@@ -70,7 +70,7 @@ def private_gradient(
 
 
 @compiled
-def _private_gradient(bp: Backprop, key: jax.Array, multiplier: jax.Array, bound: jax.Array, size: jax.Array) -> Params:
+def _private_gradient(bp: Pass, key: jax.Array, multiplier: jax.Array, bound: jax.Array, size: jax.Array) -> Params:
     leaves, structure = jax.tree.flatten(clipped_sum(bp, bound, bp.weight))
     noisy = [
         leaf + (multiplier * bound).astype(leaf.dtype) * jax.random.normal(key, leaf.shape, leaf.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lr_nn.losses import Loss
     from lr_nn.penalties import Penalty
 
-__all__ = ["Backprop", "Batch", "Forward", "Layer", "Params", "Solution", "Status"]
+__all__ = ["Backprop", "Batch", "Forward", "Layer", "Params", "Pass", "Solution", "Status"]
 
 
 class Layer(NamedTuple):
@@ -60,6 +60,30 @@ class Forward(NamedTuple):
         return tuple(a if z is None else z for z, a in pairs)
 
 
+class Pass(Protocol):
+    """One forward and one backward pass, of a `Network` (`Backprop`) or of another function (`taps.TapPass`)."""
+
+    @property
+    def weight(self) -> jax.Array | None:
+        """Example weights (n,), or None for ones."""
+
+    @property
+    def n(self) -> int:
+        """The number of examples."""
+
+    @property
+    def layer_count(self) -> int:
+        """The number of parts of a gradient that have norms of their own: layers, or leaves of the parameters."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of sums over examples."""
+
+    @property
+    def dtypes(self) -> Any:
+        """The name of every parameter's dtype, in a tree like the parameters."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Backprop:
@@ -84,6 +108,21 @@ class Backprop:
     def bias(self) -> bool:
         """True if the layers have biases."""
         return self.dtypes[0].b is not None
+
+    @property
+    def n(self) -> int:
+        """The number of examples."""
+        return self.eta.shape[0]
+
+    @property
+    def layer_count(self) -> int:
+        """The number of layers."""
+        return len(self.deltas)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of sums over examples."""
+        return self.eta.dtype
 
     @property
     def forward(self) -> Forward:

@@ -21,9 +21,10 @@ LEVELS = {
     **dict.fromkeys(["network", "data"], 3),
     "admission": 4,
     "backward": 5,
-    "tangents": 5.5,
+    "tangents": 5.3,
+    "pass_quantities": 5.6,
     **dict.fromkeys(["per_example", "curvature", "objective"], 6),
-    "private": 7,
+    **dict.fromkeys(["private", "taps"], 7),
     **dict.fromkeys(["fitting", "training"], 8),
     "many": 9,
     **dict.fromkeys(["inference", "sharded"], 10),
@@ -35,7 +36,7 @@ AUTODIFF = {
     *("grad", "value_and_grad", "vjp", "jvp", "jacfwd", "jacrev", "jacobian", "hessian", "linearize"),
     *("linear_transpose", "custom_jvp", "custom_vjp", "custom_gradient", "jet"),
 }
-MAY_DIFFERENTIATE = {"referee"}
+MAY_DIFFERENTIATE = {"referee", "taps"}
 
 
 def room(path):

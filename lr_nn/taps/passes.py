@@ -1,0 +1,253 @@
+"""One forward and one backward pass of a function with taps: what per-example quantities are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.taps.layouts import Operand, untransposed
+from lr_nn.taps.program import run, zeros
+from lr_nn.taps.sites import Site, Survey, survey
+from lr_nn.taps.tap import Recorder, plain
+from lr_nn.taps.uses import Outer, Rows, Use
+from lr_nn.trees import accumulator, compiled, register_class
+
+Losses = Callable[..., jax.Array]
+
+
+@register_class
+@dataclass(frozen=True)
+class TapPass:
+    """One forward and one backward pass of a function with taps.
+
+    `losses` ℓ_i (n,); `weight` (n,), or None for ones; `uses` of every leaf of the parameters: its per-example
+    gradients in factored form, one for each tap that the leaf meets. `operands` says where each use lies in its leaf.
+    Static are `operands`, `structure` of the parameters, and `shapes` and `leaf_dtypes` of the leaves.
+    """
+
+    losses: jax.Array
+    weight: jax.Array | None
+    uses: tuple[tuple[Use, ...], ...]
+    operands: tuple[tuple[Operand, ...], ...] = field(metadata={"static": True})
+    structure: Any = field(metadata={"static": True})
+    shapes: tuple[tuple[int, ...], ...] = field(metadata={"static": True})
+    leaf_dtypes: tuple[str, ...] = field(metadata={"static": True})
+
+    @property
+    def n(self) -> int:
+        """The number of examples."""
+        return self.losses.shape[0]
+
+    @property
+    def layer_count(self) -> int:
+        """The number of leaves: the layers of a pass whose model is not ours."""
+        return len(self.uses)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of sums over examples."""
+        return accumulator(self.losses.dtype)
+
+    @property
+    def dtypes(self) -> Any:
+        """The name of every leaf's dtype, in a tree like the parameters."""
+        return self.tree(self.leaf_dtypes)
+
+    def tree(self, leaves: Sequence[Any]) -> Any:
+        """A tree like the parameters of these leaves."""
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def backprop(
+    function: Losses,
+    params: Any,
+    *args: Any,
+    weight: ArrayLike | None = None,
+    untapped: Literal["refuse", "vmap"] = "refuse",
+    in_axes: Any = 0,
+) -> TapPass:
+    """One forward and one backward pass of `function(tap, params, *args) -> losses (n,)`, any function of JAX.
+
+    The function calls `tap.dense`, `tap.embedding`, `tap.scale_shift` and `tap.conv` where its layers meet leaves of
+    `params`. The first axis of their inputs is that of the n examples, and an example must not influence the loss of
+    another one: batch normalisation does. Layers may be inside of `jit`, `vmap`, `checkpoint` and `scan`; a leaf may be
+    used any number of times, also transposed, reshaped, sliced or cast.
+
+    weight: example weights (n,), read as in a `Batch`. untapped: what happens to a leaf that is used elsewhere than in
+    a tap: "refuse" raises; "vmap" computes its gradients by `vmap(grad)`, one backward pass for each example, and
+    takes memory n × leaf; `in_axes` are then the axes of `args`, as those of `jax.vmap`.
+
+    The pass is taken by `lr_nn.gradient`, the functions of `per_example`, `private.private_gradient` and
+    `curvature.kfac`; their results are like `params`. One program is compiled for each function (so define it once,
+    outside of a loop) and each shape of its arguments.
+
+    Raises ValueError for leaves without a tap, by name, for losses of another shape, and for weights that are negative
+    or all zero; TypeError for leaves that are no floats; NotImplementedError for a tap inside of other control flow.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from lr_nn import per_example, taps
+    >>> def losses(tap, params, x, y):
+    ...     hidden = jnp.tanh(tap.dense(x, params["w"], params["b"]))
+    ...     return jnp.square(hidden.sum(axis=1) - y)
+    >>> params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
+    >>> bp = taps.backprop(losses, params, jnp.ones((4, 3)), jnp.zeros(4))
+    >>> per_example.squared_norms(bp).shape
+    (4,)
+    """
+    if untapped not in {"refuse", "vmap"}:
+        raise ValueError(f"untapped must be 'refuse' or 'vmap'; got {untapped!r:.100}")
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"leaf params{jax.tree_util.keystr(path)} must be of floats: pass it as an argument of its own"
+            )
+    if weight is not None:
+        weight = check.numeric("weight", weight)
+        if weight.ndim != 1:
+            raise ValueError(f"weight must have shape (n,); got {weight.shape}")
+        weight = check.weights(weight, len(weight), None)
+    return _backprop(function, params, args, weight, untapped, _hashable(in_axes))
+
+
+def _hashable(in_axes: Any) -> Any:
+    return tuple(in_axes) if isinstance(in_axes, list) else in_axes
+
+
+@partial(compiled, static_argnums=(0, 4, 5))
+def _backprop(
+    function: Losses, params: Any, args: tuple[Any, ...], weight: jax.Array | None, untapped: str, in_axes: Any
+) -> TapPass:
+    named, structure = jax.tree.flatten_with_path(params)
+    leaves, rest = [leaf for _, leaf in named], jax.tree.leaves(args)
+    closed = jax.make_jaxpr(partial(function, Recorder()))(params, *args)
+    n = _examples(closed.out_avals, weight)
+    found = survey(closed.jaxpr, len(leaves))
+    names = [jax.tree_util.keystr(path) for path, _ in named]
+    if found.untapped and untapped == "refuse":
+        raise ValueError(_untapped_message(found, names))
+
+    def losses_of(perturbations: list[Any]) -> tuple[jax.Array, list[Any]]:
+        (losses,), kept = run(closed, [*leaves, *rest], perturbations)
+        return losses, kept
+
+    active = [site.active for site in found.sites]
+    losses, pullback, kept = jax.vjp(losses_of, zeros(closed, active), has_aux=True)
+    (deltas,) = pullback(jnp.ones_like(losses))
+    uses: list[list[tuple[Operand, Use]]] = [[] for _ in leaves]
+    for site, site_kept, delta in zip(found.sites, kept, deltas):
+        for operand, use in _uses(site, site_kept, delta, n):
+            if operand.leaf not in found.untapped:
+                uses[operand.leaf].append((operand, use))
+    for leaf, gradients in _by_vmap(function, params, args, in_axes, sorted(found.untapped), n).items():
+        uses[leaf].append((Operand(leaf), Rows(gradients[:, None])))
+    return TapPass(
+        losses,
+        weight,
+        tuple(tuple(use for _, use in each) for each in uses),
+        tuple(tuple(operand for operand, _ in each) for each in uses),
+        structure,
+        tuple(jnp.shape(leaf) for leaf in leaves),
+        tuple(jnp.result_type(leaf).name for leaf in leaves),
+    )
+
+
+def _examples(outputs: Sequence[Any], weight: jax.Array | None) -> int:
+    """n, from the shape of the losses."""
+    shapes = [each.shape for each in outputs]
+    if len(outputs) != 1 or len(shapes[0]) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
+        raise ValueError(f"the function must return the losses (n,) of the examples; got arrays of shapes {shapes}")
+    (n,) = shapes[0]
+    if n == 0:
+        raise ValueError("the function returned no losses; a batch has at least one example")
+    if weight is not None and weight.shape != (n,):
+        raise ValueError(f"weight must have shape ({n},), that of the losses; got {weight.shape}")
+    return n
+
+
+def _untapped_message(found: Survey, names: list[str]) -> str:
+    tapped = {operand.leaf for site in found.sites for operand in site.operands if operand is not None}
+    lines = [
+        f"params{names[leaf]} is {'also ' if leaf in tapped else ''}used without a tap, by {where}"
+        for leaf, where in sorted(found.untapped.items())
+    ]
+    hint = (
+        'call tap.dense, embedding, scale_shift or conv there, or pass untapped="vmap", which takes n backward passes'
+    )
+    return "; ".join(lines) + ": " + hint
+
+
+def _uses(site: Site, kept: Any, delta: Any, n: int) -> list[tuple[Operand, Use]]:
+    """The uses of leaves by one tap. A use of a transposed matrix becomes one of the matrix itself."""
+    if not site.active:
+        return []
+    operation = site.operation
+    found: list[tuple[Operand, Use]] = []
+    examples = len(site.scans) + _example_axis(site, n)
+    for slot, operand, shape in zip(operation.slots, site.operands, site.shapes):
+        if operand is None:
+            continue
+        slices = [site.scans.index(scan) for scan in operand.scans]
+        inputs = _arranged(kept, examples, slices, kept.ndim - operation.features)
+        errors = _arranged(delta, examples, slices, delta.ndim - 1)
+        use = operation.use(slot, inputs, errors, shape)
+        if isinstance(use, Outer) and (original := untransposed(operand)) is not None:
+            found.append((original, use.transposed()))
+        else:
+            found.append((operand, use))
+    return found
+
+
+def _example_axis(site: Site, n: int) -> int:
+    """Which axis of the tap's input is that of the examples: the first of the input, or one that `vmap` put there."""
+    shape = site.input_shape[: len(site.input_shape) - site.operation.own_axes][: site.mapped + 1]
+    candidates = [axis for axis, size in enumerate(shape) if size == n]
+    if len(candidates) == 1:
+        return candidates[0]
+    problem = "is none of them" if not candidates else "could be any of several axes"
+    raise ValueError(
+        f"the first axis of the input of tap.{site.operation.name} must be that of the {n} examples; its shape is "
+        f"{site.input_shape}, with {site.mapped} axes of vmap in front, and the axis of the examples {problem}"
+    )
+
+
+def _arranged(array: jax.Array, examples: int, slices: list[int], lead: int) -> jax.Array:
+    """(n, S, T, ...) of an array whose first `lead` axes are those of scans, examples and positions."""
+    positions = [axis for axis in range(lead) if axis != examples and axis not in slices]
+    array = array.transpose(examples, *slices, *positions, *range(lead, array.ndim))
+    sizes = array.shape[1 : 1 + len(slices)], array.shape[1 + len(slices) : lead]
+    return array.reshape(array.shape[0], *map(prod, sizes), *array.shape[lead:])
+
+
+def _by_vmap(
+    function: Losses, params: Any, args: tuple[Any, ...], in_axes: Any, which: list[int], n: int
+) -> dict[int, jax.Array]:
+    """The per-example gradients of some leaves, (n, *shape) each, by a backward pass of its own for each example."""
+    if not which:
+        return {}
+    leaves, structure = jax.tree.flatten(params)
+
+    def loss(chosen: dict[int, jax.Array], rows: tuple[Any, ...]) -> jax.Array:
+        merged = [chosen.get(leaf, value) for leaf, value in enumerate(leaves)]
+        return function(plain, jax.tree.unflatten(structure, merged), *rows)[0]
+
+    rows, args_structure = jax.tree.flatten(args)
+    axes = jax.tree.leaves(jax.tree.broadcast(in_axes, args, is_leaf=_is_none), is_leaf=_is_none)
+
+    def gradients(rows: list[Any]) -> dict[int, jax.Array]:
+        batch = [row if axis is None else jnp.expand_dims(row, axis) for row, axis in zip(rows, axes)]
+        return jax.grad(loss)({leaf: leaves[leaf] for leaf in which}, jax.tree.unflatten(args_structure, batch))
+
+    return jax.vmap(gradients, (axes,), axis_size=n)(rows)
+
+
+def _is_none(axis: Any) -> bool:
+    return axis is None
