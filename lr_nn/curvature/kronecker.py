@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -32,8 +32,9 @@ from lr_nn.types import Backprop, Batch, Params
 Kind = Literal["exact", "sampled", "empirical"]
 
 
+@singledispatch
 def kfac(
-    net: Network,
+    net: Any,
     params: Params,
     batch: Batch,
     kind: Kind = "exact",
@@ -45,6 +46,8 @@ def kfac(
     kind: what G is a mean of. "exact": of the Fisher F_i in η, a backward pass for each of the k columns of its
     factor. "sampled": an unbiased estimate of that, from `samples` targets an example, drawn from the model by `key`.
     "empirical": the errors at the targets as they are, as in the empirical Fisher; no further backward pass.
+
+    `kfac(bp)` of a pass of `taps` has the factors of the empirical kind of every matrix of another model.
 
     Raises ValueError or TypeError for data that do not fit the network, weights that are all zero, another `kind`, a
     missing `key`, or less than one sample.
@@ -189,7 +192,7 @@ def _kfac(net: Network, params: Params, batch: Batch, key: jax.Array | None, kin
     return replace(made, factors=factors)
 
 
-def _damped(factors: Factors, damping: jax.Array) -> Factors:
+def damped(factors: Factors, damping: jax.Array) -> Factors:
     """(A + π√λ I, G + √λ/π I), with π = 1 where a trace vanishes."""
     a, g = factors
     root = jnp.sqrt(damping).astype(a.dtype)
@@ -202,7 +205,7 @@ def _damped(factors: Factors, damping: jax.Array) -> Factors:
 
 def _roots(op: Kfac, damping: jax.Array) -> list[Factors]:
     """The lower Cholesky factors of the damped factors of every layer."""
-    return [Factors(*map(jnp.linalg.cholesky, _damped(factors, damping))) for factors in op.factors]
+    return [Factors(*map(jnp.linalg.cholesky, damped(factors, damping))) for factors in op.factors]
 
 
 @compiled

@@ -16,13 +16,13 @@ errors δ = ∂ℓ_i/∂z. So norms, clipping, moments, Gram matrices and Kronec
 pass of what is not a layer of this package is JAX's.
 """
 
-from lr_nn.taps import quantities  # registers the quantities of a TapPass
+from lr_nn.taps import kronecker, quantities  # both register what takes a TapPass
 from lr_nn.taps.passes import TapPass, backprop
 from lr_nn.taps.tap import Tap, plain
 
 __all__ = ["Tap", "TapPass", "backprop", "plain"]
 
-del quantities
+del kronecker, quantities
 
 
 def __dir__() -> list[str]:

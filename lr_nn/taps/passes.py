@@ -31,13 +31,15 @@ class TapPass:
 
     `losses` ℓ_i (n,); `weight` (n,), or None for ones; `uses` of every leaf of the parameters: its per-example
     gradients in factored form, one for each tap that the leaf meets. `operands` says where each use lies in its leaf.
-    Static are `operands`, `structure` of the parameters, and `shapes` and `leaf_dtypes` of the leaves.
+    Static are `operands`, `biases` (for each leaf the number of the leaf that is its bias, wherever it is used, or
+    None), `structure` of the parameters, and `shapes` and `leaf_dtypes` of the leaves.
     """
 
     losses: jax.Array
     weight: jax.Array | None
     uses: tuple[tuple[Use, ...], ...]
     operands: tuple[tuple[Operand, ...], ...] = field(metadata={"static": True})
+    biases: tuple[int | None, ...] = field(metadata={"static": True})
     structure: Any = field(metadata={"static": True})
     shapes: tuple[tuple[int, ...], ...] = field(metadata={"static": True})
     leaf_dtypes: tuple[str, ...] = field(metadata={"static": True})
@@ -154,6 +156,7 @@ def _backprop(
         weight,
         tuple(tuple(use for _, use in each) for each in uses),
         tuple(tuple(operand for operand, _ in each) for each in uses),
+        _biases(found.sites, [len(each) for each in uses]),
         structure,
         tuple(jnp.shape(leaf) for leaf in leaves),
         tuple(jnp.result_type(leaf).name for leaf in leaves),
@@ -204,6 +207,17 @@ def _uses(site: Site, kept: Any, delta: Any, n: int) -> list[tuple[Operand, Use]
         else:
             found.append((operand, use))
     return found
+
+
+def _biases(sites: Sequence[Site], counts: list[int]) -> tuple[int | None, ...]:
+    """For each leaf the leaf of its bias, where one tap is the only use of both."""
+    found: list[int | None] = [None] * len(counts)
+    for site in sites:
+        operands = dict(zip(site.operation.slots, site.operands))
+        w, b = operands.get("w"), operands.get("b")
+        if w is not None and b is not None and w.scans == b.scans and counts[w.leaf] == counts[b.leaf] == 1:
+            found[w.leaf] = b.leaf
+    return tuple(found)
 
 
 def _example_axis(site: Site, n: int) -> int:

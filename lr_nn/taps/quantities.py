@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -191,7 +192,7 @@ def _square_sum(bp: TapPass, leaf: int, weight: jax.Array | None) -> jax.Array:
 def _with_uses(bp: TapPass, leaf: int, uses: tuple[Use, ...]) -> TapPass:
     """A pass of one example, with the uses of one leaf."""
     every = tuple(uses if i == leaf else () for i in range(len(bp.uses)))
-    return TapPass(bp.losses[:1], None, every, bp.operands, bp.structure, bp.shapes, bp.leaf_dtypes)
+    return replace(bp, losses=bp.losses[:1], weight=None, uses=every)
 
 
 def _leaf_products(bp: TapPass, other: TapPass, leaf: int) -> jax.Array:
