@@ -59,7 +59,8 @@ class Dense(Operation):
 
     def apply(self, x: jax.Array, *parameters: jax.Array) -> jax.Array:
         w, *bias = parameters
-        return jnp.matmul(x, w) + bias[0] if bias else jnp.matmul(x, w)
+        z = jnp.matmul(x, w)
+        return z + _along_last(bias[0], z) if bias else z
 
     def use(self, slot: str, kept: jax.Array, delta: jax.Array, shape: tuple[int, ...]) -> Use:
         return Outer(kept, delta) if slot == "w" else Rows(delta.sum(axis=2))
