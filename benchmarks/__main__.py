@@ -8,6 +8,7 @@ from importlib import import_module
 NAMES = {
     "gradient": "hand-written against automatic gradients, formulations, batched training, epochs against peers",
     "per_example": "norms, clipping and moments of per-example gradients against vmap(grad)",
+    "taps": "norms and clipping of a transformer's per-example gradients against vmap(grad), jax-privacy and Opacus",
     "curvature": "Hessian and Gauss-Newton products, diagonals and factors against autodiff",
     "cold": "first calls in a fresh process: their time, and the programs that are compiled for them",
     "fit": "one model to a certified gap, against scikit-learn, glum, skglm and optax",

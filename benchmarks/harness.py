@@ -27,6 +27,7 @@ PACKAGES = (
     "torch",
     "backpack-for-pytorch",
     "opacus",
+    "jax-privacy",
     "glum",
     "glmax",
     "skglm",

@@ -65,6 +65,70 @@ def hessian_diagonal_peers(params: Any, x: jax.Array, y: jax.Array) -> Peers:
     return _threaded({"Hessian diagonal, exact by BackPACK": _backpack(params, x, y, DiagHessian)})
 
 
+def transformer_peers(params: Any, tokens: jax.Array, *, heads: int, max_norm: float) -> Peers:
+    """The gradient, and the clipped gradient by Opacus, of the transformer of `benchmarks.taps`."""
+    from torch import nn
+
+    model, criterion = _transformer(params, heads), nn.CrossEntropyLoss()
+    ids, targets = _tensor(tokens[:, :-1]).long().contiguous(), _tensor(tokens[:, 1:]).long().reshape(-1)
+
+    def of_loss(logits: Any) -> tuple:
+        return logits.reshape(len(targets), -1), targets
+
+    def gradient():
+        model.zero_grad()
+        criterion(*of_loss(model(ids))).backward()
+        return [p.grad for p in model.parameters()]
+
+    ghost = _ghost_of(_transformer(params, heads), criterion, ids, of_loss, max_norm, shape=tuple(ids.shape))
+    return _threaded({"gradient by PyTorch": gradient, "clipped gradient by Opacus, ghost clipping": ghost})
+
+
+def _transformer(params: Any, heads: int):
+    """The transformer of `benchmarks.taps` as a module; the parameters of the head come last."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import gelu, scaled_dot_product_attention
+
+    def dense(layer: dict[str, Any]) -> nn.Linear:
+        linear = nn.Linear(*layer["w"].shape)
+        with torch.no_grad():
+            linear.weight.copy_(_tensor(layer["w"].T))
+            linear.bias.copy_(_tensor(layer["b"]))
+        return linear
+
+    class Block(nn.Module):
+        def __init__(self, block: dict[str, Any], width: int) -> None:
+            super().__init__()
+            self.before, self.between = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+            self.qkv, self.out, self.up, self.down = (dense(block[name]) for name in ("qkv", "out", "up", "down"))
+
+        def forward(self, h: Any) -> Any:
+            n, positions, width = h.shape
+            qkv = self.qkv(self.before(h)).reshape(n, positions, 3, heads, width // heads)
+            q, k, v = (qkv[:, :, part].transpose(1, 2) for part in range(3))
+            mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
+            h = h + self.out(mixed.transpose(1, 2).reshape(n, positions, width))
+            return h + self.down(gelu(self.up(self.between(h)), approximate="tanh"))
+
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width = params["tokens"].shape[1]
+            self.tokens = nn.Embedding.from_pretrained(_tensor(params["tokens"]), freeze=False)
+            self.positions = nn.Embedding.from_pretrained(_tensor(params["positions"]), freeze=False)
+            self.blocks = nn.ModuleList([Block(block, width) for block in params["blocks"]])
+            self.last, self.head = nn.LayerNorm(width, eps=1e-6), dense(params["head"])
+
+        def forward(self, ids: Any) -> Any:
+            h = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]).repeat(len(ids), 1))
+            for block in self.blocks:
+                h = block(h)
+            return self.head(self.last(h))
+
+    return Transformer()
+
+
 def agree(ours: Any, theirs: list[Any]) -> None:
     """Raise AssertionError unless both computed the same, layer by layer: PyTorch keeps weights transposed."""
     leaves = [leaf for layer in ours for leaf in (layer.w.T, layer.b)]
@@ -139,12 +203,17 @@ def _backpack(params: Any, x: jax.Array, y: jax.Array, extension: Callable[[], A
 
 def _ghost(params: Any, x: jax.Array, y: jax.Array, max_norm: float) -> Callable[[], Any]:
     """Ghost clipping without noise: norms by the identity, then a second backward pass."""
+    model, criterion, inputs, targets = _model(params, x, y)
+    return _ghost_of(model, criterion, inputs, lambda z: (z, targets), max_norm)
+
+
+def _ghost_of(model: Any, criterion: Any, inputs: Any, of_loss: Callable[[Any], tuple], max_norm: float, **shape: Any):
+    """Ghost clipping of a model; `of_loss` the arguments of Opacus' loss at its outputs."""
     import torch
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
     from opacus.optimizers import DPOptimizerFastGradientClipping
     from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
-    model, criterion, inputs, targets = _model(params, x, y)
     module = GradSampleModuleFastGradientClipping(model, max_grad_norm=max_norm, use_ghost_clipping=True)
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.SGD(module.parameters(), lr=1.0),
@@ -158,7 +227,7 @@ def _ghost(params: Any, x: jax.Array, y: jax.Array, max_norm: float) -> Callable
         optimizer.zero_grad()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loss(module(inputs), targets).backward()
+            loss(*of_loss(module(inputs)), **shape).backward()
         optimizer.pre_step()
         return [p.grad for p in module.parameters()]
 

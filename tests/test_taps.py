@@ -180,10 +180,13 @@ def test_a_network_of_ours_as_a_function_with_taps_has_the_same_pass():
         eta = tap.dense(jax.nn.sigmoid(tap.dense(x, *params[0])), *params[1])
         return -jnp.take_along_axis(jax.nn.log_softmax(eta), y[:, None], 1)[:, 0]
 
-    ours, tapped = lr_nn.backprop(net, params, Batch(x, y, weight)), taps.backprop(function, params, x, y, weight=weight)
+    ours, tapped = (
+        lr_nn.backprop(net, params, Batch(x, y, weight)),
+        taps.backprop(function, params, x, y, weight=weight),
+    )
     for quantity in (per_example.squared_norms, per_example.variance, per_example.noise_scale):
         assert_trees_close(quantity(tapped), quantity(ours), 50)
-    noise = dict(max_norm=0.3, noise_multiplier=0.0, expected_batch_size=3)
+    noise = {"max_norm": 0.3, "noise_multiplier": 0.0, "expected_batch_size": 3}
     masked = [bp.__class__(**{**vars(bp), "weight": jnp.ones(N)}) for bp in (ours, tapped)]
     key = jax.random.key(0)
     assert_trees_close(*(private.private_gradient(bp, key, **noise) for bp in masked), 50)

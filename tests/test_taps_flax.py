@@ -98,7 +98,7 @@ def test_a_parameter_of_a_module_of_ones_own_is_refused_by_its_path():
             return self.factor * self.linear(x)
 
     apply, params = tapped(Scaled())
-    with pytest.raises(ValueError, match="factor.* is used without a tap"):
+    with pytest.raises(ValueError, match=r"factor.* is used without a tap"):
         taps.backprop(lambda tap, params, x: apply(tap, params, x)[:, 0], params, jnp.ones((3, 4)))
-    with pytest.raises(TypeError, match="expects a flax.nnx module"):
+    with pytest.raises(TypeError, match=r"expects a flax\.nnx module"):
         tapped(jnp.tanh)
