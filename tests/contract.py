@@ -29,6 +29,7 @@ from lr_nn import (
     probability,
     sharded,
     tangents,
+    taps,
     training,
 )
 
@@ -65,6 +66,24 @@ def solution() -> lr_nn.Solution:
 def smaller_solution() -> lr_nn.Solution:
     """A fit of `rows` with their first column alone."""
     return lr_nn.fit(lr_nn.logistic_regression(1), rows()._replace(x=X[:, :1]))
+
+
+def function(tap: taps.Tap, params: Any, x: jax.Array) -> jax.Array:
+    """Losses (n,) of a model that is not a Network."""
+    h = jnp.tanh(tap.dense(x, params["w"], params["b"]))
+    return jnp.square(tap.dense(tap.scale_shift(h, params["scale"]), params["w"].T)).sum(axis=1)
+
+
+def tapped() -> Any:
+    """A pass of `function`, and what takes it."""
+    params = {"w": jnp.ones((D, 4)), "b": jnp.ones(4), "scale": jnp.ones(4)}
+    found = taps.backprop(function, params, X, weight=WEIGHT)
+    factors = curvature.kfac(found)
+    return (
+        *(found, lr_nn.gradient(found), per_example.clipped_gradient(found, 0.5), per_example.variance(found)),
+        *(per_example.gram(found), per_example.noise_scale(found), factors, factors.solve(params, 0.1)),
+        *(factors.sample(KEY, 0.1), factors.logdet(0.1), factors @ params),
+    )
 
 
 def direction() -> Any:
@@ -122,6 +141,7 @@ CORE: dict[str, Callable[[], Any]] = {
     "value_and_gradient": lambda: lr_nn.value_and_gradient(*deep(), penalties.elastic_net(0.1, 0.5), 5),
     "objective.totals": lambda: objective.totals(*deep()),
     "tangents.pushforward": lambda: tangents.pushforward(*deep()[:2], bp().forward, direction()),
+    "taps.backprop": tapped,
     "per_example.gradients": lambda: per_example.gradients(bp()),
     "per_example.squared_norms": lambda: per_example.squared_norms(bp()),
     "per_example.layer_squared_norms": lambda: per_example.layer_squared_norms(bp()),

@@ -46,9 +46,30 @@ class Convolutional(nnx.Module):
         return self.out(self.second(jax.nn.relu(self.norm(self.first(x)))))
 
 
+class Layer(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(4, 4, rngs=rngs)
+
+    def __call__(self, x):
+        return jnp.tanh(self.linear(x))
+
+
+class Stacked(nnx.Module):
+    """Layers stacked by `nnx.vmap`, one a step of `nnx.scan`, then one that is rematerialised."""
+
+    def __init__(self, rngs):
+        self.layers = nnx.vmap(Layer, in_axes=0, out_axes=0)(rngs.split(3))
+        self.last = Layer(rngs)
+
+    def __call__(self, x):
+        scan = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return nnx.remat(Layer.__call__)(self.last, scan(x, self.layers))
+
+
 CASES = {
     Transformer: jax.random.randint(jax.random.key(0), (3, 5), 0, 11),
     Convolutional: jax.random.normal(jax.random.key(0), (3, 6, 6, 2)),
+    Stacked: jax.random.normal(jax.random.key(0), (3, 4)),
 }
 
 
@@ -65,7 +86,9 @@ def test_a_module_with_taps_has_its_outputs_and_the_gradients_of_each_example(ki
         gradient = jax.grad(lambda params, row: losses(taps.plain, params, row[None])[0])
         return jax.vmap(gradient, (None, 0))(params, x)
 
-    assert_close(jax.jit(lambda p: apply(taps.plain, p, x))(params), jax.jit(module)(x), 10)
+    assert_close(
+        jax.jit(lambda p: apply(taps.plain, p, x))(params), nnx.jit(lambda module, x: module(x))(module, x), 10
+    )
     bp = taps.backprop(losses, params, x)
     assert_trees_close(per_example.gradients(bp), expected(params), 100_000)
 
