@@ -34,7 +34,6 @@ from lr_nn.many.local_model import (
     make_problem,
     newton_step,
     params_at,
-    product,
 )
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty

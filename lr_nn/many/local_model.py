@@ -92,7 +92,8 @@ def make_problem(
         x = jnp.concatenate([x, jnp.ones((n, 1), x.dtype)], axis=1)
     share = jnp.full((n, 1), 1 / n, x.dtype)
     if weight is not None:
-        weight = (weight / weight.max())[:, None]
+        weight = (weight / lax.stop_gradient(weight.max()))[:, None]
+        weight = weight if counted is None else jnp.where(counted, weight, 0)
         share = weight / weight.sum()
         counted = share > 0 if counted is None else counted
         x, y = (jnp.where(counted, each, 0) for each in (x, y))
