@@ -97,7 +97,7 @@ def gradient(case: str, competitor: str) -> Callable[..., Any]:
 def reference(case: str, at: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """The same gradient by the implicit function theorem, dense: that of -λ·F at θ*, with H λ = e."""
     lr_nn: Any = import_module("lr_nn")
-    (x, y, offset), counts = at, CASES[case][2]
+    (x, y, offset), counts = map(jnp.asarray, at), CASES[case][2]
     net = lr_nn.poisson_regression(x.shape[1]) if counts else lr_nn.logistic_regression(x.shape[1])
     [(w, b)] = lr_nn.fit(net, lr_nn.Batch(x, y, None, offset), tol=1e-15).params
     theta = jnp.concatenate([w[:, 0], b])

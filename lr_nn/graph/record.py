@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal
 
-from lr_nn.graph import calls, refusals
+from lr_nn.graph import calls, control_flow, linear_solves, refusals
 from lr_nn.graph.node import Node, Operation, Tape
 from lr_nn.graph.rules import TABLE, Rule
 from lr_nn.graph.rules.base import is_float, kind_of
@@ -21,6 +21,8 @@ from lr_nn.graph.wording import adjoint_equations, equation
 
 SUMMARY = re.compile(r"(?P<file>.*?):(?P<line>\d+)(:\d+)? \((?P<function>.*)\)$")
 JAX = str(Path(jax.__file__).parent)
+# Operations that hold programs, each with the function that makes its rule.
+KEPT = {linear_solves.NAME: linear_solves.kept, **dict.fromkeys(control_flow.KINDS, control_flow.kept)}
 
 
 class Constant:
@@ -128,6 +130,10 @@ class Recorder:
             refusals.check(eqn, source)
             rule = calls.kept(call, eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
         refusals.check(eqn, source)
+        if rule is None and name in self.opened:
+            return control_flow.opened(eqn, operands, source, self.run, self._value, partial(self._nested, source))
+        if rule is None and name in KEPT and any(map(self._is_active, operands)):
+            rule = KEPT[name](eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
         if rule is None:
             rule = TABLE.get(name)
         if rule is None:
@@ -135,6 +141,9 @@ class Recorder:
                 raise refusals.missing(eqn, source)
             rule = calls.by_jax(eqn)
         return self._apply(rule, eqn, [self.place(i) for i in operands], source)
+
+    def _value(self, value: int | Constant) -> np.ndarray:
+        return value.value if isinstance(value, Constant) else self.nodes[value].value
 
     def _apply(self, rule: Rule, eqn: JaxprEqn, operands: list[int], source: str) -> list[int | Constant]:
         nodes = [self.nodes[i] for i in operands]

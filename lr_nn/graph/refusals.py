@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from jax.extend.core import JaxprEqn
 
-LOOP = "unroll the loop in Python, `for step in range(...)`, over few steps"
-CONTROL_FLOW = {
-    "scan": LOOP,
-    "while": LOOP,
-    "cond": "choose by `jnp.where`, or choose the branch in Python before tracing",
-}
 CALLBACK = "take the callback (jax.debug.print among them) out of the function"
 
 
@@ -35,8 +29,6 @@ def check(eqn: JaxprEqn, source: str) -> None:
 def missing(eqn: JaxprEqn, source: str) -> NotImplementedError:
     """The error for an operation without a rule, with the line that would add one."""
     name = eqn.primitive.name
-    if name in CONTROL_FLOW:
-        return NotImplementedError(f"the control flow {name!r}{_at(source)} has no rule: {CONTROL_FLOW[name]}")
     operands = ", ".join("xyzuvw"[: len(eqn.invars)]) if len(eqn.invars) <= 6 else "*operands"
     params = ", ".join(sorted(eqn.params))
     behind = f" Parameters that it may name behind `*`: {params}." if params else ""

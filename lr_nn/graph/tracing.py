@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.graph.calls import OPENABLE
+from lr_nn.graph import calls, control_flow
 from lr_nn.graph.graph import Graph
 from lr_nn.graph.record import Recorder
 from lr_nn.graph.rules import Rule
 from lr_nn.graph.rules.base import is_float
 
 __all__ = ["trace"]
+
+OPENABLE = (*calls.OPENABLE, *control_flow.KINDS)
 
 
 def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), rules: Iterable[Rule] = ()) -> Graph:
@@ -28,14 +30,15 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
     by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by a rule of this
     package, in the dtype that JAX would give it.
 
-    opened: the nested calls to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp"; the others are
-    kept as one node each. A `custom_jvp` or `custom_vjp` that is kept obeys the derivative of its author; opened, its
-    body is differentiated and that derivative passed over.
+    opened: what to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp", "scan" and "while" (a
+    `fori_loop` is one of them), whose steps then follow one another, and "cond", whose chosen branch is then carried
+    out; the others are kept as one node each. A `custom_jvp` or `custom_vjp` that is kept obeys the derivative of its
+    author; opened, its body is differentiated and that derivative passed over.
     rules: rules of your own, by `graph.rule`, before the built-in ones.
 
     Raises TypeError for arguments without a derivative (whole numbers of Python, complex numbers, text), tracers, and
     functions that JAX cannot trace; NotImplementedError for an operation without a rule, by name, with the line to
-    add one, and for loops and branches of `jax.lax`.
+    add one.
 
     >>> from lr_nn import graph
     >>> g = graph.trace(lambda a, b, c: 3 * (a + b * c), 5.0, 3.0, 2.0)
@@ -134,11 +137,11 @@ def _called(fn: Callable[..., Any]) -> str:
 
 def _kinds(opened: Iterable[str]) -> frozenset[str]:
     if not isinstance(opened, Iterable):
-        raise TypeError(f"opened must hold kinds of calls, of {OPENABLE}; got {opened!r:.60}")
+        raise TypeError(f"opened must hold kinds of calls and of control flow, of {OPENABLE}; got {opened!r:.60}")
     kinds = (opened,) if isinstance(opened, str) else tuple(opened)
     unknown = [kind for kind in kinds if kind not in OPENABLE]
     if unknown:
-        raise ValueError(f"opened must hold kinds of calls, of {OPENABLE}; got {unknown[0]!r}")
+        raise ValueError(f"opened must hold kinds of calls and of control flow, of {OPENABLE}; got {unknown[0]!r}")
     return frozenset(kinds)
 
 
