@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from lr_nn.graph import keys
 from lr_nn.graph.costs import work_of
 from lr_nn.graph.node import Tape
 from lr_nn.graph.rules.base import Rule, is_float, kind_of
@@ -85,15 +86,24 @@ def kept(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> R
     return Rule(call.name, forward, derivative, f"{call.name}({{operands}})", texts, cost=cost)
 
 
-def by_jax(eqn: JaxprEqn) -> Rule:
-    """The rule of an operation that needs no derivative: JAX carries it out."""
+def by_jax(eqn: JaxprEqn, name: str | None = None) -> Rule:
+    """The rule of an operation that needs no derivative: JAX carries it out. `name`: that of its nodes."""
+    dtypes = [variable.aval.dtype for variable in eqn.invars]
 
     def forward(*operands):
         with jax.enable_x64(True):
+            operands = [keys.wrapped(operand, dtype) for operand, dtype in zip(operands, dtypes)]
             found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-        return tuple(map(np.asarray, found)) if eqn.primitive.multiple_results else np.asarray(found)
+            found = found if eqn.primitive.multiple_results else [found]
+            return tuple(np.asarray(keys.data_of(result)) for result in found)
 
-    return Rule(eqn.primitive.name, forward, None, f"{eqn.primitive.name}({{operands}})", "")
+    name = name or eqn.primitive.name
+    return Rule(name, forward, None, f"{name}({{operands}})", "")
+
+
+def takes_keys(eqn: JaxprEqn) -> bool:
+    """Are random keys among its operands or results?"""
+    return any(keys.is_key(getattr(atom.aval, "dtype", None)) for atom in (*eqn.invars, *eqn.outvars))
 
 
 def _of_jit(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Callable[..., Any]:

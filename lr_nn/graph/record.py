@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal
 
-from lr_nn.graph import calls, control_flow, linear_solves, refusals
+from lr_nn.graph import calls, control_flow, keys, linear_solves, refusals
 from lr_nn.graph.node import Node, Operation, Tape
 from lr_nn.graph.rules import TABLE, Rule
 from lr_nn.graph.rules.base import is_float, kind_of
@@ -35,7 +35,7 @@ class Constant:
                 "the function uses an array of a trace around graph.trace, or one left behind: trace outside jit, grad "
                 "and vmap, and pass the array as an argument"
             )
-        self.value = np.array(value)
+        self.value = np.array(keys.data_of(value))
         self.index: int | None = None
 
 
@@ -124,7 +124,10 @@ class Recorder:
         call = calls.of(eqn)
         name = call.name if call else eqn.primitive.name
         rule = self.rules.get(name)
-        if call and rule is None:
+        draws = calls.takes_keys(eqn) and not any(map(self._is_active, operands))
+        if call and rule is None and draws and call.is_internal(JAX):
+            rule = calls.by_jax(eqn, name.lstrip("_"))
+        elif call and rule is None:
             if call.kind in self.opened:
                 return self.run(call.program, operands, source if call.is_internal(JAX) else None)
             refusals.check(eqn, source)
@@ -134,7 +137,7 @@ class Recorder:
             return control_flow.opened(eqn, operands, source, self.run, self._value, partial(self._nested, source))
         if rule is None and name in KEPT and any(map(self._is_active, operands)):
             rule = KEPT[name](eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
-        if rule is None:
+        if rule is None and not draws:
             rule = TABLE.get(name)
         if rule is None:
             if any(map(self._is_active, operands)) and any(is_float(kind_of(v).dtype) for v in eqn.outvars):

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.graph import calls, control_flow
+from lr_nn.graph import calls, control_flow, keys
 from lr_nn.graph.graph import Graph
 from lr_nn.graph.record import Recorder
 from lr_nn.graph.rules import Rule
-from lr_nn.graph.rules.base import is_float
+from lr_nn.graph.rules.base import is_float, kind_of
 
 __all__ = ["trace"]
 
@@ -26,8 +26,8 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
 
         v_i = φ_i(operands of v_i),    v̄_i = Σ_{j uses i} v̄_j ∂φ_j/∂v_i
 
-    fn: an ordinary JAX function of arrays in pytrees. args: its arguments; arrays of integers and booleans are data,
-    by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by a rule of this
+    fn: an ordinary JAX function of arrays in pytrees. args: its arguments; arrays of integers and booleans, and random
+    keys, are data, by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by a rule of this
     package, in the dtype that JAX would give it.
 
     opened: what to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp", "scan" and "while" (a
@@ -57,7 +57,7 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
     program, results = _program(fn, args)
     recorder = Recorder(kinds, table)
     leaves = [
-        recorder.input(name, leaf, variable.aval.dtype, active=True)
+        recorder.input(name, leaf, kind_of(variable).dtype, active=True)
         for (name, leaf), variable in zip(paths, program.jaxpr.invars)
     ]
     tape = recorder.finish(recorder.run(program, leaves))
@@ -90,7 +90,7 @@ def _admit(fn: Callable[..., Any], args: tuple[Any, ...]) -> list[tuple[str, Any
     leaves = []
     for name, argument in zip(_names(fn, args), args):
         for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
-            leaves.append((name + jax.tree_util.keystr(path), leaf))
+            leaves.append((name + jax.tree_util.keystr(path), keys.data_of(leaf)))
     for name, leaf in leaves:
         _admit_leaf(name, leaf)
     if not any(is_float(jnp.result_type(leaf)) for _, leaf in leaves):
@@ -109,8 +109,6 @@ def _admit_leaf(name: str, leaf: Any) -> None:
     if isinstance(leaf, np.ma.MaskedArray):
         raise TypeError(f"argument {name!r} is a masked array, and would lose its mask: pass its .filled(0.0), say")
     dtype = jnp.result_type(leaf) if isinstance(leaf, (float, complex)) else leaf.dtype
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(f"argument {name!r} is a random key: draw the numbers outside, and pass them")
     if dtype.kind == "c":
         raise TypeError(f"argument {name!r} is complex, and a graph is of real numbers: pass its parts as two arrays")
     if dtype.kind not in "biuf" and not is_float(dtype):

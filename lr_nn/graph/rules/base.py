@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn.graph import keys
+
 __all__ = ["Rule", "rule"]
 
 
@@ -180,8 +182,9 @@ def flat(operation: str, forward: Callable[..., Any], equation: str) -> Rule:
 
 
 def kind_of(atom: Any) -> Kind:
-    """That of a variable or literal of a jaxpr."""
-    return Kind(atom.aval.shape, atom.aval.dtype)
+    """That of a variable or literal of a jaxpr; of random keys that of their integers."""
+    shape, dtype = atom.aval.shape, atom.aval.dtype
+    return Kind(*keys.kind_of_data(shape, dtype)) if keys.is_key(dtype) else Kind(shape, dtype)
 
 
 def is_float(dtype: Any) -> bool:
