@@ -27,7 +27,6 @@ J = (lambda a, b, c: 3 * (a + b * c)), 5.0, 3.0, 2.0
         (lambda x: x, (np.array(["a"]),), TypeError, "got dtype <U1"),
         (lambda x, n: x, (np.arange(3), np.ones(2, bool)), TypeError, "was given x int32, n bool; pass an argument of"),
         (lambda: jnp.ones(()), (), TypeError, "was given no arrays"),
-        (lambda x, key: x, (1.0, jax.random.key(0)), TypeError, "argument 'key' is a random key"),
         (lambda x: np.sin(x).sum(), (np.ones(2),), TypeError, "hands an argument, or what came of it, to NumPy"),
         (lambda x: x if x > 0 else -x, (1.0,), TypeError, "chooses by the value of an array"),
         (lambda x: x[x > 0], (np.ones(2),), TypeError, "for an index, a shape or a mask"),
@@ -38,25 +37,6 @@ J = (lambda a, b, c: 3 * (a + b * c)), 5.0, 3.0, 2.0
             (1.0,),
             NotImplementedError,
             "'complex' (test_graph_views",
-        ),
-        (lambda x: jax.random.normal(jax.random.key(0)) * x, (1.0,), NotImplementedError, "makes random keys"),
-        (
-            lambda x: jax.lax.fori_loop(0, 9, lambda i, x: jnp.sin(x), x),
-            (1.0,),
-            NotImplementedError,
-            "the control flow 'scan' (test_graph_views.py",
-        ),
-        (
-            lambda x: jax.lax.while_loop(lambda x: x < 9, lambda x: 2 * x, x),
-            (1.0,),
-            NotImplementedError,
-            "the control flow 'while' (test_graph_views.py:* in <lambda>) has no rule: unroll the loop",
-        ),
-        (
-            lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x),
-            (1.0,),
-            NotImplementedError,
-            "the control flow 'cond' (test_graph_views.py:* choose by `jnp.where`",
         ),
         (
             lambda x: jax.debug.print("{x}", x=x) or x,
@@ -152,8 +132,8 @@ def test_choices_that_do_not_exist_are_refused():
     for adjoints in (3, [1]):
         with pytest.raises(TypeError, match="adjoints of the rule for 'sin' must be a text"):
             graph.rule("sin", np.sin, None, adjoints=adjoints)
-    with pytest.raises(ValueError, match=r"opened must hold kinds of calls.*got 'scan'"):
-        graph.trace(jnp.sin, 1.0, opened=("jit", "scan"))
+    with pytest.raises(ValueError, match=r"opened must hold kinds of calls.*got 'pmap'"):
+        graph.trace(jnp.sin, 1.0, opened=("jit", "pmap"))
     with pytest.raises(TypeError, match=r"rules must be made by graph\.rule"):
         graph.trace(jnp.sin, 1.0, rules=[np.sin])
     with pytest.raises(TypeError, match="must be functions"):

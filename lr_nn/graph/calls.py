@@ -88,12 +88,12 @@ def kept(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> R
 
 def by_jax(eqn: JaxprEqn, name: str | None = None) -> Rule:
     """The rule of an operation that needs no derivative: JAX carries it out. `name`: that of its nodes."""
-    dtypes = [variable.aval.dtype for variable in eqn.invars]
+    dtypes = [getattr(variable.aval, "dtype", None) for variable in eqn.invars]
 
     def forward(*operands):
         with jax.enable_x64(True):
-            operands = [keys.wrapped(operand, dtype) for operand, dtype in zip(operands, dtypes)]
-            found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+            given = [keys.wrapped(operand, dtype) for operand, dtype in zip(operands, dtypes)]
+            found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
             found = found if eqn.primitive.multiple_results else [found]
             return tuple(np.asarray(keys.data_of(result)) for result in found)
 

@@ -49,6 +49,7 @@ class Recorder:
         self.operations: list[Operation] = []
         self.inputs: list[int] = []
         self.given: set[str] = set()
+        self.named: set[int] = set()
         self.active: set[int] = set()
 
     def input(self, name: str, value: Any, dtype: Any, active: bool) -> int:
@@ -57,6 +58,7 @@ class Recorder:
             index = self._node("input", name, (), np.array(value, dtype=dtype))
         self.inputs.append(index)
         self.given.add(name)
+        self.named.add(index)
         if active and is_float(dtype):
             self.active.add(index)
         return index
@@ -121,6 +123,8 @@ class Recorder:
         branch = calls.of_this_platform(eqn)
         if branch is not None:
             return self.run(branch, operands[1:], source)
+        if eqn.primitive.name == "name":
+            return self._named(eqn, operands, source)
         call = calls.of(eqn)
         name = call.name if call else eqn.primitive.name
         rule = self.rules.get(name)
@@ -178,6 +182,26 @@ class Recorder:
         """A name for the next node that no argument has."""
         name = f"{letter}{len(self.nodes)}"
         return letter + name if name in self.given else name
+
+    def _named(self, eqn: JaxprEqn, operands: list[int | Constant], source: str) -> list[int | Constant]:
+        """The value of a `checkpoint_name`: that of the last operation takes the name, v4 = x · w becomes z1 = x · w.
+
+        Where that was not the last operation, so that an equation may have used its old name already, or has such a
+        name, a node is made for the new one.
+        """
+        [value] = operands
+        own = eqn.primitive.name in self.rules
+        if own or isinstance(value, Constant) or value != len(self.nodes) - 1 or value in self.named:
+            rule = self.rules.get("name", TABLE["name"])
+            [value] = self._apply(rule, eqn, [self.place(value)], source)
+        node, name = self.nodes[self.place(value)], eqn.params["name"]
+        while name in self.given:
+            name += "′"
+        self.given.add(name)
+        self.named.add(node.index)
+        node.equation = name + node.equation.removeprefix(node.name)
+        node.name = name
+        return [node.index]
 
     def _is_active(self, value: int | Constant) -> bool:
         return value in self.active

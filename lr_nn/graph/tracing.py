@@ -27,8 +27,9 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
         v_i = φ_i(operands of v_i),    v̄_i = Σ_{j uses i} v̄_j ∂φ_j/∂v_i
 
     fn: an ordinary JAX function of arrays in pytrees. args: its arguments; arrays of integers and booleans, and random
-    keys, are data, by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by a rule of this
-    package, in the dtype that JAX would give it.
+    keys, are data, by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by
+    a rule of this package, in the dtype that JAX would give it; JAX carries out what needs no derivative and has no
+    rule, as random draws. `jax.ad_checkpoint.checkpoint_name` names a node; this package's networks name z_l, a_l, δ_l.
 
     opened: what to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp", "scan" and "while" (a
     `fori_loop` is one of them), whose steps then follow one another, and "cond", whose chosen branch is then carried
