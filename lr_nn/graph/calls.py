@@ -18,6 +18,7 @@ from lr_nn.graph import keys
 from lr_nn.graph.costs import work_of
 from lr_nn.graph.node import Tape
 from lr_nn.graph.rules.base import Rule, is_float, kind_of
+from lr_nn.graph.rules.complex_numbers import is_complex, joined, parts
 from lr_nn.graph.sweep import sweep
 
 KINDS = {
@@ -92,10 +93,13 @@ def by_jax(eqn: JaxprEqn, name: str | None = None) -> Rule:
 
     def forward(*operands):
         with jax.enable_x64(True):
-            given = [keys.wrapped(operand, dtype) for operand, dtype in zip(operands, dtypes)]
+            given = [
+                joined(operand) if is_complex(dtype) else keys.wrapped(operand, dtype)
+                for operand, dtype in zip(operands, dtypes)
+            ]
             found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
             found = found if eqn.primitive.multiple_results else [found]
-            return tuple(np.asarray(keys.data_of(result)) for result in found)
+            return tuple(parts(keys.data_of(result)) for result in found)
 
     name = name or eqn.primitive.name
     return Rule(name, forward, None, f"{name}({{operands}})", "")
@@ -103,7 +107,16 @@ def by_jax(eqn: JaxprEqn, name: str | None = None) -> Rule:
 
 def takes_keys(eqn: JaxprEqn) -> bool:
     """Are random keys among its operands or results?"""
-    return any(keys.is_key(getattr(atom.aval, "dtype", None)) for atom in (*eqn.invars, *eqn.outvars))
+    return any(map(keys.is_key, _dtypes(eqn)))
+
+
+def takes_complex(eqn: JaxprEqn) -> bool:
+    """Are complex numbers among its operands or results?"""
+    return any(map(is_complex, _dtypes(eqn)))
+
+
+def _dtypes(eqn: JaxprEqn) -> list[Any]:
+    return [getattr(atom.aval, "dtype", None) for atom in (*eqn.invars, *eqn.outvars)]
 
 
 def _of_jit(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Callable[..., Any]:
@@ -136,6 +149,11 @@ def _of_custom_jvp(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Re
 
 
 def _of_custom_vjp(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Callable[..., Any]:
+    if takes_complex(eqn):
+        raise NotImplementedError(
+            f"the custom_vjp {call.name!r} of complex numbers has no rule: open it, opened=('jit', 'custom_vjp'), or add "
+            f"one, graph.rule({call.name!r}, forward, derivative)"
+        )
     kinds = [kind_of(atom) for atom in eqn.invars]
     results = [kind_of(variable) for variable in eqn.outvars]
     constants = eqn.params["num_consts"]

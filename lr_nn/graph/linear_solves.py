@@ -13,6 +13,7 @@ from jax.extend.core import JaxprEqn
 
 from lr_nn.graph.node import Tape
 from lr_nn.graph.rules.base import Rule
+from lr_nn.graph.rules.complex_numbers import conjugate, is_complex
 from lr_nn.graph.sweep import sweep
 
 NAME = "custom_linear_solve"
@@ -24,6 +25,8 @@ def kept(eqn: JaxprEqn, active: Sequence[bool], record: Callable[..., Tape]) -> 
     ends = np.cumsum(lengths)
     of_product, of_solve, of_transposed = slice(0, ends[0]), slice(ends[1], ends[2]), slice(ends[2], ends[3])
 
+    complex_out = [is_complex(getattr(variable.aval, "dtype", None)) for variable in eqn.outvars]
+
     def carried_out(program: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
         tape = record(program, operands, [False] * len(operands))
         return [tape.nodes[i].value for i in tape.outputs]
@@ -33,7 +36,8 @@ def kept(eqn: JaxprEqn, active: Sequence[bool], record: Callable[..., Tape]) -> 
 
     def derivative(g, value, *operands):
         seeds, solution = (list(each) if isinstance(each, tuple) else [each] for each in (g, value))
-        by_right = carried_out(programs.transpose_solve, [*operands[of_transposed], *seeds])
+        found = carried_out(programs.transpose_solve, [*operands[of_transposed], *map(conjugate, seeds, complex_out)])
+        by_right = list(map(conjugate, found, complex_out))
         gains: list[Any] = [None] * len(operands)
         gains[ends[3] :] = by_right
         parameters = list(operands[of_product])

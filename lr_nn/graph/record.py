@@ -15,8 +15,9 @@ from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal
 
 from lr_nn.graph import calls, control_flow, keys, linear_solves, refusals
 from lr_nn.graph.node import Node, Operation, Tape
-from lr_nn.graph.rules import TABLE, Rule
+from lr_nn.graph.rules import TABLE, Rule, complex_numbers
 from lr_nn.graph.rules.base import is_float, kind_of
+from lr_nn.graph.rules.complex_numbers import parts
 from lr_nn.graph.wording import adjoint_equations, equation
 
 SUMMARY = re.compile(r"(?P<file>.*?):(?P<line>\d+)(:\d+)? \((?P<function>.*)\)$")
@@ -35,7 +36,7 @@ class Constant:
                 "the function uses an array of a trace around graph.trace, or one left behind: trace outside jit, grad "
                 "and vmap, and pass the array as an argument"
             )
-        self.value = np.array(keys.data_of(value))
+        self.value = np.array(parts(keys.data_of(value)))
         self.index: int | None = None
 
 
@@ -72,7 +73,7 @@ class Recorder:
         known.update(zip(jaxpr.invars, arguments))
 
         def read(atom: Any) -> int | Constant:
-            return Constant(np.asarray(atom.val, kind_of(atom).dtype)) if isinstance(atom, Literal) else known[atom]
+            return Constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, Literal) else known[atom]  # type: ignore[attr-defined]
 
         for eqn in jaxpr.eqns:
             results = self._equation(eqn, [read(atom) for atom in eqn.invars], source or source_of(eqn))
@@ -142,7 +143,7 @@ class Recorder:
         if rule is None and name in KEPT and any(map(self._is_active, operands)):
             rule = KEPT[name](eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
         if rule is None and not draws:
-            rule = TABLE.get(name)
+            rule = complex_numbers.rule_of(eqn, TABLE) if calls.takes_complex(eqn) else TABLE.get(name)
         if rule is None:
             if any(map(self._is_active, operands)) and any(is_float(kind_of(v).dtype) for v in eqn.outvars):
                 raise refusals.missing(eqn, source)
