@@ -62,10 +62,11 @@ def fit(
     Returns w (d, k) and b (k,), all NaN, and with them every derivative, where the optimum is not certified or is not
     unique: `many.solve` of the same arguments gives the status.
 
-    penalty: strengths of type `Penalty(l1, l2)`, one number each. With an l1 penalty the derivatives hold as long as no
-    weight becomes or leaves zero: those of a weight that is zero are zero. Leave l1 at its concrete zero where there
-    is none. weight: the derivative by s_i, that of a weight of zero too, is the infinitesimal jackknife
-    -H⁻¹ (∇ℓ_i - Σ_j s_j ∇ℓ_j / Σ_j s_j) / Σ_j s_j; a row of weight zero with numbers that are not finite is padding,
+    penalty: `Penalty(l1, l2)` of one number each; for a strength a feature divide its column of x by the root of that,
+    as docs/examples/hypergradients.py does. With an l1 penalty the derivatives hold as long as no weight becomes or
+    leaves zero: those of a weight that is zero are zero. Leave l1 at its concrete zero where there is none.
+    batch: the derivative by the weight s_i, also where it is zero, is the infinitesimal jackknife
+    -H⁻¹ (∇ℓ_i - Σ_j s_j ∇ℓ_j / Σ_j s_j) / Σ_j s_j. A row of weight zero with numbers that are not finite is padding,
     and has none. Softmax regression without a penalty: the coefficients, and their derivatives, sum to zero over
     classes.
 

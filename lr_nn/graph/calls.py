@@ -151,8 +151,8 @@ def _of_custom_jvp(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Re
 def _of_custom_vjp(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Callable[..., Any]:
     if takes_complex(eqn):
         raise NotImplementedError(
-            f"the custom_vjp {call.name!r} of complex numbers has no rule: open it, opened=('jit', 'custom_vjp'), or add "
-            f"one, graph.rule({call.name!r}, forward, derivative)"
+            f"the custom_vjp {call.name!r} of complex numbers has no rule: open it, opened=('jit', 'custom_vjp'), or "
+            f"add one, graph.rule({call.name!r}, forward, derivative)"
         )
     kinds = [kind_of(atom) for atom in eqn.invars]
     results = [kind_of(variable) for variable in eqn.outvars]
