@@ -137,12 +137,11 @@ def pullback(net: Network, params: Params, forward: Forward, seed: ArrayLike) ->
 def recursion(net: Network, params: Params, forward: Forward, seed: jax.Array) -> tuple[jax.Array, ...]:
     """`pullback` of checked arguments. Every δ_l has that name for `jax.checkpoint` and for `lr_nn.graph`."""
     deltas = [checkpoint_name(seed, f"δ{len(params)}")]
-    numbers = range(len(params) - 1, 0, -1)
-    for number, layer, activation, kept in zip(numbers, params[:0:-1], net.hidden[::-1], forward.kept[::-1]):
+    for layer, activation, kept in zip(params[:0:-1], net.hidden[::-1], forward.kept[::-1]):
         dtype = common_dtype(kept.dtype, layer.w.dtype)
         back = (deltas[-1].astype(dtype) @ layer.w.astype(dtype).T).astype(kept.dtype)
         slope = check.of_shape(f"derivative of {activation.name}", activation.derivative(kept), kept.shape)
-        deltas.append(checkpoint_name(back * lift(slope, back.ndim), f"δ{number}"))
+        deltas.append(checkpoint_name(back * lift(slope, back.ndim), f"δ{len(params) - len(deltas)}"))
     return tuple(deltas[::-1])
 
 
