@@ -201,11 +201,7 @@ def mean_gradient(bp: Backprop) -> Params:
 
 
 def sum_over_seeds(
-    net: Network,
-    params: Params,
-    forward: Forward,
-    seeds: jax.Array,
-    function: Callable[[tuple[jax.Array, ...]], Any],
+    net: Network, params: Params, forward: Forward, seeds: jax.Array, function: Callable[[tuple[jax.Array, ...]], Any]
 ) -> Any:
     """Σ_c function(deltas of `seeds[c]`), one seed after another.
 
