@@ -13,6 +13,7 @@ NAMES = {
     "cold": "first calls in a fresh process: their time, and the programs that are compiled for them",
     "fit": "one model to a certified gap, against scikit-learn, glum, skglm and optax",
     "many": "thousands of models in one call, against joblib, LogisticRegressionCV and paths of skglm, glum, celer",
+    "implicit": "derivatives of fits by their data, against glmax and an unrolled Newton's method",
     "scale": "files larger than memory, devices and processes, kills, damage, fuzz; how time and memory grow",
     "audit": "wrong backward passes killed by the audit, check_grads and chex, and their false alarms on right ones",
     "readme": "write the table of the README from the committed records",

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike
 
 from lr_nn import check
@@ -134,13 +135,13 @@ def pullback(net: Network, params: Params, forward: Forward, seed: ArrayLike) ->
 
 
 def recursion(net: Network, params: Params, forward: Forward, seed: jax.Array) -> tuple[jax.Array, ...]:
-    """`pullback` of checked arguments."""
-    deltas = [seed]
+    """`pullback` of checked arguments. Every δ_l has that name for `jax.checkpoint` and for `lr_nn.graph`."""
+    deltas = [checkpoint_name(seed, f"δ{len(params)}")]
     for layer, activation, kept in zip(params[:0:-1], net.hidden[::-1], forward.kept[::-1]):
         dtype = common_dtype(kept.dtype, layer.w.dtype)
         back = (deltas[-1].astype(dtype) @ layer.w.astype(dtype).T).astype(kept.dtype)
         slope = check.of_shape(f"derivative of {activation.name}", activation.derivative(kept), kept.shape)
-        deltas.append(back * lift(slope, back.ndim))
+        deltas.append(checkpoint_name(back * lift(slope, back.ndim), f"δ{len(params) - len(deltas)}"))
     return tuple(deltas[::-1])
 
 
@@ -201,11 +202,7 @@ def mean_gradient(bp: Pass) -> Params:
 
 
 def sum_over_seeds(
-    net: Network,
-    params: Params,
-    forward: Forward,
-    seeds: jax.Array,
-    function: Callable[[tuple[jax.Array, ...]], Any],
+    net: Network, params: Params, forward: Forward, seeds: jax.Array, function: Callable[[tuple[jax.Array, ...]], Any]
 ) -> Any:
     """Σ_c function(deltas of `seeds[c]`), one seed after another.
 

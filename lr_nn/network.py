@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from lr_nn import activations, check, losses
@@ -149,13 +150,15 @@ def _init(net: Network, key: jax.Array, dtype: np.dtype) -> Params:
 def propagate(net: Network, params: Params, batch: Batch, z: jax.Array | None = None) -> Forward:
     """The forward pass of an admitted batch, its offset added to η; η is of float32 at least.
 
-    z: z_1 (n, d_1), where it has been computed already.
+    z: z_1 (n, d_1), where it has been computed already. Every z_l and a_l has that name for `jax.checkpoint` and for
+    `lr_nn.graph`, η the name z_L.
     """
     outputs = [batch.x]
     preactivations: list[jax.Array | None] = [None]
-    for layer, activation in zip(params, net.hidden):
-        z = affine(layer, outputs[-1]) if z is None else z
-        outputs.append(check.of_shape(f"value of {activation.name}", activation.value(z), z.shape))
+    for number, (layer, activation) in enumerate(zip(params, net.hidden), start=1):
+        z = checkpoint_name(affine(layer, outputs[-1]) if z is None else z, f"z{number}")
+        a = check.of_shape(f"value of {activation.name}", activation.value(z), z.shape)
+        outputs.append(checkpoint_name(a, f"a{number}"))
         # Behind a barrier, so that intermediate results of σ are computed again for σ' instead of being kept beside z.
         preactivations.append(jax.lax.optimization_barrier(z) if activation.keeps == "z" else None)
         z = None
@@ -163,7 +166,7 @@ def propagate(net: Network, params: Params, batch: Batch, z: jax.Array | None = 
     eta = affine(params[-1], last, accumulator(common_dtype(last.dtype, params[-1].w.dtype))) if z is None else z
     if batch.offset is not None:
         eta = eta + batch.offset.reshape(eta.shape).astype(eta.dtype)
-    return Forward(tuple(outputs), tuple(preactivations), eta)
+    return Forward(tuple(outputs), tuple(preactivations), checkpoint_name(eta, f"z{len(params)}"))
 
 
 def affine(layer: Layer, a: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:

@@ -152,13 +152,13 @@ def _check_tree(name: str, strengths: tuple, shapes: Sequence[tuple[int, ...]], 
 def l1(strength: Any) -> Penalty:
     """strength · Σ|w|: a Laplace prior; makes weights exactly zero. `strength` is a field of `Penalty`."""
     strength = _strengths(strength)
-    return Penalty(l1=strength, l2=jax.tree.map(lambda leaf: 0 * leaf, strength))
+    return Penalty(l1=strength, l2=_zeros(strength))
 
 
 def l2(strength: Any) -> Penalty:
     """(strength/2) · Σ w²: a Gaussian prior; shrinks weights. `strength` is a field of `Penalty`."""
     strength = _strengths(strength)
-    return Penalty(l1=jax.tree.map(lambda leaf: 0 * leaf, strength), l2=strength)
+    return Penalty(l1=_zeros(strength), l2=strength)
 
 
 def elastic_net(strength: Any, l1_ratio: ArrayLike) -> Penalty:
@@ -169,6 +169,11 @@ def elastic_net(strength: Any, l1_ratio: ArrayLike) -> Penalty:
         l1=jax.tree.map(lambda leaf: leaf * ratio.astype(leaf.dtype), strength),
         l2=jax.tree.map(lambda leaf: leaf * (1 - ratio.astype(leaf.dtype)), strength),
     )
+
+
+def _zeros(strengths: Any) -> Any:
+    """Zeros like `strengths`, concrete where these are traced: a solver without an l1 penalty is a smaller program."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), strengths)
 
 
 def _strengths(value: Any) -> Any:

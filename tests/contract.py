@@ -19,6 +19,7 @@ from lr_nn import (
     activations,
     curvature,
     graph,
+    implicit,
     inference,
     losses,
     many,
@@ -208,6 +209,9 @@ HOST: dict[str, Callable[[], Any]] = {
         epochs=2,
         batch_size=5,
         key=KEY,
+    ),
+    "implicit.fit": lambda: jax.grad(lambda l2: implicit.fit(LOGISTIC, rows(), penalties.Penalty(l2=l2))[0].w.sum())(
+        0.1
     ),
     "inference.summary": lambda: inference.summary(LOGISTIC, solution(), rows()),
     "inference.firth": lambda: inference.firth(LOGISTIC, rows()),

@@ -1,5 +1,6 @@
 """One table of cases for the rules of lr_nn.graph: every operation, at random values and at its shape oddities."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -347,4 +348,24 @@ INDEXING = [
     case("top_k", lambda x: lax.top_k(x, 3)[0], TIES, name="ties"),
     case("top_k", lambda x: lax.top_k(x, 2), X, name="with positions"),
 ]
-CASES = [*ELEMENTWISE, *CHOICES, *PRODUCTS, *STRUCTURE, *REDUCTIONS, *WINDOWS, *INDEXING]
+
+
+def triangular(*flags):
+    """A triangular system: from the left, lower, transposed, of unit diagonal, or not."""
+    names = ("left_side", "lower", "transpose_a", "unit_diagonal")
+    given = dict(zip(names, flags))
+    b = RIGHT if given["left_side"] else RIGHT.swapaxes(-1, -2)
+    name = ", ".join(key for key, flag in given.items() if flag)
+    return case("triangular_solve", lambda a, b: lax.linalg.triangular_solve(a, b, **given), MATRICES, b, name=name)
+
+
+NOISE, RIGHT, WIDE = _draw(8, (2, 4, 4), (2, 4, 3), (3, 5))
+MATRICES = NOISE + 5 * np.eye(4)
+FACTORS = [
+    case("cholesky", jnp.linalg.cholesky, MATRICES @ MATRICES.swapaxes(-1, -2), name="batch"),
+    case("cholesky", lambda a: lax.linalg.cholesky(a, symmetrize_input=False), MATRICES[0] @ MATRICES[0].T),
+    *(triangular(*flags) for flags in itertools.product([True, False], repeat=4)),
+    *(case("lu", lambda a: lax.linalg.lu(a)[0], a, name=name) for name, a in {"wide": WIDE, "tall": WIDE.T}.items()),
+    case("lu", lax.linalg.lu, MATRICES[:, ::-1], name="batch, rows exchanged"),
+]
+CASES = [*ELEMENTWISE, *CHOICES, *PRODUCTS, *STRUCTURE, *REDUCTIONS, *WINDOWS, *INDEXING, *FACTORS]

@@ -27,36 +27,16 @@ J = (lambda a, b, c: 3 * (a + b * c)), 5.0, 3.0, 2.0
         (lambda x: x, (np.array(["a"]),), TypeError, "got dtype <U1"),
         (lambda x, n: x, (np.arange(3), np.ones(2, bool)), TypeError, "was given x int32, n bool; pass an argument of"),
         (lambda: jnp.ones(()), (), TypeError, "was given no arrays"),
-        (lambda x, key: x, (1.0, jax.random.key(0)), TypeError, "argument 'key' is a random key"),
         (lambda x: np.sin(x).sum(), (np.ones(2),), TypeError, "hands an argument, or what came of it, to NumPy"),
         (lambda x: x if x > 0 else -x, (1.0,), TypeError, "chooses by the value of an array"),
         (lambda x: x[x > 0], (np.ones(2),), TypeError, "for an index, a shape or a mask"),
         (lambda x: float(x) * 2.0, (1.0,), TypeError, "needs the value of an array in Python"),
         (lambda x: "text", (1.0,), TypeError, "not a valid JAX type"),
         (
-            lambda x: jnp.abs(jax.lax.complex(x, x)),
-            (1.0,),
+            lambda x: jax.lax.linalg.cholesky(jax.lax.complex(x, x), symmetrize_input=False).real.sum(),
+            (np.eye(2),),
             NotImplementedError,
-            "'complex' (test_graph_views",
-        ),
-        (lambda x: jax.random.normal(jax.random.key(0)) * x, (1.0,), NotImplementedError, "makes random keys"),
-        (
-            lambda x: jax.lax.fori_loop(0, 9, lambda i, x: jnp.sin(x), x),
-            (1.0,),
-            NotImplementedError,
-            "the control flow 'scan' (test_graph_views.py",
-        ),
-        (
-            lambda x: jax.lax.while_loop(lambda x: x < 9, lambda x: 2 * x, x),
-            (1.0,),
-            NotImplementedError,
-            "the control flow 'while' (test_graph_views.py:* in <lambda>) has no rule: unroll the loop",
-        ),
-        (
-            lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x),
-            (1.0,),
-            NotImplementedError,
-            "the control flow 'cond' (test_graph_views.py:* choose by `jnp.where`",
+            "has no rule for complex numbers, which it would get as pairs (..., 2); add one",
         ),
         (
             lambda x: jax.debug.print("{x}", x=x) or x,
@@ -103,7 +83,7 @@ def test_an_array_of_another_trace_is_refused_wherever_the_function_uses_it():
                 around(lambda y: graph.trace(lambda x: use(x, y), 2.0).nodes[-1].value.sum())(3.0)  # noqa: B023
 
 
-def test_an_effect_and_a_complex_number_within_a_jit_are_named_themselves():
+def test_an_effect_within_a_jit_is_named_itself():
     @jax.jit
     def printed(x):
         jax.debug.print("{x}", x=x)
@@ -111,8 +91,6 @@ def test_an_effect_and_a_complex_number_within_a_jit_are_named_themselves():
 
     with pytest.raises(NotImplementedError, match=r"'debug_print' \(test_graph_views.py:\d+ in printed\)"):
         graph.trace(printed, 1.0)
-    with pytest.raises(NotImplementedError, match=r"'(fft|convert_element_type)'"):
-        graph.trace(lambda x: jnp.abs(jnp.fft.fft(x)).sum(), np.ones(3))
 
 
 def test_a_graph_is_neither_copied_nor_pickled_and_its_adjoints_are_not_written_on():
@@ -152,8 +130,8 @@ def test_choices_that_do_not_exist_are_refused():
     for adjoints in (3, [1]):
         with pytest.raises(TypeError, match="adjoints of the rule for 'sin' must be a text"):
             graph.rule("sin", np.sin, None, adjoints=adjoints)
-    with pytest.raises(ValueError, match=r"opened must hold kinds of calls.*got 'scan'"):
-        graph.trace(jnp.sin, 1.0, opened=("jit", "scan"))
+    with pytest.raises(ValueError, match=r"opened must hold kinds of calls.*got 'pmap'"):
+        graph.trace(jnp.sin, 1.0, opened=("jit", "pmap"))
     with pytest.raises(TypeError, match=r"rules must be made by graph\.rule"):
         graph.trace(jnp.sin, 1.0, rules=[np.sin])
     with pytest.raises(TypeError, match="must be functions"):

@@ -27,7 +27,7 @@ LEVELS = {
     **dict.fromkeys(["private", "taps"], 7),
     **dict.fromkeys(["fitting", "training"], 8),
     "many": 9,
-    **dict.fromkeys(["inference", "sharded"], 10),
+    **dict.fromkeys(["implicit", "inference", "sharded"], 10),
     **dict.fromkeys(["referee", "interop", "model_files", "__init__"], 11),
     "cli": 12,
     "__main__": 13,

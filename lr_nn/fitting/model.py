@@ -77,7 +77,7 @@ def fit(
     >>> print(solution.status, solution.coefficients.round(6).ravel())
     converged [ 0.908184 -1.362276]
     """
-    check.on_host("fit", (data, start, penalty, tol), "lr_nn.many.solve")
+    check.on_host("fit", (data, start, penalty, tol), "lr_nn.many.solve, and for derivatives lr_nn.implicit.fit")
     check_arguments(net, penalty, solver, tol, dtype)
     max_steps = check.positive_integer("max_steps", max_steps)
     penalty = Penalty() if penalty is None else penalty

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from lr_nn.graph import keys
 from lr_nn.graph.costs import work_of
 from lr_nn.graph.node import Tape
 from lr_nn.graph.rules.base import Rule, is_float, kind_of
+from lr_nn.graph.rules.complex_numbers import is_complex, joined, parts
 from lr_nn.graph.sweep import sweep
 
 KINDS = {
@@ -85,15 +87,36 @@ def kept(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> R
     return Rule(call.name, forward, derivative, f"{call.name}({{operands}})", texts, cost=cost)
 
 
-def by_jax(eqn: JaxprEqn) -> Rule:
-    """The rule of an operation that needs no derivative: JAX carries it out."""
+def by_jax(eqn: JaxprEqn, name: str | None = None) -> Rule:
+    """The rule of an operation that needs no derivative: JAX carries it out. `name`: that of its nodes."""
+    dtypes = [getattr(variable.aval, "dtype", None) for variable in eqn.invars]
 
     def forward(*operands):
         with jax.enable_x64(True):
-            found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-        return tuple(map(np.asarray, found)) if eqn.primitive.multiple_results else np.asarray(found)
+            given = [
+                joined(operand) if is_complex(dtype) else keys.wrapped(operand, dtype)
+                for operand, dtype in zip(operands, dtypes)
+            ]
+            found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
+            found = found if eqn.primitive.multiple_results else [found]
+            return tuple(parts(keys.data_of(result)) for result in found)
 
-    return Rule(eqn.primitive.name, forward, None, f"{eqn.primitive.name}({{operands}})", "")
+    name = name or eqn.primitive.name
+    return Rule(name, forward, None, f"{name}({{operands}})", "")
+
+
+def takes_keys(eqn: JaxprEqn) -> bool:
+    """Are random keys among its operands or results?"""
+    return any(map(keys.is_key, _dtypes(eqn)))
+
+
+def takes_complex(eqn: JaxprEqn) -> bool:
+    """Are complex numbers among its operands or results?"""
+    return any(map(is_complex, _dtypes(eqn)))
+
+
+def _dtypes(eqn: JaxprEqn) -> list[Any]:
+    return [getattr(atom.aval, "dtype", None) for atom in (*eqn.invars, *eqn.outvars)]
 
 
 def _of_jit(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Callable[..., Any]:
@@ -126,6 +149,11 @@ def _of_custom_jvp(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Re
 
 
 def _of_custom_vjp(call: Call, eqn: JaxprEqn, active: Sequence[bool], record: Record) -> Callable[..., Any]:
+    if takes_complex(eqn):
+        raise NotImplementedError(
+            f"the custom_vjp {call.name!r} of complex numbers has no rule: open it, opened=('jit', 'custom_vjp'), or "
+            f"add one, graph.rule({call.name!r}, forward, derivative)"
+        )
     kinds = [kind_of(atom) for atom in eqn.invars]
     results = [kind_of(variable) for variable in eqn.outvars]
     constants = eqn.params["num_consts"]

@@ -13,14 +13,17 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal
 
-from lr_nn.graph import calls, refusals
+from lr_nn.graph import calls, control_flow, keys, linear_solves, refusals
 from lr_nn.graph.node import Node, Operation, Tape
-from lr_nn.graph.rules import TABLE, Rule
+from lr_nn.graph.rules import TABLE, Rule, complex_numbers
 from lr_nn.graph.rules.base import is_float, kind_of
+from lr_nn.graph.rules.complex_numbers import parts
 from lr_nn.graph.wording import adjoint_equations, equation
 
 SUMMARY = re.compile(r"(?P<file>.*?):(?P<line>\d+)(:\d+)? \((?P<function>.*)\)$")
 JAX = str(Path(jax.__file__).parent)
+# Operations that hold programs, each with the function that makes its rule.
+KEPT = {linear_solves.NAME: linear_solves.kept, **dict.fromkeys(control_flow.KINDS, control_flow.kept)}
 
 
 class Constant:
@@ -33,7 +36,7 @@ class Constant:
                 "the function uses an array of a trace around graph.trace, or one left behind: trace outside jit, grad "
                 "and vmap, and pass the array as an argument"
             )
-        self.value = np.array(value)
+        self.value = np.array(parts(keys.data_of(value)))
         self.index: int | None = None
 
 
@@ -47,6 +50,7 @@ class Recorder:
         self.operations: list[Operation] = []
         self.inputs: list[int] = []
         self.given: set[str] = set()
+        self.named: set[int] = set()
         self.active: set[int] = set()
 
     def input(self, name: str, value: Any, dtype: Any, active: bool) -> int:
@@ -55,6 +59,7 @@ class Recorder:
             index = self._node("input", name, (), np.array(value, dtype=dtype))
         self.inputs.append(index)
         self.given.add(name)
+        self.named.add(index)
         if active and is_float(dtype):
             self.active.add(index)
         return index
@@ -68,7 +73,7 @@ class Recorder:
         known.update(zip(jaxpr.invars, arguments))
 
         def read(atom: Any) -> int | Constant:
-            return Constant(np.asarray(atom.val, kind_of(atom).dtype)) if isinstance(atom, Literal) else known[atom]
+            return Constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, Literal) else known[atom]  # type: ignore[attr-defined]
 
         for eqn in jaxpr.eqns:
             results = self._equation(eqn, [read(atom) for atom in eqn.invars], source or source_of(eqn))
@@ -119,22 +124,34 @@ class Recorder:
         branch = calls.of_this_platform(eqn)
         if branch is not None:
             return self.run(branch, operands[1:], source)
+        if eqn.primitive.name == "name":
+            return self._named(eqn, operands, source)
         call = calls.of(eqn)
         name = call.name if call else eqn.primitive.name
         rule = self.rules.get(name)
-        if call and rule is None:
+        draws = calls.takes_keys(eqn) and not any(map(self._is_active, operands))
+        if call and rule is None and draws and call.is_internal(JAX):
+            rule = calls.by_jax(eqn, name.lstrip("_"))
+        elif call and rule is None:
             if call.kind in self.opened:
                 return self.run(call.program, operands, source if call.is_internal(JAX) else None)
             refusals.check(eqn, source)
             rule = calls.kept(call, eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
         refusals.check(eqn, source)
-        if rule is None:
-            rule = TABLE.get(name)
+        if rule is None and name in self.opened:
+            return control_flow.opened(eqn, operands, source, self.run, self._value, partial(self._nested, source))
+        if rule is None and name in KEPT and any(map(self._is_active, operands)):
+            rule = KEPT[name](eqn, [self._is_active(i) for i in operands], partial(self._nested, source))
+        if rule is None and not draws:
+            rule = complex_numbers.rule_of(eqn, TABLE) if calls.takes_complex(eqn) else TABLE.get(name)
         if rule is None:
             if any(map(self._is_active, operands)) and any(is_float(kind_of(v).dtype) for v in eqn.outvars):
                 raise refusals.missing(eqn, source)
             rule = calls.by_jax(eqn)
         return self._apply(rule, eqn, [self.place(i) for i in operands], source)
+
+    def _value(self, value: int | Constant) -> np.ndarray:
+        return value.value if isinstance(value, Constant) else self.nodes[value].value
 
     def _apply(self, rule: Rule, eqn: JaxprEqn, operands: list[int], source: str) -> list[int | Constant]:
         nodes = [self.nodes[i] for i in operands]
@@ -166,6 +183,26 @@ class Recorder:
         """A name for the next node that no argument has."""
         name = f"{letter}{len(self.nodes)}"
         return letter + name if name in self.given else name
+
+    def _named(self, eqn: JaxprEqn, operands: list[int | Constant], source: str) -> list[int | Constant]:
+        """The value of a `checkpoint_name`: that of the last operation takes the name, v4 = x · w becomes z1 = x · w.
+
+        Where that was not the last operation, so that an equation may have used its old name already, or has such a
+        name, a node is made for the new one.
+        """
+        [value] = operands
+        own = eqn.primitive.name in self.rules
+        if own or isinstance(value, Constant) or value != len(self.nodes) - 1 or value in self.named:
+            rule = self.rules.get("name", TABLE["name"])
+            [value] = self._apply(rule, eqn, [self.place(value)], source)
+        node, name = self.nodes[self.place(value)], eqn.params["name"]
+        while name in self.given:
+            name += "′"
+        self.given.add(name)
+        self.named.add(node.index)
+        node.equation = name + node.equation.removeprefix(node.name)
+        node.name = name
+        return [node.index]
 
     def _is_active(self, value: int | Constant) -> bool:
         return value in self.active

@@ -4,49 +4,36 @@ from __future__ import annotations
 
 from jax.extend.core import JaxprEqn
 
-LOOP = "unroll the loop in Python, `for step in range(...)`, over few steps"
-CONTROL_FLOW = {
-    "scan": LOOP,
-    "while": LOOP,
-    "cond": "choose by `jnp.where`, or choose the branch in Python before tracing",
-}
+from lr_nn.graph.rules.complex_numbers import is_complex
+
 CALLBACK = "take the callback (jax.debug.print among them) out of the function"
 
 
 def check(eqn: JaxprEqn, source: str) -> None:
-    """Refuse what does more than compute, and complex numbers."""
+    """Refuse what does more than compute."""
     name = eqn.primitive.name
     if eqn.effects or "callback" in name:
         raise NotImplementedError(f"{name!r}{_at(source)} calls back to Python or has another effect: {CALLBACK}")
-    for variable in eqn.outvars:
-        dtype = getattr(variable.aval, "dtype", None)
-        if dtype is None or dtype.name.startswith("key<"):
-            raise NotImplementedError(
-                f"{name!r}{_at(source)} makes random keys, which have no value in NumPy: "
-                "draw the numbers outside, and pass them as an argument"
-            )
-        if dtype.kind == "c":
-            raise NotImplementedError(
-                f"{name!r}{_at(source)} makes complex numbers, and a graph is of real ones: "
-                "write real and imaginary parts as two real arrays"
-            )
 
 
 def missing(eqn: JaxprEqn, source: str) -> NotImplementedError:
     """The error for an operation without a rule, with the line that would add one."""
     name = eqn.primitive.name
-    if name in CONTROL_FLOW:
-        return NotImplementedError(f"the control flow {name!r}{_at(source)} has no rule: {CONTROL_FLOW[name]}")
     operands = ", ".join("xyzuvw"[: len(eqn.invars)]) if len(eqn.invars) <= 6 else "*operands"
     params = ", ".join(sorted(eqn.params))
     behind = f" Parameters that it may name behind `*`: {params}." if params else ""
     return NotImplementedError(
-        f"the operation {name!r}{_at(source)} has no rule; add one:\n"
+        f"the operation {name!r}{_at(source)} has no rule{_numbers(eqn)}; add one:\n"
         f"    rule = graph.rule({name!r}, lambda {operands}: ..., lambda adjoint, value, {operands}: ...)\n"
         "    graph.trace(fn, *args, rules=[rule])\n"
         "The first function gives its value on NumPy arrays; the second, from the adjoint of the value, one adjoint "
         f"an operand, None for none.{behind}"
     )
+
+
+def _numbers(eqn: JaxprEqn) -> str:
+    complex_in = any(is_complex(getattr(atom.aval, "dtype", None)) for atom in eqn.invars)
+    return " for complex numbers, which it would get as pairs (..., 2)" if complex_in else ""
 
 
 def _at(source: str) -> str:

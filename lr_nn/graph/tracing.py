@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_nn.graph.calls import OPENABLE
+from lr_nn.graph import calls, control_flow, keys
 from lr_nn.graph.graph import Graph
 from lr_nn.graph.record import Recorder
 from lr_nn.graph.rules import Rule
-from lr_nn.graph.rules.base import is_float
+from lr_nn.graph.rules.base import is_float, kind_of
 
 __all__ = ["trace"]
+
+OPENABLE = (*calls.OPENABLE, *control_flow.KINDS)
 
 
 def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), rules: Iterable[Rule] = ()) -> Graph:
@@ -24,18 +26,20 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
 
         v_i = φ_i(operands of v_i),    v̄_i = Σ_{j uses i} v̄_j ∂φ_j/∂v_i
 
-    fn: an ordinary JAX function of arrays in pytrees. args: its arguments; arrays of integers and booleans are data,
-    by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by a rule of this
-    package, in the dtype that JAX would give it.
+    fn: an ordinary JAX function of arrays in pytrees. args: its arguments; arrays of integers and booleans, and random
+    keys, are data, by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by
+    a rule of this package, in the dtype that JAX would give it; JAX carries out what needs no derivative and has no
+    rule, as random draws. `jax.ad_checkpoint.checkpoint_name` names a node; this package's networks name z_l, a_l, δ_l.
 
-    opened: the nested calls to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp"; the others are
-    kept as one node each. A `custom_jvp` or `custom_vjp` that is kept obeys the derivative of its author; opened, its
-    body is differentiated and that derivative passed over.
+    opened: what to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp", "scan" and "while" (a
+    `fori_loop` is one of them), whose steps then follow one another, and "cond", whose chosen branch is then carried
+    out; the others are kept as one node each. A `custom_jvp` or `custom_vjp` that is kept obeys the derivative of its
+    author; opened, its body is differentiated and that derivative passed over.
     rules: rules of your own, by `graph.rule`, before the built-in ones.
 
     Raises TypeError for arguments without a derivative (whole numbers of Python, complex numbers, text), tracers, and
     functions that JAX cannot trace; NotImplementedError for an operation without a rule, by name, with the line to
-    add one, and for loops and branches of `jax.lax`.
+    add one.
 
     >>> from lr_nn import graph
     >>> g = graph.trace(lambda a, b, c: 3 * (a + b * c), 5.0, 3.0, 2.0)
@@ -54,7 +58,7 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
     program, results = _program(fn, args)
     recorder = Recorder(kinds, table)
     leaves = [
-        recorder.input(name, leaf, variable.aval.dtype, active=True)
+        recorder.input(name, leaf, kind_of(variable).dtype, active=True)
         for (name, leaf), variable in zip(paths, program.jaxpr.invars)
     ]
     tape = recorder.finish(recorder.run(program, leaves))
@@ -87,7 +91,7 @@ def _admit(fn: Callable[..., Any], args: tuple[Any, ...]) -> list[tuple[str, Any
     leaves = []
     for name, argument in zip(_names(fn, args), args):
         for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
-            leaves.append((name + jax.tree_util.keystr(path), leaf))
+            leaves.append((name + jax.tree_util.keystr(path), keys.data_of(leaf)))
     for name, leaf in leaves:
         _admit_leaf(name, leaf)
     if not any(is_float(jnp.result_type(leaf)) for _, leaf in leaves):
@@ -106,8 +110,6 @@ def _admit_leaf(name: str, leaf: Any) -> None:
     if isinstance(leaf, np.ma.MaskedArray):
         raise TypeError(f"argument {name!r} is a masked array, and would lose its mask: pass its .filled(0.0), say")
     dtype = jnp.result_type(leaf) if isinstance(leaf, (float, complex)) else leaf.dtype
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(f"argument {name!r} is a random key: draw the numbers outside, and pass them")
     if dtype.kind == "c":
         raise TypeError(f"argument {name!r} is complex, and a graph is of real numbers: pass its parts as two arrays")
     if dtype.kind not in "biuf" and not is_float(dtype):
@@ -134,11 +136,11 @@ def _called(fn: Callable[..., Any]) -> str:
 
 def _kinds(opened: Iterable[str]) -> frozenset[str]:
     if not isinstance(opened, Iterable):
-        raise TypeError(f"opened must hold kinds of calls, of {OPENABLE}; got {opened!r:.60}")
+        raise TypeError(f"opened must hold kinds of calls and of control flow, of {OPENABLE}; got {opened!r:.60}")
     kinds = (opened,) if isinstance(opened, str) else tuple(opened)
     unknown = [kind for kind in kinds if kind not in OPENABLE]
     if unknown:
-        raise ValueError(f"opened must hold kinds of calls, of {OPENABLE}; got {unknown[0]!r}")
+        raise ValueError(f"opened must hold kinds of calls and of control flow, of {OPENABLE}; got {unknown[0]!r}")
     return frozenset(kinds)
 
 

@@ -13,16 +13,20 @@ from lr_nn.graph.node import Node
 from lr_nn.graph.rules.base import Rule
 
 MACRON = "\u0304"
+PREACTIVATION = re.compile(r"z(\d+′*)")
 LAST_LETTER = re.compile(r"([^\W\d_])(?=[\W\d_]*$)")
 
 
 @lru_cache
 def bar(name: str) -> str:
-    """The name of an adjoint: v4 and v̄4, params[0].w and params[0].w̄.
+    """The name of an adjoint: v4 and v̄4, params[0].w and params[0].w̄; that of a pre-activation z1 is δ1.
 
-    >>> bar("v4") == "v\\u03044"
-    True
+    >>> bar("v4") == "v\\u03044", bar("z1")
+    (True, 'δ1')
     """
+    preactivation = PREACTIVATION.fullmatch(name)
+    if preactivation:
+        return f"δ{preactivation[1]}"
     marked, found = LAST_LETTER.subn(rf"\1{MACRON}", name, count=1)
     return marked if found else name + MACRON
 

@@ -28,17 +28,19 @@ from lr_nn.many.local_model import (
     cost_at,
     eta_at,
     factored,
+    gradient_at,
     hessian_at,
     lasso_target,
+    make_problem,
     newton_step,
-    product,
+    params_at,
 )
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
 from lr_nn.trees import accumulator, compiled
-from lr_nn.types import Batch, Layer, Params, Status
+from lr_nn.types import Batch, Params, Status
 
-__all__ = ["End", "Solved", "run", "solve"]
+__all__ = ["End", "Solved", "admitted", "run", "solve"]
 
 # A best constant model that is infinite, because a target never varies, is replaced by one this far out.
 FARTHEST = 30.0
@@ -106,10 +108,17 @@ def solve(
     >>> found.status.tolist(), found.params[0].w.shape, bool((found.certificate < 1e-6).all())
     ([0, 0], (2, 1, 1), True)
     """
+    return _solve(net, *admitted("many.solve", net, batch, penalty, tol, max_steps)).solved
+
+
+def admitted(
+    name: str, net: Network, batch: Batch, penalty: Penalty | None, tol: ArrayLike | None, max_steps: int
+) -> tuple[Batch, jax.Array | None, jax.Array, jax.Array, int]:
+    """The arguments of `run` after the network, checked; messages call the function `name`."""
     check_network(net)
     if not has_certificate(net):
         raise ValueError(
-            f"many.solve needs one layer and a canonical loss that states its concordance, constant, recession and "
+            f"{name} needs one layer and a canonical loss that states its concordance, constant, recession and "
             f"Fisher; got sizes {net.sizes} with the loss {net.loss.name}: use lr_nn.fit or lr_nn.train"
         )
     check_penalty(penalty)
@@ -124,7 +133,7 @@ def solve(
     l1, l2 = Penalty() if penalty is None else penalty
     sparse = not check.is_concrete(l1) or bool(np.asarray(l1) > 0)
     strengths = [check.cast(check.numeric("strength", each), dtype) for each in (l1, l2)]
-    return _solve(net, batch, strengths[0] if sparse else None, strengths[1], tol, max_steps).solved
+    return batch, strengths[0] if sparse else None, strengths[1], tol, max_steps
 
 
 def _default_tol(dtype: np.dtype) -> float:
@@ -133,41 +142,16 @@ def _default_tol(dtype: np.dtype) -> float:
 
 def run(net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array, tol: jax.Array, max_steps: jax.Array) -> End:
     """`solve` of admitted arguments, with the cost and the largest entry of the subgradient."""
-    problem = _problem(net, batch, l1, l2)
+    problem = make_problem(net, batch, l1, l2)
     state = _newton(problem, _constant(problem), tol, max_steps)
-    theta, (cost, _, _, bound, largest, excess, steps) = state.points[0], state.numbers
+    cost, _, _, bound, largest, excess, steps = state.numbers
     status = jnp.where(bound <= tol * excess, int(Status.converged), int(Status.max_steps))
     status = jnp.where(jnp.isfinite(cost), status, int(Status.non_finite)).astype(jnp.int8)
-    d = net.sizes[0]
-    w, b = theta[:, :d].T, theta[:, d] - product("kq,q->k", theta, problem.mean) if net.bias else None
-    return End(Solved((Layer(w, b),), status, steps.astype(jnp.int32), bound), cost + problem.low, largest)
+    solved = Solved(params_at(problem, state.points[0]), status, steps.astype(jnp.int32), bound)
+    return End(solved, cost + problem.low, largest)
 
 
 _solve = compiled(run)
-
-
-def _problem(net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array) -> Problem:
-    (d, k), loss, (x, labels, weight, offset), n = net.sizes, net.loss, batch, len(batch.x)
-    y = loss.encode(labels, jnp.zeros((n, k), x.dtype))
-    offset = None if offset is None else offset.reshape(n, k)
-    if net.bias:
-        x = jnp.concatenate([x, jnp.ones((n, 1), x.dtype)], axis=1)
-    share = jnp.full((n, 1), 1 / n, x.dtype)
-    if weight is not None:
-        weight = (weight / weight.max())[:, None]
-        share = weight / weight.sum()
-        x, y = (jnp.where(share > 0, each, 0) for each in (x, y))
-        offset = None if offset is None else jnp.where(share > 0, offset, 0)
-    penalised = (np.arange(x.shape[1]) < d).astype(x.dtype)
-    mean = penalised * (share * x).sum(axis=0) if net.bias else jnp.zeros_like(x[0])
-    x = x - mean[None]
-    extent = jnp.abs(x if weight is None else jnp.where(share > 0, x, 0)).max(axis=0)
-    constant = extent <= 8 * float(jnp.finfo(x.dtype).eps) * jnp.abs(mean)
-    x = jnp.where(constant[None], 0, x)  # what centring left of a constant is rounding
-    # Row by row, so that what a loss asks of all its rows fuses with their sum.
-    lowest = jax.vmap(lambda row: loss.lowest(row[None])[0])(y)
-    low = (share[:, 0] * (lowest if weight is None else jnp.where(share[:, 0] > 0, lowest, 0))).sum()
-    return Problem(loss, net.bias, x, y, share, offset, l1, l2, penalised, mean, extent, low)
 
 
 def _constant(problem: Problem) -> jax.Array:
@@ -229,8 +213,7 @@ def _at(problem: Problem, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
     loss, l1, l2, penalised = problem.loss, problem.l1, problem.l2, problem.penalised[None]
     eta = eta_at(problem, theta)
     residual = loss.residual(eta, problem.y)
-    gradient = product("nk,nq->kq", problem.share * residual, problem.x)
-    gradient = gradient + l2 * (penalised * theta)
+    gradient = gradient_at(problem, theta, residual)
     cost = cost_at(problem, eta) + l2 / 2 * (penalised * theta * theta).sum()
     subgradient, size = gradient, jnp.zeros((), cost.dtype)
     if l1 is not None:

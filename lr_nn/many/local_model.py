@@ -16,6 +16,8 @@ import numpy as np
 from jax import lax
 
 from lr_nn.losses import Loss
+from lr_nn.network import Network
+from lr_nn.types import Batch, Layer, Params
 
 __all__ = [
     "Factor",
@@ -27,9 +29,12 @@ __all__ = [
     "cost_at",
     "eta_at",
     "factored",
+    "gradient_at",
     "hessian_at",
     "lasso_target",
+    "make_problem",
     "newton_step",
+    "params_at",
 ]
 
 # Rounds of the lasso's inner solver at each step, and sweeps of coordinate descent in each round.
@@ -76,6 +81,43 @@ class Factor(NamedTuple):
     slack: jax.Array
 
 
+def make_problem(
+    net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array, counted: jax.Array | None = None
+) -> Problem:
+    """The problem of an admitted batch. counted: the rows (n, 1) to read, those of positive weight if None."""
+    (d, k), loss, (x, labels, weight, offset), n = net.sizes, net.loss, batch, len(batch.x)
+    y = loss.encode(labels, jnp.zeros((n, k), x.dtype))
+    offset = None if offset is None else offset.reshape(n, k)
+    if net.bias:
+        x = jnp.concatenate([x, jnp.ones((n, 1), x.dtype)], axis=1)
+    share = jnp.full((n, 1), 1 / n, x.dtype)
+    if weight is not None:
+        weight = (weight / lax.stop_gradient(weight.max()))[:, None]
+        weight = weight if counted is None else jnp.where(counted, weight, 0)
+        share = weight / weight.sum()
+        counted = share > 0 if counted is None else counted
+        x, y = (jnp.where(counted, each, 0) for each in (x, y))
+        offset = None if offset is None else jnp.where(counted, offset, 0)
+    penalised = (np.arange(x.shape[1]) < d).astype(x.dtype)
+    mean = penalised * (share * x).sum(axis=0) if net.bias else jnp.zeros_like(x[0])
+    x = x - mean[None]
+    extent = jnp.abs(x if weight is None else jnp.where(share > 0, x, 0)).max(axis=0)
+    constant = extent <= 8 * float(jnp.finfo(x.dtype).eps) * jnp.abs(mean)
+    # What centring left of a constant is rounding: it becomes 0, and keeps its derivative.
+    x = x - lax.stop_gradient(jnp.where(constant[None], x, 0))
+    # Row by row, so that what a loss asks of all its rows fuses with their sum.
+    lowest = jax.vmap(lambda row: loss.lowest(row[None])[0])(y)
+    low = (share[:, 0] * (lowest if weight is None else jnp.where(share[:, 0] > 0, lowest, 0))).sum()
+    return Problem(loss, net.bias, x, y, share, offset, l1, l2, penalised, mean, extent, low)
+
+
+def params_at(problem: Problem, theta: jax.Array) -> Params:
+    """The parameters at θ: w, and b = c - mean·w."""
+    if not problem.bias:
+        return (Layer(theta.T, None),)
+    return (Layer(theta[:, :-1].T, theta[:, -1] - product("kq,q->k", theta, problem.mean)),)
+
+
 def eta_at(problem: Problem, theta: jax.Array) -> jax.Array:
     """η (n, k), zero in rows of weight zero."""
     eta = product("nq,kq->nk", problem.x, theta)
@@ -85,6 +127,12 @@ def eta_at(problem: Problem, theta: jax.Array) -> jax.Array:
 def cost_at(problem: Problem, eta: jax.Array) -> jax.Array:
     """The mean loss, less the least that the targets allow."""
     return (problem.share[:, 0] * problem.loss.value(eta, problem.y)).sum() - problem.low
+
+
+def gradient_at(problem: Problem, theta: jax.Array, residual: jax.Array) -> jax.Array:
+    """∇J at θ without the l1 penalty, (k, q), from ∂ℓ/∂η (n, k)."""
+    gradient = product("nk,nq->kq", problem.share * residual, problem.x)
+    return gradient + problem.l2 * (problem.penalised[None] * theta)
 
 
 def hessian_at(problem: Problem, eta: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from lr_nn.graph import keys
+
 __all__ = ["Rule", "rule"]
 
 
@@ -180,8 +182,11 @@ def flat(operation: str, forward: Callable[..., Any], equation: str) -> Rule:
 
 
 def kind_of(atom: Any) -> Kind:
-    """That of a variable or literal of a jaxpr."""
-    return Kind(atom.aval.shape, atom.aval.dtype)
+    """That of a variable or literal of a jaxpr; of random keys that of their integers, of complex numbers of pairs."""
+    shape, dtype = atom.aval.shape, atom.aval.dtype
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return Kind((*shape, 2), np.dtype(np.float32 if dtype.itemsize == 8 else np.float64))
+    return Kind(*keys.kind_of_data(shape, dtype)) if keys.is_key(dtype) else Kind(shape, dtype)
 
 
 def is_float(dtype: Any) -> bool:
@@ -229,6 +234,11 @@ def _keywords(function: Callable[..., Any]) -> frozenset[str] | None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def named(function: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that a function names behind `*`."""
+    return _named(_keywords(function), params)
 
 
 def _named(names: frozenset[str] | None, params: Mapping[str, Any]) -> dict[str, Any]:
