@@ -25,7 +25,7 @@ LEVELS = {
     **dict.fromkeys(["per_example", "curvature", "objective"], 6),
     "private": 7,
     **dict.fromkeys(["fitting", "training"], 8),
-    "many": 9,
+    **dict.fromkeys(["many", "laplace", "influence"], 9),
     **dict.fromkeys(["inference", "sharded"], 10),
     **dict.fromkeys(["referee", "interop", "model_files", "__init__"], 11),
     "cli": 12,

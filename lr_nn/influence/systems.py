@@ -1,0 +1,97 @@
+"""The systems (H + λI) u = g of influence functions, by Kronecker factors or conjugate gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lr_nn import check
+from lr_nn.admission import admit
+from lr_nn.curvature import ggn, hessian, kfac, solve
+from lr_nn.curvature.blocks import by_layer, matmul
+from lr_nn.network import Network, check_network
+from lr_nn.penalties import Penalty, check_penalty, is_tree
+from lr_nn.types import Batch, Params
+
+Solver = Callable[[Params], Params]
+Curvature = Literal["kfac", "ggn", "hessian"]
+
+
+class Problem(NamedTuple):
+    """The checked arguments of every influence function."""
+
+    params: Params
+    train: Batch
+    penalty: Penalty | None
+    damping: jax.Array
+    tol: jax.Array | None
+
+
+def make_problem(
+    net: Network,
+    params: Params,
+    train: Batch,
+    curvature: Curvature,
+    damping: ArrayLike,
+    penalty: Penalty | None,
+    tol: ArrayLike | None,
+) -> Problem:
+    """The checked `Problem`; raises ValueError or TypeError as `upweighting` says."""
+    check_network(net)
+    if curvature not in get_args(Curvature):
+        raise ValueError(f"curvature must be one of {get_args(Curvature)}; got {curvature!r:.100}")
+    batch = admit(net, params, train)
+    check_penalty(penalty, net)
+    for l1 in jax.tree.leaves(None if penalty is None else penalty.l1):
+        check.require("penalty l1", check.numeric("penalty l1", l1), lambda v: v == 0, "0, because l1 has no curvature")
+    number = check.scalar("damping", damping)
+    if curvature == "kfac":
+        check.require("damping of curvature='kfac'", number, lambda v: v > 0, "positive")
+        if penalty is not None and is_tree(penalty.l2):
+            raise ValueError("curvature='kfac' takes one l2 strength for all weights; use curvature='ggn'")
+    check.require("damping", number, check.is_not_negative, "finite and not negative")
+    return Problem(params, batch, penalty, number, None if tol is None else check.positive("tol", tol))
+
+
+def make_solver(net: Network, problem: Problem, curvature: Curvature, max_steps: int) -> Solver:
+    """(H + λI)⁻¹ v, its factorisation made once."""
+    params, train, penalty, damping, tol = problem
+    if curvature == "kfac":
+        layers = kronecker_axes(net, problem)
+        return lambda v: by_layer(_along_axes, layers, v)
+    op = (ggn if curvature == "ggn" else hessian)(net, params, train, penalty)
+    return lambda v: solve(op, v, damping, tol=tol, max_steps=max_steps)
+
+
+class Axes(NamedTuple):
+    """One layer: (A ⊗ G + D ⊗ I)⁻¹ V = a [(aᵀ V g) ∘ scale] gᵀ, D diagonal; `a` need not be orthogonal."""
+
+    a: jax.Array
+    g: jax.Array
+    scale: jax.Array
+
+
+def _along_axes(axes: Axes, v: jax.Array) -> jax.Array:
+    return matmul(matmul(axes.a, matmul(matmul(axes.a.T, v), axes.g) * axes.scale), axes.g.T)
+
+
+def kronecker_axes(net: Network, problem: Problem) -> list[Axes]:
+    """Exact for an L2 penalty that leaves biases free: D = diag(λ + l2, ..., λ + l2, λ) is taken into the input factor.
+
+    D^{-½} A D^{-½} = U diag(α) Uᵀ and G = V diag(γ) Vᵀ give a = D^{-½} U, g = V, scale = 1 / (1 + α_j γ_k).
+    """
+    params, train, penalty, damping, _ = problem
+    layers = []
+    for a, g in kfac(net, params, train).factors:
+        l2 = jnp.asarray(0.0 if penalty is None else penalty.l2).astype(a.dtype)
+        weights = jnp.arange(len(a)) < len(a) - int(net.bias)
+        root = 1 / jnp.sqrt(damping.astype(a.dtype) + jnp.where(weights, l2, jnp.zeros_like(l2)))
+        alpha, u_a = jnp.linalg.eigh(root[:, None] * a * root[None])
+        gamma, u_g = jnp.linalg.eigh(g)
+        scale = 1 / (1 + jnp.maximum(alpha, 0)[:, None] * jnp.maximum(gamma, 0)[None])
+        layers.append(Axes(root[:, None] * u_a, u_g, scale))
+    return layers
