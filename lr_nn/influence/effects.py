@@ -50,7 +50,7 @@ def upweighting(
     >>> net = lr_nn.Network((1, 1), (), lr_nn.losses.squared_error, bias=False)
     >>> batch = lr_nn.Batch(x=jnp.array([[1.0], [-1.0]]), y=jnp.array([1.0, 1.0]))
     >>> params = (lr_nn.Layer(jnp.array([[0.0]]), None),)  # H = 1, g = (-1, 1)
-    >>> influence.upweighting(net, params, batch, batch, damping=1.0).tolist()
+    >>> influence.upweighting(net, params, batch, batch, damping=1.0).round(4).tolist()
     [[-0.25, 0.25], [0.25, -0.25]]
     """
     problem = make_problem(net, params, train, curvature, damping, penalty, tol)

@@ -71,8 +71,8 @@ def posterior(
     >>> batch = lr_nn.Batch(x=jnp.array([[1.0], [-1.0]]), y=jnp.array([1.0, -1.0]))
     >>> params = (lr_nn.Layer(jnp.array([[0.5]]), jnp.zeros(1)),)
     >>> mean, variance = laplace.posterior(net, params, batch, prior=2.0).predictive(jnp.array([[4.0]]))
-    >>> mean.item(), variance.item()
-    (2.0, 4.25)
+    >>> print(f"{mean.item():.4f} {variance.item():.4f}")  # 4² / (2 + τ) + 1 / (2 + τ)
+    2.0000 4.2500
     """
     check_network(net)
     net.loss.require("fisher_factor")

@@ -125,5 +125,5 @@ def in_scope(layers: Any, structure: Structure) -> Any:
 
 def flat_rows(inputs: Any, deltas: Any) -> jax.Array:
     """ã_i ⊗ δ_i of all layers, (..., n, P) in the order of `ravel_pytree(params)`; δ (..., n, d_l)."""
-    products = [a[:, :, None] * delta[..., None, :].astype(a.dtype) for a, delta in zip(inputs, deltas)]
+    products = [jnp.einsum("ni,...nj->...nij", a, delta.astype(a.dtype)) for a, delta in zip(inputs, deltas)]
     return jnp.concatenate([rows.reshape(*rows.shape[:-2], -1) for rows in products], axis=-1)

@@ -18,8 +18,8 @@ import numpy as np
 
 # A Newton step in log τ and log σ² is at most this long: E changes its curvature by a bounded factor along it.
 LONGEST_STEP = 3.0
-# A step in log τ and log σ² at which the search ends: E is then flat to rounding.
-STILL = 1e-12
+# A step in log τ and log σ² at which the search ends, and the gain relative to E below which E is not compared.
+STILL, ROUNDING = 1e-12, 1e-10
 MAX_STEPS = 500
 
 
@@ -54,7 +54,8 @@ class Evidence(NamedTuple):
             step = np.zeros(2)
             step[free] = np.linalg.solve(-curvature[free, free], slope[free])
             step *= LONGEST_STEP / max(LONGEST_STEP, float(np.linalg.norm(step)))
-            while self._at(point + step) < self._at(point) and np.abs(step).max() > STILL:
+            before = self._at(point)
+            while slope @ step > ROUNDING * abs(before) and self._at(point + step) < before:
                 step /= 2
             point = point + step
             if not np.abs(step).max() > STILL:
