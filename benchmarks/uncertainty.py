@@ -136,8 +136,8 @@ def _retraining(small: bool) -> dict[str, float]:
         params = refit(np.ones(n), start)
         actual = [test_losses(refit(np.arange(n) != i, params)) - test_losses(params) for i in range(some)]
         found = {}
-        for name in ("kfac", "ggn", "hessian"):
-            predicted = influence.deletion(net, params, train, test, curvature=name, damping=1e-4, penalty=penalty)
+        for name in ("kfac", "ekfac", "ggn", "hessian"):
+            predicted = influence.deletion(net, params, train, test, curvature=name, damping=1e-3, penalty=penalty)
             pair = np.asarray(predicted)[:, :some].T.ravel(), np.array(actual).ravel()
             found[name] = float(np.corrcoef(*pair)[0, 1])
     return found

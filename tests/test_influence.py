@@ -17,6 +17,7 @@ LENGTH, L2, DAMPING = 100, 0.05, 2.0
 DEEP = NETWORKS["bernoulli, sigmoid, 2 layers"]
 CASES = {
     "kfac, bernoulli, 2 layers": ("kfac", DEEP),
+    "ekfac, bernoulli, 2 layers": ("ekfac", DEEP),
     "ggn, bernoulli, 2 layers": ("ggn", DEEP),
     "hessian, bernoulli, 2 layers": ("hessian", DEEP),
     "kfac, poisson, 3 layers": ("kfac", network("poisson", "tanh", 3)),
@@ -66,15 +67,30 @@ def dense(case, curvature):
     share = rows.weight / rows.weight.sum()
     *inputs, eta = reference.outputs(case, params, rows.x)
     fisher = reference.loss_hessian(case.loss, eta, rows.y)
+    j = jacobian(case, params, rows.x)
+    exact = np.einsum("n,nap,nab,nbq->pq", share, j, fisher, j)
     if curvature == "ggn":
-        j = jacobian(case, params, rows.x)
-        return np.einsum("n,nap,nab,nbq->pq", share, j, fisher, j) + ridge
+        return exact + ridge
     blocks, constant = [], np.ones((len(eta), int(case.net.bias)))
     for inner, j in zip(inputs, reference.jacobians(case, params, rows.x), strict=True):
         a = np.concatenate([inner, constant], axis=1)
         right = np.einsum("n,kni,nkl,lnj->ij", share, j, fisher, j)
-        blocks.append(np.kron(np.einsum("n,ni,nj->ij", share, a, a), right))
-    return scipy.linalg.block_diag(*blocks) + ridge
+        blocks.append((np.einsum("n,ni,nj->ij", share, a, a), right))
+    if curvature == "kfac":
+        return scipy.linalg.block_diag(*(np.kron(*sides) for sides in blocks)) + ridge
+    return in_eigenbasis(blocks, exact, ridge)
+
+
+def in_eigenbasis(blocks, exact, ridge):
+    """Along the eigenvectors of D^{-½} (A ⊗ G) D^{-½} the diagonal of D^{-½} GGN D^{-½} alone, D = `ridge`."""
+    root, start, bases = np.sqrt(np.diag(ridge)), 0, []
+    for a, g in blocks:
+        inputs = root[start : start + len(a) * len(g)].reshape(len(a), len(g))[:, 0]
+        bases.append(np.kron(np.linalg.eigh(a / np.outer(inputs, inputs))[1], np.linalg.eigh(g)[1]))
+        start += len(a) * len(g)
+    u = scipy.linalg.block_diag(*bases)
+    moments = np.diag(u.T @ (exact / np.outer(root, root)) @ u)
+    return np.outer(root, root) * (u @ np.diag(moments + 1) @ u.T)
 
 
 def keywords(curvature):

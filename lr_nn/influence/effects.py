@@ -14,7 +14,7 @@ from lr_nn import check
 from lr_nn.admission import admit
 from lr_nn.backward import sweep
 from lr_nn.curvature.blocks import homogeneous, matmul
-from lr_nn.influence.systems import Curvature, Problem, kronecker_axes, make_problem, make_solver
+from lr_nn.influence.systems import Curvature, Problem, factored, kronecker_axes, make_problem, make_solver
 from lr_nn.network import Network, check_network, check_params
 from lr_nn.penalties import Penalty
 from lr_nn.per_example import gram
@@ -42,8 +42,9 @@ def upweighting(
 
     A solve for each test example, then ⟨u_t, g_i⟩ from the activations and deltas of the training examples.
 
-    damping: λ, positive for "kfac", else not negative. Raises ValueError or TypeError for data that do not fit, an
-    unknown curvature, a damping out of range or an L1 penalty, and, for "kfac", strengths of single coefficients.
+    damping: λ, positive for "kfac" and "ekfac", else not negative. Raises ValueError or TypeError for data that do not
+    fit, an unknown curvature, a damping out of range or an L1 penalty, and, for "kfac" and "ekfac", strengths of single
+    coefficients.
 
     >>> import jax.numpy as jnp, lr_nn
     >>> from lr_nn import influence
@@ -119,8 +120,8 @@ def self_influence(
 ) -> jax.Array:
     """g_iᵀ (H + λI)⁻¹ g_i of every training example, (n,): not negative, and not divided by Σ_j s_j.
 
-    Large for examples that the model must memorise: Feldman & Zhang (2020). With "kfac" all of them take a few passes,
-    by their coordinates in the eigenbasis,
+    Large for examples that the model must memorise: Feldman & Zhang (2020). With "kfac" and "ekfac" all of them take
+    a few passes, by their coordinates in the eigenbasis, here of "kfac" without a penalty:
 
         Σ_l Σ_jk (U_Aᵀ ã_i)_j² (U_Gᵀ δ_i)_k² / (α_j γ_k + λ),
 
@@ -185,9 +186,9 @@ def _parameter_change(net: Network, problem: Problem, examples: Batch, curvature
 @partial(compiled, static_argnames=("curvature", "max_steps"))
 def _self_influence(net: Network, problem: Problem, curvature: Curvature, max_steps: int) -> jax.Array:
     bp = widened(sweep(net, problem.params, problem.train))
-    if curvature == "kfac":
+    if factored(curvature):
         terms = []
-        for axes, a, delta in zip(kronecker_axes(net, problem), bp.activations, bp.deltas):
+        for axes, a, delta in zip(kronecker_axes(net, problem, curvature), bp.activations, bp.deltas):
             along_a = jnp.square(matmul(homogeneous(a, bp.bias), axes.a))
             along_g = jnp.square(matmul(delta, axes.g))
             terms.append((matmul(along_a, axes.scale) * along_g).sum(axis=1))
