@@ -14,7 +14,7 @@ from benchmarks.harness import compare, compiled
 from lr_nn import activations, curvature, influence, laplace, losses, penalties, per_example
 
 # Without biases: laplace-torch gives them a block of their own in "kfac".
-SIZES, SMALL, N, NEW, PRIOR = (784, 100, 10), (20, 16, 3), 2048, 256, 10.0
+SIZES, SMALL, N, NEW, PRIOR = (784, 100, 10), (20, 16, 3), 4096, 64, 10.0
 DAMPING = 1e-2
 
 
@@ -86,7 +86,7 @@ def laplax_rows(rounds: int, small: bool) -> list[dict[str, Any]]:
 
 def influence_rows(rounds: int, small: bool) -> list[dict[str, Any]]:
     """Self-influence of all examples beside one gradient, and beside solves for every example's gradient."""
-    case, net, params, x, y, _ = _setting(SMALL if small else SIZES, 64 if small else 512)
+    case, net, params, x, y, _ = _setting(SMALL if small else SIZES, 64 if small else 1024)
 
     def gradient(params, x, y):
         return lr_nn.gradient(lr_nn.backprop(net, params, lr_nn.Batch(x, y)))

@@ -8,6 +8,8 @@ import reference
 import scipy.linalg
 from cases import NETWORKS, batch, network, on_device, parameters
 from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from tolerances import assert_close
 
 import lr_nn
@@ -168,6 +170,15 @@ def test_integer_weights_are_duplicated_rows_in_any_order(float64):
         once = influence.upweighting(LOGISTIC, params, rows, TEST, **given)
         many = influence.upweighting(LOGISTIC, params, repeated, TEST, **given)
         assert_close(many, np.asarray(once)[:, order], LENGTH, condition=CONDITION)
+
+
+def test_rows_over_an_explicit_mesh_have_the_influence_of_the_rows():
+    over = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
+    rows = batch(DEEP, 16)
+    params, placed = on_device((parameters(DEEP.net), rows), np.float32)
+    placed = jax.tree.map(lambda a: jax.device_put(a, NamedSharding(over, P("rows"))), placed)
+    once, spread = (influence.upweighting(DEEP.net, params, at, at, damping=DAMPING) for at in (rows, placed))
+    assert_close(spread, once, LENGTH, condition=10)
 
 
 # TracIn.

@@ -12,6 +12,8 @@ import scipy.special
 import scipy.stats
 from cases import NETWORKS, batch, network, on_device, parameters
 from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from tolerances import assert_close, assert_mean_close, assert_trees_close
 
 import lr_nn
@@ -239,6 +241,15 @@ def test_predictions_in_blocks_of_rows_are_those_of_the_rows(float64, monkeypatc
     parts = [made.covariance(x[:2]), made.covariance(x[2:4]), made.covariance(x[4:])]
     monkeypatch.setattr(spectra, "BLOCK_SIZE", 2 * made.spectrum.numbers_per_row(BERNOULLI.net))
     assert_close(made.covariance(x), np.concatenate(parts), LENGTH)
+
+
+def test_rows_over_an_explicit_mesh_give_the_law_of_the_rows():
+    over = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
+    rows = batch(BERNOULLI, 16)
+    params, placed = on_device((parameters(BERNOULLI.net), rows), np.float32)
+    placed = jax.tree.map(lambda a: jax.device_put(a, NamedSharding(over, P("rows"))), placed)
+    made, spread = (laplace.posterior(BERNOULLI.net, params, data) for data in (rows, placed))
+    assert_close(spread.covariance(placed.x), made.covariance(rows.x), LENGTH, condition=10)
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "last_layer"])

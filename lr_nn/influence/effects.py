@@ -11,15 +11,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lr_nn import check
-from lr_nn.admission import admit
 from lr_nn.backward import sweep
 from lr_nn.curvature.blocks import homogeneous, matmul
-from lr_nn.influence.systems import Curvature, Problem, factored, kronecker_axes, make_problem, make_solver
+from lr_nn.influence.systems import Curvature, Problem, admit_rows, factored, kronecker_axes, make_problem, make_solver
 from lr_nn.network import Network, check_network, check_params
 from lr_nn.penalties import Penalty
 from lr_nn.per_example import gram
 from lr_nn.tangents import inner_products
-from lr_nn.trees import cast, compiled, dtypes_of, widened
+from lr_nn.trees import cast, compiled, dtypes_of, on_automatic_mesh, widened
 from lr_nn.types import Backprop, Batch, Layer, Params
 
 # Gradients that are solved for at once: each takes the memory of the parameters.
@@ -55,7 +54,7 @@ def upweighting(
     [[-0.25, 0.25], [0.25, -0.25]]
     """
     problem = make_problem(net, params, train, curvature, damping, penalty, tol)
-    test = admit(net, params, test, allow_no_weight=True)
+    test = admit_rows(net, params, test)
     return _upweighting(net, problem, test, curvature, check.positive_integer("max_steps", max_steps))
 
 
@@ -81,7 +80,7 @@ def deletion(
     Arguments and errors as for `upweighting`.
     """
     problem = make_problem(net, params, train, curvature, damping, penalty, tol)
-    test = admit(net, params, test, allow_no_weight=True)
+    test = admit_rows(net, params, test)
     return _deletion(net, problem, test, curvature, check.positive_integer("max_steps", max_steps))
 
 
@@ -103,7 +102,7 @@ def parameter_change(
     errors as for `upweighting`.
     """
     problem = make_problem(net, params, train, curvature, damping, penalty, tol)
-    examples = admit(net, params, examples, allow_no_weight=True)
+    examples = admit_rows(net, params, examples)
     return _parameter_change(net, problem, examples, curvature, check.positive_integer("max_steps", max_steps))
 
 
@@ -152,8 +151,8 @@ def tracin(
         check_params(net, params, f"checkpoints[{number}]")
     total: Any = None
     for params, step in zip(points, steps):
-        batches = [admit(net, params, batch, allow_no_weight=True) for batch in (train, test)]
-        total = _add_gram(net, params, *batches, step, total)
+        batches = [admit_rows(net, params, batch) for batch in (train, test)]
+        total = _add_gram(net, on_automatic_mesh(params), *batches, step, total)
     return total
 
 

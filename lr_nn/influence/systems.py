@@ -17,6 +17,7 @@ from lr_nn.curvature.blocks import by_layer, homogeneous, matmul
 from lr_nn.network import Network, check_network, propagate
 from lr_nn.penalties import Penalty, check_penalty, is_tree
 from lr_nn.row_sums import counted, weighted
+from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Params
 
 Solver = Callable[[Params], Params]
@@ -56,7 +57,13 @@ def make_problem(
         if penalty is not None and is_tree(penalty.l2):
             raise ValueError(f"curvature={curvature!r} takes one l2 strength for all weights; use curvature='ggn'")
     check.require("damping", number, check.is_not_negative, "finite and not negative")
+    params, batch = on_automatic_mesh((params, batch))
     return Problem(params, batch, penalty, number, None if tol is None else check.positive("tol", tol))
+
+
+def admit_rows(net: Network, params: Params, rows: Batch) -> Batch:
+    """Checked rows whose gradients are solved for; their weights do not count, and may all be zero."""
+    return on_automatic_mesh(admit(net, params, rows, allow_no_weight=True))
 
 
 def make_solver(net: Network, problem: Problem, curvature: Curvature, max_steps: int) -> Solver:

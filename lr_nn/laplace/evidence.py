@@ -18,9 +18,9 @@ import numpy as np
 
 # A Newton step in log τ and log σ² is at most this long: E changes its curvature by a bounded factor along it.
 LONGEST_STEP = 3.0
-# A step in log τ and log σ² at which the search ends, and the gain relative to E below which E is not compared.
-STILL, ROUNDING = 1e-12, 1e-10
-MAX_STEPS = 500
+# The search ends after a step of this length, for the next is its square; a gain this far below E is not compared.
+STILL, ROUNDING = 1e-9, 1e-10
+MAX_STEPS = 200
 
 
 class Evidence(NamedTuple):
@@ -45,7 +45,7 @@ class Evidence(NamedTuple):
     def maximum(self, prior: float, noise: float, tune_noise: bool) -> tuple[float, float]:
         """(τ, σ²) with the largest E, by Newton's method from the given ones; σ² stays without `tune_noise`.
 
-        NaN where an eigenvalue is NaN.
+        NaN where an eigenvalue is NaN, or after `MAX_STEPS`.
         """
         free = slice(0, 2 if tune_noise else 1)
         point = np.log([prior, noise])
@@ -58,9 +58,9 @@ class Evidence(NamedTuple):
             while slope @ step > ROUNDING * abs(before) and self._at(point + step) < before:
                 step /= 2
             point = point + step
-            if not np.abs(step).max() > STILL:
-                break
-        return tuple(np.exp(point).tolist())
+            if np.abs(step).max() <= STILL:
+                return tuple(np.exp(point).tolist())
+        return np.nan, np.nan if tune_noise else noise
 
     def _at(self, point: np.ndarray) -> float:
         return self.value(*np.exp(point))

@@ -125,8 +125,7 @@ def _rotated(rows: jax.Array, vectors: jax.Array | None) -> jax.Array:
     """`rows` (..., n, q) along the columns of `vectors`."""
     if vectors is None:
         return rows
-    flat = matmul(rows.reshape(-1, rows.shape[-1]).astype(vectors.dtype), vectors)
-    return flat.reshape(*rows.shape[:-1], vectors.shape[1])
+    return jnp.einsum("...nq,qr->...nr", rows.astype(vectors.dtype), vectors, precision="highest")
 
 
 def _added(params: Params, moved: Params) -> Params:
