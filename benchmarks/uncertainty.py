@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,17 +71,11 @@ def laplax_rows(rounds: int, small: bool) -> list[dict[str, Any]]:
         law = laplace.posterior(net, params, lr_nn.Batch(x, y), structure, PRIOR)
         fit, predict = laplace_peers.laplax_peers(params, x, y, structure, PRIOR, new)
         _agree(law.predictive(new).variance, predict())
-
-        def ours(structure=structure):
-            return laplace.posterior(net, params, lr_nn.Batch(x, y), structure, PRIOR).spectrum.eigenvalues()
-
-        def ours_predict(law=law):
-            return np.asarray(law.predictive(new).variance)
-
-        slow = max(3, rounds // 4)
-        found += compare(f"posterior, {structure}, {case}", {"lr_nn": ours, "laplax": fit}, "lr_nn", slow, n=len(x))
+        fits = {"lr_nn": partial(laplace.posterior, net, params, lr_nn.Batch(x, y), structure, PRIOR), "laplax": fit}
+        found += compare(f"posterior, {structure}, {case}", fits, "lr_nn", max(3, rounds // 4), n=len(x))
+        program = compiled(lambda law, rows: law.predictive(rows).variance, law, new)
         what = f"predictive variance of {NEW} rows, {structure}, {case}"
-        found += compare(what, {"lr_nn": ours_predict, "laplax": predict}, "lr_nn", slow, n=NEW)
+        found += compare(what, {"lr_nn": program, "laplax": predict}, "lr_nn", rounds, n=NEW)
     return found
 
 

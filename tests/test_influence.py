@@ -255,7 +255,10 @@ REFUSALS = {
         lambda: small(penalty=TREE),
         "curvature='kfac' takes one l2 strength for all weights; use curvature='ggn'",
     ),
-    "no checkpoints": (lambda: traced([]), "checkpoints need one step size each; got 0 checkpoints, 1 step sizes"),
+    "no checkpoints": (
+        lambda: traced([]),
+        r"step_sizes must have one number for each of 0 checkpoints; got shape \(1,\)",
+    ),
     "a checkpoint": (
         lambda: traced([(Layer(jnp.ones((3, 1)), jnp.ones(1)),)]),
         r"checkpoints\[0\] does not fit the network",

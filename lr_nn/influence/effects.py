@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
@@ -131,28 +132,28 @@ def self_influence(
     return _self_influence(net, problem, curvature, check.positive_integer("max_steps", max_steps))
 
 
-def tracin(
-    net: Network, checkpoints: Iterable[Params], step_sizes: Iterable[float], train: Batch, test: Batch
-) -> jax.Array:
+def tracin(net: Network, checkpoints: Iterable[Params], step_sizes: ArrayLike, train: Batch, test: Batch) -> jax.Array:
     """TracIn, Σ_c step_c ⟨g_t, g_i⟩ at the parameters of checkpoint c, (n_test, n_train).
 
     By how much steps of gradient descent on example i lowered the loss of t, to first order: positive for proponents,
     unlike `upweighting`. Pruthi et al. (2020), eq. 1 of TracInCP. No curvature, no minimum, no n × parameters: a pass
     over both batches and a Gram matrix a checkpoint.
 
-    checkpoints: parameters along the training, at least one. step_sizes: one number each, the step sizes between.
+    checkpoints: parameters along the training, at least one. step_sizes: (c,), the step size at each of them.
     Raises ValueError or TypeError where they differ in number, and for data or parameters that do not fit.
     """
     check_network(net)
-    points, steps = list(checkpoints), [check.scalar("a step size", step) for step in step_sizes]
-    if not points or len(points) != len(steps):
-        raise ValueError(f"checkpoints need one step size each; got {len(points)} checkpoints, {len(steps)} step sizes")
+    points, steps = list(checkpoints), check.numeric("step_sizes", step_sizes)
+    if not points or steps.shape != (len(points),):
+        raise ValueError(
+            f"step_sizes must have one number for each of {len(points)} checkpoints; got shape {steps.shape}"
+        )
     for number, params in enumerate(points):
         check_params(net, params, f"checkpoints[{number}]")
     total: Any = None
-    for params, step in zip(points, steps):
+    for params, step in zip(points, np.asarray(steps)):
         batches = [admit_rows(net, params, batch) for batch in (train, test)]
-        total = _add_gram(net, on_automatic_mesh(params), *batches, step, total)
+        total = _add_gram(net, on_automatic_mesh(params), *batches, check.scalar("a step size", step), total)
     return total
 
 

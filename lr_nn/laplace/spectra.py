@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,12 +16,16 @@ from lr_nn import check
 from lr_nn.backward import recursion
 from lr_nn.curvature.blocks import homogeneous, join, matmul, split
 from lr_nn.curvature.vectors import unflatten
+from lr_nn.fitting.threads import one_thread
 from lr_nn.laplace.curvature_sums import BLOCK_SIZE, Structure, Sums, flat_rows, in_scope
 from lr_nn.network import Network, propagate
 from lr_nn.row_sums import map_row_blocks
 from lr_nn.trees import register_class
 from lr_nn.types import Batch, Params
 
+# Rows of a matrix whose eigenvectors one thread of LAPACK finds as fast as many: 784 rows took two threads, which wait
+# busily for each other, 1.5 to 3 times as long.
+ONE_THREAD = 1024
 # ã_l (n, d_l + 1) and δ_l (k, n, d_{l+1}) of every layer, seeded by the unit vectors of η: the Jacobian in factors.
 Jacobian = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
 
@@ -151,7 +156,8 @@ def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, at least zero, and eigenvectors of a positive semidefinite matrix; NaN where it is not finite."""
     if not np.isfinite(matrix).all():
         return np.full(len(matrix), np.nan), np.full_like(matrix, np.nan)
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    with one_thread() if len(matrix) <= ONE_THREAD else nullcontext():
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return np.maximum(values, 0), vectors
 
 
