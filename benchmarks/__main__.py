@@ -10,6 +10,7 @@ NAMES = {
     "per_example": "norms, clipping and moments of per-example gradients against vmap(grad)",
     "taps": "norms and clipping of a transformer's per-example gradients against vmap(grad), jax-privacy and Opacus",
     "curvature": "Hessian and Gauss-Newton products, diagonals and factors against autodiff",
+    "uncertainty": "Laplace approximations against laplace-torch and laplax; influence functions and retraining",
     "cold": "first calls in a fresh process: their time, and the programs that are compiled for them",
     "fit": "one model to a certified gap, against scikit-learn, glum, skglm and optax",
     "many": "thousands of models in one call, against joblib, LogisticRegressionCV and paths of skglm, glum, celer",

@@ -29,7 +29,7 @@ def per_example_peers(params: Any, x: jax.Array, y: jax.Array, *, max_norm: floa
         "gradient + second moment by BackPACK": _backpack(params, x, y, SumGradSquared),
         "clipped gradient by Opacus, ghost clipping": _ghost(params, x, y, max_norm),
     }
-    return _threaded(found)
+    return threaded(found)
 
 
 def curvature_peers(params: Any, x: jax.Array, y: jax.Array, v: Any) -> Peers:
@@ -55,14 +55,14 @@ def curvature_peers(params: Any, x: jax.Array, y: jax.Array, v: Any) -> Peers:
         "GGN diagonal, exact by BackPACK": _backpack(params, x, y, DiagGGNExact),
         "K-FAC factors, 1 sample by BackPACK": _backpack(params, x, y, lambda: KFAC(mc_samples=1)),
     }
-    return _threaded(found)
+    return threaded(found)
 
 
 def hessian_diagonal_peers(params: Any, x: jax.Array, y: jax.Array) -> Peers:
     """The exact diagonal of the Hessian by BackPACK."""
     from backpack.extensions import DiagHessian
 
-    return _threaded({"Hessian diagonal, exact by BackPACK": _backpack(params, x, y, DiagHessian)})
+    return threaded({"Hessian diagonal, exact by BackPACK": _backpack(params, x, y, DiagHessian)})
 
 
 def transformer_peers(params: Any, tokens: jax.Array, *, heads: int, max_norm: float) -> Peers:
@@ -137,7 +137,7 @@ def agree(ours: Any, theirs: list[Any]) -> None:
         np.testing.assert_allclose(np.asarray(own), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-def _threaded(found: Peers) -> Peers:
+def threaded(found: Peers) -> Peers:
     """Each peer at each number of threads."""
     import torch
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from lr_nn.trees import accumulator, common_dtype, product_sharding
+from lr_nn.trees import accumulator, common_dtype, product_sharding, row_shards
 
 # δ of at most this many columns is thin: the product with a large `a` is bound by memory (benchmarks `thin`).
 THIN = 4
@@ -83,3 +86,19 @@ def rows_per_product(a: jax.Array, width: int) -> int | None:
     target = max(1, BLOCK // (a.shape[1] * a.dtype.itemsize))
     candidates = (*range(target, target // 4, -1), *range(target + 1, 4 * target))
     return next((rows for rows in candidates if a.shape[0] % rows == 0), None)
+
+
+def map_row_blocks(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
+    """`function(rows)`, a tree of arrays (n, ...), computed for `size` rows at a time; `rows` a tree of (n, ...)."""
+    first = jax.tree.leaves(rows)[0]
+    n = len(first)
+    # `map` takes no axis that lies over an explicit mesh; a device has n divided by their number there.
+    if n <= size or row_shards(first) > 1:
+        return function(rows)
+    whole = n - n % size
+    blocks = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), rows)
+    made = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), jax.lax.map(function, blocks))
+    if whole == n:
+        return made
+    rest = function(jax.tree.map(lambda a: a[whole:], rows))
+    return jax.tree.map(lambda a, end: jnp.concatenate([a, end]), made, rest)

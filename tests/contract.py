@@ -21,6 +21,8 @@ from lr_nn import (
     graph,
     implicit,
     inference,
+    influence,
+    laplace,
     losses,
     many,
     objective,
@@ -97,6 +99,15 @@ def operator(name: str) -> Any:
     op = getattr(curvature, name)(*deep(), penalties.l2(0.1))
     flat = jnp.ones(lr_nn.n_parameters(NET))
     return op @ direction(), op.multiply(flat), op @ flat[:, None], op.dense(), op.diagonal(), op.trace(), op.traces()
+
+
+def law(structure: str) -> Any:
+    """A Laplace approximation, and what it offers."""
+    made = laplace.posterior(*deep(), structure, 1.0)
+    return (
+        *(made.predictive(X), made.covariance(X), made.probabilities(X), made.monte_carlo_mean(X, KEY, samples=2)),
+        *(made.sample(KEY), made.log_marginal_likelihood(), made.effective_parameters()),
+    )
 
 
 def combination() -> Any:
@@ -176,6 +187,13 @@ CORE: dict[str, Callable[[], Any]] = {
     "private.epsilon": lambda: private.epsilon(noise_multiplier=1.0, sampling_rate=0.1, steps=2, delta=1e-5),
     "private.poisson_batch": lambda: private.poisson_batch(KEY, N, 0.3, 8),
     "private.poisson_capacity": lambda: private.poisson_capacity(N, 0.3),
+    "influence.upweighting": lambda: influence.upweighting(
+        *deep(), Batch(X[:1], Y[:1].astype(int)), damping=1.0, curvature="ggn", max_steps=50
+    ),
+    "influence.deletion": lambda: influence.deletion(*deep(), deep()[2], damping=1.0, penalty=penalties.l2(0.1)),
+    "influence.parameter_change": lambda: influence.parameter_change(*deep(), deep()[2], damping=1.0),
+    "influence.self_influence": lambda: influence.self_influence(*deep(), damping=1.0),
+    "influence.tracin": lambda: influence.tracin(NET, [deep()[1]], [0.1], deep()[2], deep()[2]),
     "penalties.l1": lambda: penalties.l1(0.1),
     "penalties.l2": lambda: penalties.l2(0.1),
     "penalties.elastic_net": lambda: penalties.elastic_net(0.1, 0.5),
@@ -227,6 +245,8 @@ HOST: dict[str, Callable[[], Any]] = {
         inference.summary(lr_nn.logistic_regression(1), smaller_solution(), rows()._replace(x=X[:, :1])),
     ),
     "inference.score_test": lambda: inference.score_test(LOGISTIC, solution(), rows(), X[:, 0] ** 2),
+    "laplace.posterior": lambda: [law(structure) for structure in ("kfac", "full")],
+    "laplace.maximize_evidence": lambda: laplace.maximize_evidence(laplace.posterior(*deep())),
     "audit": lambda: lr_nn.audit(lambda w: (w**2).sum(), lambda w: 2 * w, jnp.arange(3.0)).ok,
     "audit_loss": lambda: lr_nn.audit_loss(losses.bernoulli, y=Y, k=1, key=KEY).ok,
     "audit_activation": lambda: lr_nn.audit_activation(activations.tanh, key=KEY).ok,

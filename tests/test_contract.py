@@ -52,7 +52,18 @@ def test_every_function_of_the_core_runs_without_compilation(name):
 
 # Functions that a file of their own tests: they need onnx, a folder, many processes, or seconds of an accountant.
 ELSEWHERE = {"export_onnx", "load_model", "private.noise_multiplier"}
-MODULES = ("curvature", "inference", "objective", "penalties", "per_example", "private", "tangents", "taps")
+MODULES = (
+    "curvature",
+    "inference",
+    "influence",
+    "laplace",
+    "objective",
+    "penalties",
+    "per_example",
+    "private",
+    "tangents",
+    "taps",
+)
 
 
 def functions_of(module, prefix=""):

@@ -26,7 +26,7 @@ LEVELS = {
     **dict.fromkeys(["per_example", "curvature", "objective"], 6),
     **dict.fromkeys(["private", "taps"], 7),
     **dict.fromkeys(["fitting", "training"], 8),
-    "many": 9,
+    **dict.fromkeys(["many", "laplace", "influence"], 9),
     **dict.fromkeys(["implicit", "inference", "sharded"], 10),
     **dict.fromkeys(["referee", "interop", "model_files", "__init__"], 11),
     "cli": 12,

@@ -5,7 +5,6 @@ It uses the true ∂²ℓ/∂η² and σ'', and may be indefinite.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -19,9 +18,9 @@ from lr_nn.backward import loss_part, relative_weights, squared
 from lr_nn.curvature.mean_curvature import MeanCurvature, pass_over_batch
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty
-from lr_nn.row_sums import bias_gradient, weight_gradient, weighted
+from lr_nn.row_sums import bias_gradient, map_row_blocks, weight_gradient, weighted
 from lr_nn.tangents import tangents
-from lr_nn.trees import accumulator, common_dtype, divide, register_class, row_shards
+from lr_nn.trees import accumulator, common_dtype, divide, register_class
 from lr_nn.types import Backprop, Batch, Layer, Params
 
 # Numbers in the largest array that the diagonal makes for a block of rows, 4 MiB in float32: on a CPU 2**22 took 1.5
@@ -87,7 +86,7 @@ class LossHessian(MeanCurvature):
     def _squares(self) -> Backprop:
         """a² and the diagonals c_l of ∂²ℓ_i/∂z_l², in blocks of rows."""
         rows = _Rows(self.bp.forward.kept, self.bp.deltas[1:], self.bp.eta, self.bp.y)
-        diagonals = _in_blocks(partial(_diagonals, self.net, self.params), rows, rows_per_block(self.net.sizes))
+        diagonals = map_row_blocks(partial(_diagonals, self.net, self.params), rows, rows_per_block(self.net.sizes))
         return replace(squared(self.bp), deltas=diagonals)
 
 
@@ -108,21 +107,6 @@ def rows_per_block(sizes: tuple[int, ...]) -> int:
     widths = sizes[1:]
     products = [d_l * d_above for d_l, d_above in pairwise(widths)]
     return max(1, BLOCK_SIZE // max([*products, *(d * d for d in sizes[2:]), widths[-1] ** 2]))
-
-
-def _in_blocks(function: Callable[[_Rows], tuple[jax.Array, ...]], rows: _Rows, size: int) -> tuple[jax.Array, ...]:
-    """`function(rows)`, arrays (n, ...), made for `size` rows at a time."""
-    n = len(rows.eta)
-    # `map` takes no axis that lies over an explicit mesh; a device has n divided by their number there.
-    if n <= size or row_shards(rows.eta) > 1:
-        return function(rows)
-    whole = n - n % size
-    blocks = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), rows)
-    made = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), jax.lax.map(function, blocks))
-    if whole == n:
-        return made
-    rest = function(jax.tree.map(lambda a: a[whole:], rows))
-    return jax.tree.map(lambda a, end: jnp.concatenate([a, end]), made, rest)
 
 
 def _diagonals(net: Network, params: Params, rows: _Rows) -> tuple[jax.Array, ...]:
