@@ -81,7 +81,7 @@ def transformer_peers(params: Any, tokens: jax.Array, *, heads: int, max_norm: f
         return [p.grad for p in model.parameters()]
 
     ghost = _ghost_of(_transformer(params, heads), criterion, ids, of_loss, max_norm, shape=tuple(ids.shape))
-    return _threaded({"gradient by PyTorch": gradient, "clipped gradient by Opacus, ghost clipping": ghost})
+    return threaded({"gradient by PyTorch": gradient, "clipped gradient by Opacus, ghost clipping": ghost})
 
 
 def _transformer(params: Any, heads: int):
