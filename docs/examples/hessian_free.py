@@ -26,8 +26,8 @@ def hessian_free_step(net, params, batch, damping):
     return jax.tree.map(lambda new, old: jax.numpy.where(ratio > 0, new, old), moved, params), damping, cost
 
 
-def main(steps=60, rows=1797, hidden=(64, 32, 8, 32, 64), passes_a_step=50, rates=(0.01, 0.03, 0.1)):
-    """The cost of an autoencoder of digits after Hessian-free steps, and after as many passes of Adam."""
+def main(steps=40, rows=1000, hidden=(64, 32, 8, 32, 64), adam_steps=50, rates=(0.01, 0.03, 0.1)):
+    """The cost of an autoencoder of digits after Hessian-free steps, and with `adam_steps` of Adam for each of them."""
     x = (load_digits().data[:rows] / 16).astype(np.float32)
     net, batch = lr_nn.mlp((64, *hidden, 64), lr_nn.activations.tanh), Batch(x, x)
     start = lr_nn.init(net, jax.random.key(0))
@@ -36,21 +36,20 @@ def main(steps=60, rows=1797, hidden=(64, 32, 8, 32, 64), passes_a_step=50, rate
     for _ in range(steps):
         params, damping, _ = step(params, damping)
     adam = [
-        lr_nn.train(net, start, batch, optimizer=optax.adam(rate), epochs=steps * passes_a_step).params
-        for rate in rates
+        lr_nn.train(net, start, batch, optimizer=optax.adam(rate), epochs=steps * adam_steps).params for rate in rates
     ]
     costs = [float(lr_nn.cost(net, each, batch)) for each in (params, *adam)]
     result = {"Hessian-free": costs[0], "Adam": min(costs[1:]), "damping": float(damping)}
-    print(f"cross-entropy of an image after {steps} steps:", result)
+    print(f"cross-entropy of an image after {steps} steps, {adam_steps} times as many of Adam:", result)
     return result
 
 
 def check(result):
-    """A Hessian-free step is worth many first-order ones, and λ has fallen as the model grew better."""
+    """The cost is lower, and λ has fallen because the quadratic model is trusted."""
     assert result["Hessian-free"] < result["Adam"] and result["damping"] < 1
 
 
-SMALL = {"steps": 20, "rows": 300, "hidden": (32, 8, 32), "passes_a_step": 1}
+SMALL = {"steps": 20, "rows": 300, "hidden": (32, 8, 32), "adam_steps": 1}
 
 if __name__ == "__main__":
     main()

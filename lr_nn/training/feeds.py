@@ -77,7 +77,7 @@ class InMemory:
     def order(self, step: int) -> jax.Array | None:
         if self.task.key is None:
             return None
-        return steps.drawn_by(self.task, np.asarray(step, np.int32), batch_size=self.batch_size, axes=self.axes)
+        return steps.draw_of_step(self.task, np.asarray(step, np.int32), batch_size=self.batch_size, axes=self.axes)
 
     def batch(self, step: int) -> Batch:
         """The mini-batch of a step of a single training."""

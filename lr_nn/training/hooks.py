@@ -25,6 +25,9 @@ class Hook:
     ragged or Poisson batch have weight zero. The function runs on the host between compiled calls of steps and returns
     None, or a dict of numbers and arrays: `history` gets a column `hook_NAME` of each, one row a call, and the steps as
     `hook_step`. A resumed training has the rows from where it was resumed.
+
+    >>> from lr_nn import per_example
+    >>> hook = Hook(lambda step, params, bp: {"noise_scale": per_example.noise_scale(bp).scale}, every=100)
     """
 
     function: Callable[[int, Params, Backprop], Mapping[str, Any] | None]

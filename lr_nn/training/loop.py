@@ -149,12 +149,12 @@ class Run:
             self.hook.call(self.steps, self.state.params)
         self._keep_last()
         if stopped:
-            return "early_stopped", self._since_when()
+            return "early_stopped", self._early_stop_message()
         if self.steps < self.epochs * per_epoch:
             return "budget_spent", f"the privacy budget is spent after step {self.steps}"
         return "completed", f"{self.epochs} epochs of {per_epoch} steps"
 
-    def _since_when(self) -> str:
+    def _early_stop_message(self) -> str:
         if self.lanes:
             return f"no better validation cost for {self.patience} epochs in any lane; each keeps its best parameters"
         best = self.best
@@ -219,7 +219,7 @@ class Run:
         self._keep(self._mark() if np.isfinite(costs[-1]).any() else self.good)
 
     def _result(self, status: Ending, message: str) -> Training:
-        """What there is: the best state if `patience` asks for it, unless the training may go on."""
+        """The result. With `patience` its state is the best one, except in lanes that an interruption cut short."""
         state = self.state
         if self.patience is not None and self.scores:
             state = chosen(self.best.stopped | (status != "interrupted"), self.best.state, state)
@@ -248,12 +248,12 @@ class Run:
     def _epoch_costs(self) -> np.ndarray:
         """Mean over the rows of each epoch of the cost before each step; a last epoch may be incomplete.
 
-        NaN for a lane from where it stopped.
+        NaN in lanes that had stopped before.
         """
         costs = np.concatenate([np.zeros((0, *self.lanes), accumulator(self.state.params[0].w.dtype)), *self.costs])
-        means = []
+        means, end = [], self.best.end
         for epoch, start in enumerate(range(0, len(costs), self.feed.per_epoch)):
             each = costs[start : start + self.feed.per_epoch]
             mean = np.average(each, axis=0, weights=self.feed.rows(epoch)[: len(each)].astype(float))
-            means.append(np.where(epoch < self.best.end, mean, np.nan))
+            means.append(np.where(epoch < end, mean, np.nan))
         return np.array(means).reshape(-1, *self.lanes)

@@ -26,6 +26,8 @@ class Private:
     `private`.
 
     Raises ValueError or TypeError for numbers out of range, and for a budget without δ.
+
+    >>> private = Private(max_norm=1.0, epsilon=3.0, delta=1e-5)
     """
 
     max_norm: float

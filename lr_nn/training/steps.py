@@ -229,8 +229,8 @@ def advance(
 
 
 @partial(jax.jit, static_argnames=("batch_size", "axes"))
-def drawn_by(task: Task, step: jax.Array, *, batch_size: int, axes: Task | None) -> jax.Array:
-    """What the epoch of a step drew, with a lane axis where keys have one."""
+def draw_of_step(task: Task, step: jax.Array, *, batch_size: int, axes: Task | None) -> jax.Array:
+    """What the epoch of a step draws, with a lane axis where keys have one."""
     n = task.data.x.shape[-2]
 
     def drawn(key):
