@@ -112,6 +112,18 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(a, b, strict=True)
 
 
+def test_an_interruption_leaves_the_best_of_stopped_lanes_and_the_last_of_others():
+    def progress(now):
+        if now.step >= 24:
+            raise KeyboardInterrupt
+
+    found, last = (together(validation=HELD_OUT[0], progress=progress, patience=each) for each in (2, None))
+    assert {*found.status} == {"interrupted", "early_stopped"} and found.steps == last.steps
+    for i, status in enumerate(found.status):
+        equal = bool((lane(found.params, i)[0].w == lane(last.params, i)[0].w).all())
+        assert equal == (status == "interrupted")
+
+
 @pytest.mark.parametrize("cut", [4, 13, 26])
 def test_cut_and_resumed_lanes_are_the_uninterrupted_ones(tmp_path, single_steps, cut):
     def progress(now):

@@ -37,22 +37,22 @@ def trained(net, data, epochs, starts, key):
     return lr_nn.train_many(net, params, data, optimizer=ADAM, epochs=epochs, batch_size=64, key=key).params
 
 
+@jax.jit
 def scores(net, params, data):
     """The mean over lanes of ‖g_i‖ and of ‖p - y‖, (n,) each."""
 
-    @jax.vmap
     def of_lane(params):
         bp = lr_nn.backprop(net, params, data)
         return per_example.squared_norms(bp) ** 0.5, (bp.deltas[-1] ** 2).sum(axis=1) ** 0.5
 
-    return {name: np.asarray(each.mean(0)) for name, each in zip(("GraNd", "EL2N"), jax.jit(of_lane)(params))}
+    return dict(zip(("GraNd", "EL2N"), (each.mean(axis=0) for each in jax.vmap(of_lane)(params))))
 
 
 def main(epochs=30, early=3, starts=8, keep=0.5, hidden=(128,)):
     """Test accuracy of networks that saw the images of highest scores, of lowest EL2N, random ones, and all."""
     train, test = images()
     net = lr_nn.mlp((train.x.shape[1], *hidden, 10), activations.relu, losses.categorical)
-    found = scores(net, trained(net, train, early, starts, jax.random.key(0)), train)
+    found = jax.device_get(scores(net, trained(net, train, early, starts, jax.random.key(0)), train))
     n, size = len(train.x), int(keep * len(train.x))
     kept = {name: np.argsort(-each)[:size] for name, each in found.items()}
     kept |= {"lowest EL2N": np.argsort(found["EL2N"])[:size], "random": np.arange(size), "all": np.arange(n)}

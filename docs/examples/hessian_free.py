@@ -31,10 +31,10 @@ def main(steps=40, rows=1000, hidden=(64, 32, 8, 32, 64), adam_steps=50, rates=(
     x = (load_digits().data[:rows] / 16).astype(np.float32)
     net, batch = lr_nn.mlp((64, *hidden, 64), lr_nn.activations.tanh), Batch(x, x)
     start = lr_nn.init(net, jax.random.key(0))
-    step = jax.jit(lambda params, damping: hessian_free_step(net, params, batch, damping))
+    step = jax.jit(hessian_free_step)
     params, damping = start, 1.0
     for _ in range(steps):
-        params, damping, _ = step(params, damping)
+        params, damping, _ = step(net, params, batch, damping)
     adam = [
         lr_nn.train(net, start, batch, optimizer=optax.adam(rate), epochs=steps * adam_steps).params for rate in rates
     ]

@@ -67,21 +67,21 @@ def images(rows):
     return np.asarray(lr_nn.data.idx(*files).read(0, rows).x)
 
 
-def main(steps=200, rows=5000, hidden=(256, 64, 16, 64, 256), damping=0.05, rates=(0.01, 0.03, 0.1, 0.3)):
+def main(steps=60, rows=500, hidden=(256, 64, 16, 64, 256), damping=0.05, rates=(0.003, 0.01, 0.03)):
     """The cost after as many steps of K-FAC and of gradient descent with momentum, at the best of the rates."""
     x = images(rows)
-    net, batch = lr_nn.mlp((x.shape[1], *hidden, x.shape[1])), Batch(x, x)
+    net, batch = lr_nn.mlp((x.shape[1], *hidden, x.shape[1]), lr_nn.activations.tanh), Batch(x, x)
     start, optimizer = lr_nn.init(net, jax.random.key(0)), kfac(net, damping, jax.random.key(1))
 
     @jax.jit
-    def step(params, state):
+    def step(params, state, batch):
         value, gradient = lr_nn.value_and_gradient(net, params, batch)
         updates, state = optimizer.update(gradient, state, params, batch=batch)
         return optax.apply_updates(params, updates), state, value
 
     params, state = start, optimizer.init(start)
     for _ in range(steps):
-        params, state, _ = step(params, state)
+        params, state, _ = step(params, state, batch)
     sgd = [optax.sgd(rate, momentum=0.9, nesterov=True) for rate in rates]
     others = [lr_nn.train(net, start, batch, optimizer=each, epochs=steps).params for each in sgd]
     costs = [float(lr_nn.cost(net, each, batch)) for each in (params, *others)]
