@@ -15,7 +15,7 @@ from lr_nn.admission import admit
 from lr_nn.data import Arrays, Rows, mini_batches
 from lr_nn.data.stream import count, order
 from lr_nn.training import loop
-from lr_nn.training.feeds import judge
+from lr_nn.training.validation import judge
 from tests.tolerances import assert_close, assert_trees_close
 
 NET = lr_nn.mlp((5, 4, 3), loss=losses.categorical)

@@ -27,7 +27,7 @@ from lr_nn.training.identity import identity
 from lr_nn.training.keeper import Keeper
 from lr_nn.training.loop import Run, Training
 from lr_nn.training.progress import Progress
-from lr_nn.training.run import admit_settings, first_state, task_of
+from lr_nn.training.settings import admit_settings, first_state, task_of
 from lr_nn.training.signals import SIGNALS
 from lr_nn.training.steps import State, Task
 from lr_nn.types import Batch, Params
@@ -85,7 +85,8 @@ def train(
         keeper = world.first_then_others(keep)
         world.agree("their checkpoints, or the folder is not the same for all", step=keeper.newest)
     with nullcontext() if keeper is None else closing(keeper):
-        return Run(net, feed, state, epochs, False, judged, patience, progress, keeper).to_the_end()
+        run = Run(net, feed, state, epochs, validation=judged, patience=patience, progress=progress, keeper=keeper)
+        return run.to_the_end()
 
 
 class Spread:

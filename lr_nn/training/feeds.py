@@ -17,10 +17,8 @@ from lr_nn.admission import admit
 from lr_nn.data import stream
 from lr_nn.data.rows import Rows
 from lr_nn.network import Network
-from lr_nn.objective import cost
 from lr_nn.penalties import Penalty
 from lr_nn.training import steps
-from lr_nn.training.metrics import metrics
 from lr_nn.training.steps import State, Task
 from lr_nn.trees import accumulator
 from lr_nn.types import Batch, Params
@@ -62,7 +60,7 @@ class InMemory:
     ) -> None:
         """Bind what every call needs."""
         self.task, self.batch_size, self.n = task, batch_size, task.data.x.shape[-2]
-        self.per_epoch = steps.steps_per_epoch(self.n, batch_size)
+        self.per_epoch, self.axes = steps.steps_per_epoch(self.n, batch_size), axes
         self._advance = partial(steps.advance, net, optimizer, batch_size=batch_size, axes=axes, room=self.room)
 
     def advance(self, state: State, count: int) -> tuple[State, np.ndarray]:
@@ -72,13 +70,20 @@ class InMemory:
 
     def rows(self, epoch: int) -> np.ndarray:
         rows = np.full(self.per_epoch, self.batch_size)
-        rows[-1] = self.n - (self.per_epoch - 1) * self.batch_size
+        if self.task.noise is None:
+            rows[-1] = self.n - (self.per_epoch - 1) * self.batch_size
         return rows
 
     def order(self, step: int) -> jax.Array | None:
-        if self.batch_size == self.n:
+        if self.task.key is None:
             return None
-        return steps.order(self.task.key, jnp.asarray(step // self.per_epoch), self.n, self.batch_size)
+        return steps.draw_of_step(self.task, np.asarray(step, np.int32), batch_size=self.batch_size, axes=self.axes)
+
+    def batch(self, step: int) -> Batch:
+        """The mini-batch of a step of a single training."""
+        if self.task.key is None:
+            return self.task.data
+        return steps.batch_at(self.task, np.asarray(step, np.int32), batch_size=self.batch_size)
 
     def asked(self, signal: str | None) -> str | None:
         return signal
@@ -109,6 +114,7 @@ class Streamed:
         self.mean_weight = _mean_weight(rows, batch_size)
         self.reading: Iterator[Batch] | None = None
         self.following = -1
+        self.ahead: tuple[int, Batch] | None = None
 
     def advance(self, state: State, count: int) -> tuple[State, np.ndarray]:
         step, (params, opt_state) = int(state.step), state[:2]
@@ -130,16 +136,25 @@ class Streamed:
     def order(self, step: int) -> None:
         return None
 
+    def batch(self, step: int) -> Batch:
+        """The mini-batch of a step, read once though the step itself may follow."""
+        batch = self._batch(step)
+        self.ahead = step, batch
+        return batch
+
     def asked(self, signal: str | None) -> str | None:
         return signal
 
     def close(self) -> None:
         if self.reading is not None:
             self.reading.close()  # type: ignore[attr-defined]
-        self.reading, self.following = None, -1
+        self.reading, self.following, self.ahead = None, -1, None
 
     def _batch(self, step: int) -> Batch:
         """The mini-batch of a step: the next one of those being read, unless another is asked for."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None and ahead[0] == step:
+            return ahead[1]
         if self.reading is None or step != self.following:
             self.close()
             self.reading = stream.read_ahead(self._reads(step))
@@ -204,33 +219,3 @@ def _mean_weight(rows: Rows, size: int) -> float | None:
     if not sum(sums) > 0:
         raise ValueError("weight is zero for every example; at least one must be positive")
     return sum(sums) / len(rows)
-
-
-def judge(net: Network, params: Params, validation: Batch | Rows, size: int) -> dict[str, np.ndarray]:
-    """The cost (without penalty) and the metrics of the task on validation data, rows in blocks of `size`."""
-    if isinstance(validation, Batch):
-        return {name: np.asarray(score) for name, (_, score) in _scores(net, params, validation).items()}
-    admitted = admission(net, params)
-    sums: dict[str, tuple[float, float]] = {}
-    with closing(stream.blocks(validation, size)) as blocks:
-        for number, block in enumerate(blocks):
-            for name, (weight, score) in _scores(net, params, admitted(number * size, block)).items():
-                # A root of a mean is put together from its squares.
-                mean = float(score) ** (2 if name in ROOTS else 1)
-                total, summed = sums.get(name, (0.0, 0.0))
-                sums[name] = total + float(weight), summed + float(weight) * mean
-    means = {name: summed / total if total else 0.0 for name, (total, summed) in sums.items()}
-    return {name: np.asarray(mean ** (0.5 if name in ROOTS else 1)) for name, mean in means.items()}
-
-
-ROOTS = ("validation_rmse",)
-
-
-@jax.jit
-def _scores(net: Network, params: Params, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Each score of a batch, and the sum of the weights that it is a mean over."""
-    scores = metrics(net, params, batch)
-    scores.pop("log_loss", None)  # that is the cost
-    scores = {"cost": cost(net, params, batch)} | scores
-    weight = jnp.asarray(len(batch.x), jnp.float32) if batch.weight is None else batch.weight.sum()
-    return {f"validation_{name}": (weight, score) for name, score in scores.items()}

@@ -21,7 +21,7 @@ from lr_nn.network import Network
 from lr_nn.penalties import Penalty, is_tree
 from lr_nn.training import checkpoints
 from lr_nn.training.checkpoints import ForeignError
-from lr_nn.training.steps import State
+from lr_nn.training.steps import Noise, State
 from lr_nn.types import Batch
 
 
@@ -35,6 +35,9 @@ def identity(
     optimizer: optax.GradientTransformation,
     state: State,
     schema: Any,
+    *,
+    lanes: bool = False,
+    noise: Noise | None = None,
 ) -> dict[str, Any]:
     """What identifies a training, as JSON: all that determines its steps except the initial parameters."""
     parts: list[Activation | Loss] = [*net.hidden, net.loss]
@@ -46,16 +49,17 @@ def identity(
         "batch size": batch_size,
         "key": None if key is None else np.asarray(key_data(key)).tolist(),
         "penalty": None if penalty is None else {name: _strengths(each) for name, each in penalty._asdict().items()},
-        "optimiser": _program(optimizer, state),
+        "optimiser": _program(optimizer, state, lanes),
         "schema": schema,
+        **({} if noise is None else {"privacy": {name: float(each) for name, each in noise._asdict().items()}}),
         **({OWN_PARTS: [_part_program(part, net.sizes[-1]) for part in own]} if own else {}),
     }
 
 
 def _strengths(strength: Any) -> Any:
-    """A single number, or the digest of strengths like the parameters."""
+    """A single number, one a lane, or the digest of strengths like the parameters."""
     if not is_tree(strength):
-        return float(strength)
+        return np.asarray(strength, np.float64).tolist()
     return _digest((str(path), np.asarray(leaf)) for path, leaf in jax.tree.leaves_with_path(strength))
 
 
@@ -78,7 +82,7 @@ def _digest(arrays: Iterable[tuple[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _program(optimizer: optax.GradientTransformation, state: State) -> str:
+def _program(optimizer: optax.GradientTransformation, state: State, lanes: bool) -> str:
     """A digest of what the optimiser computes, as JAX writes it down: of its kind, its rates, its schedules."""
     update = optax.with_extra_args_support(optimizer).update
 
@@ -86,7 +90,7 @@ def _program(optimizer: optax.GradientTransformation, state: State) -> str:
         value = sum(leaf.sum() for leaf in jax.tree.leaves(params))
         return update(gradient, opt_state, params, value=value, grad=gradient, value_fn=lambda params: value)
 
-    return _program_digest(updated, state.params, state.opt_state, state.params)
+    return _program_digest(jax.vmap(updated) if lanes else updated, state.params, state.opt_state, state.params)
 
 
 def _is_own(part: Activation | Loss) -> bool:

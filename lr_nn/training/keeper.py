@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["NotSavedError"]
 
-Best = tuple[float, int, State]
-
 
 class Mark(NamedTuple):
     """A place in a training: its state, the best so far, costs of all steps (or more) and scores of `judged` epochs."""
 
     state: State
-    best: Best
+    best: State
     costs: list[np.ndarray]
     scores: list[dict[str, np.ndarray]]
     judged: int
@@ -108,7 +106,6 @@ class Keeper:
             "config": self.config,
             "epoch": epoch,
             "position": position,
-            "best": [float(mark.best[0]).hex(), mark.best[1]],
             "versions": versions(),
             "device": jax.devices()[0].device_kind,
         }
@@ -143,8 +140,7 @@ class Keeper:
         judged = record["epoch"] if scores else 0
         each = [{name: array[epoch] for name, array in scores.items()} for epoch in range(judged)]
         best = _state(self.saved, BEST, self.start) if scores else state
-        score, epoch = record["best"]
-        return Mark(state, (float.fromhex(score), epoch, best), [arrays["costs"]], each, judged)
+        return Mark(state, best, [arrays["costs"]], each, judged)
 
 
 BEST, SCORES = "best/", "scores/"
@@ -175,7 +171,7 @@ def _state(saved: checkpoints.Saved, prefix: str, like: State) -> State:
 def _arrays(mark: Mark) -> dict[str, np.ndarray]:
     """All arrays of a checkpoint by name."""
     step = int(mark.state.step)
-    leaves = _named("", mark.state) | (_named(BEST, mark.best[2]) if mark.judged else {})
+    leaves = _named("", mark.state) | (_named(BEST, mark.best) if mark.judged else {})
     scores = mark.scores[: mark.judged]
     return (
         {name: np.asarray(key_data(leaf)) for name, leaf in leaves.items()}

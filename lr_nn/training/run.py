@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lr_nn import check
-from lr_nn.admission import admit
 from lr_nn.data.rows import Rows
-from lr_nn.network import Network, check_params
-from lr_nn.penalties import Penalty, check_penalty
+from lr_nn.network import Network
+from lr_nn.penalties import Penalty
 from lr_nn.training import lanes
 from lr_nn.training.checkpoints import Checkpoints
-from lr_nn.training.feeds import Feed, InMemory, Streamed, admission
+from lr_nn.training.feeds import Feed, InMemory, Streamed
+from lr_nn.training.hooks import Hook, HookCalls
 from lr_nn.training.identity import identity
 from lr_nn.training.keeper import Keeper
 from lr_nn.training.loop import Run, Training
+from lr_nn.training.privacy import Accountant, Private
 from lr_nn.training.progress import Progress
-from lr_nn.training.steps import State, Task, steps_per_epoch
+from lr_nn.training.settings import admit_data, admit_settings, first_state, task_of, unordered
+from lr_nn.training.steps import Noise
 from lr_nn.types import Batch, Params
 
 __all__ = ["train", "train_many"]
@@ -44,6 +47,8 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
+    private: Private | None = None,
+    hook: Hook | None = None,
 ) -> Training:
     """Train by any optax optimiser, on the hand-written gradient.
 
@@ -68,6 +73,13 @@ def train(
     checkpoints after the call of steps that runs, and a checkpoint; a second one ends it at once. So does an error in
     reading rows; one in writing raises `NotSavedError`, an OSError with the `training` so far.
 
+    private: DP-SGD with these settings. A mini-batch is a Poisson sample, each row with probability batch_size / n, and
+    a step uses the sum of clipped gradients with noise, divided by `batch_size`; data are arrays without weights.
+    `params` and `opt_state` are private, and so is all that is computed from them; the costs in the history and what a
+    hook sees are not. ε counts the steps of this training, those before a resumption too, not those of an earlier one.
+
+    hook: a function that sees parameters and a pass at regular steps, see `Hook`; without one nothing is slower.
+
     Raises ValueError or TypeError, before anything is compiled, for data that do not fit the network, epochs,
     patience or a batch size below one, and mini-batches without a key; the ValueErrors `ForeignError`, for a
     checkpoint of another training or format, and `DamagedError`, for one that is not as it was written; ValueError
@@ -85,25 +97,63 @@ def train(
     if key is not None:
         check.key(key)
     epochs, patience = admit_settings(net, penalty, epochs, patience, validation, checkpoints, resume)
-    data = _admitted(net, params, data)
-    validation = None if validation is None else _admitted(net, params, validation)
+    data = admit_data(net, params, data)
+    validation = None if validation is None else admit_data(net, params, validation)
     n = len(data) if isinstance(data, Rows) else len(data.x)
     if batch_size is None and isinstance(data, Rows):
         raise ValueError(f"{n} rows that are read block by block need a batch_size")
     state, batch_size = first_state(params, n, optimizer, batch_size, key, opt_state)
-    key = key if batch_size < n else None
-    feed: Feed
+    accountant, noise = None, None
+    if private is not None:
+        _check_private(private, data, key)
+        accountant = Accountant(private, batch_size / n, epochs * -(-n // batch_size))
+        noise = Noise(*(np.asarray(number, float) for number in (private.max_norm, accountant.multiplier)))
+    elif batch_size == n:
+        key = None
+    feed: InMemory | Streamed
     if isinstance(data, Rows):
         feed = Streamed(net, optimizer, state.params, data, batch_size, key, penalty)
     else:
-        feed = InMemory(net, optimizer, task_of(data, penalty, key), batch_size)
-        state = state._replace(order=_unordered(n, batch_size))
+        feed = InMemory(net, optimizer, task_of(data, penalty, key, noise), batch_size)
+        state = state._replace(order=unordered(n, batch_size) if private is None else key)
     keeper = None
     if checkpoints is not None:
-        config = identity(net, data, validation, batch_size, key, penalty, optimizer, state, checkpoints.schema)
+        schema = checkpoints.schema
+        config = identity(net, data, validation, batch_size, key, penalty, optimizer, state, schema, noise=noise)
         keeper = Keeper(checkpoints, config, state, feed.per_epoch, epochs, resume)
     with nullcontext() if keeper is None else closing(keeper):
-        return Run(net, feed, state, epochs, False, validation, patience, progress, keeper).to_the_end()
+        result = Run(
+            net,
+            feed,
+            state,
+            epochs,
+            validation=validation,
+            patience=patience,
+            progress=progress,
+            keeper=keeper,
+            hook=None if hook is None else HookCalls(hook, net, feed.batch),
+            budget=None if accountant is None else accountant.steps,
+        ).to_the_end()
+    return result if accountant is None else _accounted(result, accountant, feed)
+
+
+def _check_private(private: Private, data: Batch | Rows, key: jax.Array | None) -> None:
+    """Validate what private training needs besides the settings."""
+    if not isinstance(private, Private):
+        raise TypeError(f"private must be a training.Private(max_norm=..., ...); got {private!r}")
+    if isinstance(data, Rows):
+        raise TypeError("private training draws single rows: it needs a Batch of arrays, not Rows of files")
+    if data.weight is not None:
+        raise ValueError("private training counts every example once: leave out the weights")
+    if key is None:
+        raise ValueError("private training draws batches and noise: pass key=jax.random.key(...), and keep it secret")
+
+
+def _accounted(result: Training, accountant: Accountant, feed: Feed) -> Training:
+    """The training with the ε that it spent. Where it failed it took two steps more than it returns."""
+    steps = result.steps + 2 * (result.status == "non_finite")
+    column = accountant.column(len(result.history["cost"]), feed.per_epoch, steps)
+    return replace(result, history=result.history | column)
 
 
 def train_many(
@@ -116,8 +166,12 @@ def train_many(
     batch_size: int | None = None,
     key: jax.Array | None = None,
     penalty: Penalty | None = None,
+    validation: Batch | Rows | None = None,
+    patience: int | None = None,
     opt_state: Any = None,
     progress: Callable[[Progress], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: bool = False,
 ) -> Training:
     """Train m networks in one program of batched matrix products: `train`, with a leading axis m on `params`.
 
@@ -128,79 +182,41 @@ def train_many(
     the others alone: it keeps the parameters before the step that failed, its status is non_finite and its costs
     are NaN from there on. In the result every leaf and every column of the history has the lane axis.
 
+    validation: one set for all lanes, or per lane by the same rule. patience: a lane without a lower validation cost
+    for so many epochs has stopped: it keeps its best parameters, its status is early_stopped and its history NaN from
+    there on; the training ends when all have stopped. checkpoints, resume: as in `train`, of all lanes together.
+
     Raises as `train` does, and ValueError where `params` have no lane axis.
     """
-    check.on_host("train_many", (params, data, key, penalty, opt_state), "training.step")
+    check.on_host("train_many", (params, data, validation, key, penalty, opt_state), "training.step")
     if key is not None:
         check.key(key, lanes=True)
+    epochs, patience = admit_settings(net, penalty, epochs, patience, validation, checkpoints, resume, lanes=True)
     data, axes = lanes.admit(net, params, data, penalty, key)
-    epochs = check.positive_integer("epochs", epochs)
+    validation_axes = None
+    if validation is not None:
+        validation, validation_axes = lanes.admit_validation(net, params, validation)
     n = data.x.shape[-2]
     state, batch_size = first_state(params, n, optimizer, batch_size, key, opt_state, jax.vmap)
     key = key if batch_size < n else None
     lead = () if key is None or axes.key is None else key.shape[:1]
-    state = state._replace(order=_unordered(n, batch_size, lead))
+    state = state._replace(order=unordered(n, batch_size, lead))
     feed = InMemory(net, optimizer, task_of(data, penalty, key), batch_size, axes)
-    return Run(net, feed, state, epochs, True, progress=progress).to_the_end()
-
-
-def _admitted(net: Network, params: Params, data: Any) -> Any:
-    """Data checked against the network; of rows of files, which are read later, the first one."""
-    if not isinstance(data, Rows):
-        return admit(net, params, data)
-    check_params(net, params)
-    if len(data) == 0:
-        raise ValueError("data have no rows; training needs at least one example")
-    admission(net, params)(0, data.read(0, 1))
-    return data
-
-
-def admit_settings(
-    net: Network,
-    penalty: Penalty | None,
-    epochs: int,
-    patience: int | None,
-    validation: Any,
-    checkpoints: Any,
-    resume: bool,
-) -> tuple[int, int | None]:
-    """Epochs and patience as numbers, of settings that go together."""
-    check_penalty(penalty, net)
-    if patience is not None:
-        patience = check.positive_integer("patience", patience)
-        if validation is None:
-            raise ValueError("patience needs validation data to judge by; pass validation=Batch(x, y)")
-    if resume and checkpoints is None:
-        raise ValueError("resume needs to know where from; pass checkpoints=Checkpoints(folder)")
-    return check.positive_integer("epochs", epochs), patience
-
-
-def first_state(
-    params: Params,
-    n: int,
-    optimizer: optax.GradientTransformation,
-    batch_size: int | None,
-    key: jax.Array | None,
-    opt_state: Any,
-    over_lanes: Callable[[Callable], Callable] = lambda function: function,
-) -> tuple[State, int]:
-    """The first state, without an order of rows, and the batch size as a number."""
-    if not hasattr(optimizer, "update"):
-        raise TypeError(f"optimizer must be an optax one, such as optax.adam(1e-3); got {optimizer!r}")
-    batch_size = n if batch_size is None else min(check.positive_integer("batch_size", batch_size), n)
-    if batch_size < n and key is None:
-        raise ValueError("mini-batches need a key to be drawn by; pass key=jax.random.key(0)")
-    params = jax.tree.map(jnp.asarray, params)
-    if opt_state is None:
-        opt_state = over_lanes(optimizer.init)(params)
-    return State(params, opt_state, None, jnp.zeros((), jnp.int32)), batch_size
-
-
-def task_of(data: Batch, penalty: Penalty | None, key: jax.Array | None) -> Task:
-    """What every step reads."""
-    return Task(data, None if data.weight is None else data.weight.mean(axis=-1), penalty, key)
-
-
-def _unordered(n: int, batch_size: int, lead: tuple[int, ...] = ()) -> jax.Array | None:
-    """Room for the order of an epoch, if rows are shuffled."""
-    return jnp.zeros((*lead, steps_per_epoch(n, batch_size) * batch_size), jnp.int32) if batch_size < n else None
+    keeper = None
+    if checkpoints is not None:
+        schema = checkpoints.schema
+        config = identity(net, data, validation, batch_size, key, penalty, optimizer, state, schema, lanes=True)
+        keeper = Keeper(checkpoints, config, state, feed.per_epoch, epochs, resume)
+    with nullcontext() if keeper is None else closing(keeper):
+        return Run(
+            net,
+            feed,
+            state,
+            epochs,
+            lanes=True,
+            validation=validation,
+            validation_axes=validation_axes,
+            patience=patience,
+            progress=progress,
+            keeper=keeper,
+        ).to_the_end()
