@@ -1,4 +1,4 @@
-"""The Laplace approximation: a normal law over the parameters, N(θ*, Λ⁻¹), from the curvature at the fitted θ*.
+"""The Laplace approximation: the normal distribution N(θ*, Λ⁻¹) of the parameters, from the curvature at θ*.
 
     Λ = Σ_i s_i J_iᵀ F_i J_i / σ² + τ I,     J_i = ∂η_i/∂θ,  F_i the Fisher weight of the loss in η
 

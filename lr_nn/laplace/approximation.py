@@ -33,7 +33,7 @@ LIKELIHOODS = (losses.squared_error, losses.bernoulli, losses.categorical, losse
 
 
 class Predictive(NamedTuple):
-    """The normal law of η, output by output: `mean` (n, k) and `variance` (n, k), without the noise."""
+    """The normal distribution of η, output by output: `mean` (n, k) and `variance` (n, k), without the noise."""
 
     mean: jax.Array
     variance: jax.Array
@@ -162,7 +162,7 @@ class Posterior:
     def monte_carlo_mean(
         self, x: ArrayLike, key: jax.Array, *, samples: int = 1000, offset: ArrayLike | None = None
     ) -> jax.Array:
-        """E[mean of the response], (n, k): the average of the inverse link over draws of η from its normal law.
+        """E[mean of the response], (n, k): the average of the inverse link over draws of η.
 
         Probabilities for labels and classes, the rate for counts. The draws of one row have the full covariance of its
         outputs. Its standard error falls as 1/√samples. Raises NotImplementedError for a loss that states no mean,
@@ -174,7 +174,7 @@ class Posterior:
         return _monte_carlo_mean(self, admit_inputs(self.net, self.params, x, offset), key, samples)
 
     def sample(self, key: jax.Array) -> Params:
-        """A draw of the parameters, like `params`; those out of the law of "last_layer" are θ*.
+        """A draw of the parameters, like `params`; with "last_layer" the other layers stay at θ*.
 
         Many: `jax.vmap(posterior.sample)(jax.random.split(key, m))`. Raises TypeError for what is no random key.
         """
@@ -182,11 +182,11 @@ class Posterior:
         return _sample(self, key)
 
     def log_marginal_likelihood(self) -> float:
-        """log p(y | θ*) + log p(θ*) - ½ log det Λ + (P/2) log 2π, with all constants, of the P parameters with a law.
+        """log p(y | θ*) + log p(θ*) - ½ log det Λ + (P/2) log 2π, with all constants; P parameters are random.
 
-        A log-likelihood of squared_error (with σ²), bernoulli, categorical or poisson (with log y!), or of one of
-        these `through` an activation. Exact for linear regression at the optimum θ* of the same τ and σ². Raises
-        ValueError for another loss.
+        The likelihood is that of squared_error (with σ²), bernoulli, categorical or poisson (with log y!), or of one of
+        these `through` an activation. Exact for linear regression where θ* is the optimum under the same τ and σ².
+        Raises ValueError for another loss.
         """
         return self._evidence().value(float(self.prior), float(self.noise))
 

@@ -44,7 +44,7 @@ class Sums(NamedTuple):
 
 
 def likelihood(loss: Loss) -> Loss:
-    """The loss on the activated output, where `through` wraps one: its law is that of the targets."""
+    """The loss on the activated output, where `through` wraps one: the targets are distributed by it."""
     while isinstance(loss, Through):
         loss = loss.inner
     return loss
@@ -79,7 +79,7 @@ def _sums(net: Network, params: Params, batch: Batch, structure: Structure) -> S
 
 
 def n_in_scope(net: Network, structure: Structure) -> int:
-    """The number of parameters P that have a law: all of them, or those of the last layer."""
+    """P, the number of random parameters: all of them, or those of the last layer."""
     shapes = net.shapes[-1:] if structure == "last_layer" else net.shapes
     return sum((d_in + net.bias) * d_out for d_in, d_out in shapes)
 
@@ -119,7 +119,7 @@ def _dense(net: Network, params: Params, batch: Batch, structure: Structure) -> 
 
 
 def in_scope(layers: Any, structure: Structure) -> Any:
-    """The layers whose parameters have a law."""
+    """The layers whose parameters are random."""
     return layers[-1:] if structure == "last_layer" else layers
 
 

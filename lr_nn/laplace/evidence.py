@@ -2,8 +2,8 @@
 
     E(τ, σ²) = -L/σ² - (N/2) log 2πσ² - C - τ‖θ*‖²/2 - ½ Σ_j log(1 + λ_j / (σ²τ))
 
-L = Σ_i s_i ℓ_i; N = Σ_i s_i k for the squared error, else 0, with σ² = 1; C the log normaliser of counts; P parameters
-with a law, θ* among them. With γ = Σ_j λ_j / (λ_j + σ²τ), the effective number of parameters,
+L = Σ_i s_i ℓ_i; N = Σ_i s_i k for the squared error, else 0, with σ² = 1; C the log normaliser of counts; P
+random parameters, whose value is θ*. With γ = Σ_j λ_j / (λ_j + σ²τ), the effective number of parameters,
 
     ∂E/∂log τ = (γ - τ‖θ*‖²) / 2,     ∂E/∂log σ² = L/σ² - (N - γ)/2:
 
