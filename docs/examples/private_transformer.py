@@ -55,10 +55,10 @@ def accuracy(params, tokens):
     return (logits(taps.plain, params, tokens[:, :-1]).argmax(axis=2) == tokens[:, 1:])[:, 2:].mean()
 
 
-def main(n=10_000, batch=250, steps=200, epsilon=8.0):
-    """Accuracy on new sequences after `steps` with the budget (ε, δ), and without noise or clipping."""
+def main(n=10_000, batch=250, steps=200, noise=0.65):
+    """Accuracy on new sequences after `steps` of noise multiplier `noise`, and without noise or clipping."""
     rate = batch / n
-    noise = private.noise_multiplier(epsilon=epsilon, delta=DELTA, sampling_rate=rate, steps=steps)
+    epsilon = private.epsilon(noise_multiplier=noise, sampling_rate=rate, steps=steps, delta=DELTA)
     data, new = sequences(jax.random.key(0), n), sequences(jax.random.key(1), 1000)
     capacity, optimizer = private.poisson_capacity(n, rate), optax.adam(3e-3)
 
@@ -81,11 +81,11 @@ def main(n=10_000, batch=250, steps=200, epsilon=8.0):
         return jax.lax.scan(lambda carry, key: step(carry, key, max_norm, multiplier), carry, keys)[0][0]
 
     result = {
-        f"private, epsilon = {epsilon:g}": float(accuracy(train(MAX_NORM, noise), new)),
+        f"private, epsilon = {epsilon:.1f}": float(accuracy(train(MAX_NORM, noise), new)),
         "not private": float(accuracy(train(1e6, 0.0), new)),
         "guessing": 1 / VOCABULARY,
     }
-    print(f"accuracy after {steps} steps, noise multiplier {noise:.2f}:", result)
+    print(f"accuracy after {steps} steps:", result)
     return result
 
 
@@ -95,7 +95,7 @@ def check(result):
     assert private_accuracy > 2 * guessing and open_accuracy > 0.95
 
 
-SMALL = {"n": 2000, "batch": 200, "steps": 60, "epsilon": 50.0}
+SMALL = {"n": 2000, "batch": 100, "steps": 50, "noise": 0.4}
 
 if __name__ == "__main__":
     main()
