@@ -57,7 +57,7 @@ def train(
     do not depend on how many. A mini-batch divides by its rows times the mean weight, so that its gradient is an
     unbiased estimate of that of J.
 
-    validation: evaluated after every epoch. patience: stop after so many epochs without a lower validation cost,
+    validation: evaluated after every epoch. patience: stop after this many epochs without a lower validation cost,
     and return the parameters of the lowest. opt_state: go on from an earlier training (with a new key, for new
     orders of the rows). An optimiser made anew compiles anew: make it once. progress: called a few
     times a second with a `Progress`; `training.bar()` makes one. Ctrl-C returns what there is. A cost or
