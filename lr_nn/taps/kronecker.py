@@ -108,7 +108,7 @@ class TapKfac:
 @kfac.register  # type: ignore[arg-type]
 def _(bp: TapPass, kind: str = "empirical") -> TapKfac:
     if kind != "empirical":
-        raise ValueError(f"kind must be 'empirical' for a pass of taps, which has no other errors; got {kind!r:.100}")
+        raise ValueError(f"kfac of a pass of taps has kind 'empirical', its errors at the targets; got {kind!r:.100}")
     return _kfac(bp)
 
 
