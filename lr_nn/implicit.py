@@ -55,20 +55,20 @@ def fit(
 ) -> Params:
     """The parameters of a one-layer network that minimise J = Σ s_i ℓ_i / Σ s_i + l1 Σ|w| + (l2/2) Σ w².
 
-    A function of penalty, x, y, weight and offset under `jax.grad`, `jax.jacobian`, `jax.jvp`, `jax.hessian`, `jit`
-    and `vmap`. First and second derivatives are exact, those of higher order are not. Arguments, refusals and
-    precision are those of `lr_nn.many.solve`, which finds the optimum; for many fits `jax.lax.map` is faster.
+    They are a function of penalty, x, y, weight and offset under `jax.grad`, `jax.jacobian`, `jax.jvp`, `jax.hessian`,
+    `jit` and `vmap`. First and second derivatives are exact, those of higher order are not. `lr_nn.many.solve` finds
+    the optimum, with the same arguments, errors and precision. For many fits `jax.lax.map` is faster than `vmap`.
 
-    Returns w (d, k) and b (k,), all NaN, and with them every derivative, where the optimum is not certified or is not
-    unique: `many.solve` of the same arguments gives the status.
+    Returns w (d, k) and b (k,). Where the optimum is not certified or not unique, all of them and all derivatives are
+    NaN; `many.solve` of the same arguments gives the status.
 
-    penalty: `Penalty(l1, l2)` of one number each; for a strength a feature divide its column of x by the root of that,
-    as docs/examples/hypergradients.py does. With an l1 penalty the derivatives hold as long as no weight becomes or
-    leaves zero: those of a weight that is zero are zero. Leave l1 at its concrete zero where there is none.
-    batch: the derivative by the weight s_i, also where it is zero, is the infinitesimal jackknife
-    -H⁻¹ (∇ℓ_i - Σ_j s_j ∇ℓ_j / Σ_j s_j) / Σ_j s_j. A row of weight zero with numbers that are not finite is padding,
-    and has none. Softmax regression without a penalty: the coefficients, and their derivatives, sum to zero over
-    classes.
+    penalty: `Penalty(l1, l2)`, both single numbers. For one strength per feature divide each column of x by the root of
+    its strength, as docs/examples/hypergradients.py does. With an l1 penalty the derivatives of a zero weight are zero,
+    which holds until the set of zero weights changes. Without an l1 penalty leave l1 a concrete zero.
+    batch: the derivative by the weight s_i is the infinitesimal jackknife
+    -H⁻¹ (∇ℓ_i - Σ_j s_j ∇ℓ_j / Σ_j s_j) / Σ_j s_j, for s_i = 0 too. A row of weight zero with numbers that are not
+    finite is padding; its derivative is zero. For softmax regression without a penalty the coefficients and their
+    derivatives sum to zero over classes.
 
     >>> import jax, jax.numpy as jnp, lr_nn
     >>> net = lr_nn.linear_regression(1)

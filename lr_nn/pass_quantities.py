@@ -1,7 +1,7 @@
-"""What a pass gives for each example: gradients, norms, products. The quantities of `per_example` are made of these.
+"""Gradients, norms and products of single examples, from which `per_example` computes its quantities.
 
-One implementation for each kind of pass. The ones here are those of a `Backprop`, whose layers have g_i = a_i δ_iᵀ;
-`taps` registers those of a `TapPass`. All results are in the dtype of sums over examples.
+Each function has one implementation for each kind of pass. The ones here are for a `Backprop`, whose layers have
+g_i = a_i δ_iᵀ; `taps` registers its own for a `TapPass`. Results have the dtype of sums over examples.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def layer_squares(bp: Any) -> jax.Array:
 
 @singledispatch
 def layer_norms(bp: Any) -> jax.Array:
-    """‖g_i‖ layer by layer, (n, L), without overflow of the squares."""
+    """‖g_i‖ layer by layer, (n, L); for a `Backprop` without overflow of the squares."""
     columns = []
     for a, delta in zip(bp.activations, bp.deltas):
         inputs = row_norms(a)
@@ -65,7 +65,7 @@ def products(bp: Any, other: Any) -> jax.Array:
 
 @singledispatch
 def check_same_model(bp: Any, other: Any) -> None:
-    """Raise TypeError or ValueError if `other` is no pass of the same network as `bp`."""
+    """Raise TypeError or ValueError if `other` is no pass of the same model as `bp`."""
     check_pass(other)
     if type(bp) is not type(other) or _architecture(bp) != _architecture(other):
         raise ValueError("both batches must come from one network; their layers, activations or losses differ")

@@ -1,8 +1,9 @@
 """Per-example gradients, norms, clipping, moments and inner products, from one pass.
 
-Everything follows from g_i = a_i δ_iᵀ, where a bias is the weight of a constant input 1. With activations and deltas
-at hand nothing of size n × parameters is needed: ‖a δᵀ‖² = ‖a‖² ‖δ‖² (Goodfellow, 2015). Gradients, norms and inner
-products ignore the weight of the pass. Clipped gradients, moments and the noise scale are weighted means over
+Everything follows from g_i = a_i δ_iᵀ, where a bias is the weight of a constant input 1. Activations and deltas
+suffice, and nothing has size n × parameters: ‖a δᵀ‖² = ‖a‖² ‖δ‖² (Goodfellow, 2015). In a pass of `taps` g_i may be a
+sum over positions; `gram` then computes the gradients of such a leaf. Gradients, norms and inner products ignore the
+weight of the pass. Clipped gradients, moments and the noise scale are weighted means over
 examples, Σ_i s_i (·) / Σ_i s_i, and refuse weights that are all zero. Norms and moments of half-precision passes are
 summed in float32.
 """
@@ -206,10 +207,10 @@ def _noise_scale(small_norm: jax.Array, small_size: jax.Array, big_norm: jax.Arr
 
 
 def gram(bp: Pass, other: Pass | None = None) -> jax.Array:
-    """⟨g_i, g_j⟩ = Σ_l (a_i·a_j + 1)(δ_i·δ_j), (n, m), within a batch or with `other`, of the same network.
+    """⟨g_i, g_j⟩ = Σ_l (a_i·a_j + 1)(δ_i·δ_j), (n, m), within a batch or with `other`, of the same model.
 
-    Between a training and a test batch: the kernel of TracIn (Pruthi et al., 2020). Raises ValueError for passes of
-    different networks.
+    Between a training and a test batch it is the kernel of TracIn (Pruthi et al., 2020). Raises ValueError for passes
+    of different models.
     """
     other = bp if other is None else other
     check_pass(bp)

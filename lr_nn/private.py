@@ -171,9 +171,9 @@ def epsilon(*, noise_multiplier: float, sampling_rate: float, steps: int, delta:
 
 
 def epsilon_of_steps(multiplier: float, sampling_rate: float) -> Callable[[int, float], float]:
-    """The function (steps, δ) -> ε of `epsilon`, for many numbers of steps.
+    """The function (steps, δ) -> ε of `epsilon` at one noise multiplier and rate.
 
-    The loss distribution of one step, which takes most of the time, is computed once.
+    It computes the privacy loss distribution of one step, which takes most of the time, only once.
     """
     if not (multiplier == 0 or LEAST_NOISE <= multiplier < float("inf")):
         raise ValueError(f"expected noise_multiplier 0, or finite from {LEAST_NOISE} on; got {multiplier}")
@@ -181,17 +181,15 @@ def epsilon_of_steps(multiplier: float, sampling_rate: float) -> Callable[[int, 
         return lambda steps, delta: float("inf")
     library = _dp_accounting()
     distribution = library.pld.privacy_loss_distribution
-    none, one = (
-        distribution.identity(GRID),
-        distribution.from_gaussian_mechanism(
-            standard_deviation=multiplier,
-            value_discretization_interval=GRID,
-            sampling_prob=sampling_rate,
-            neighboring_relation=library.NeighboringRelation.ADD_OR_REMOVE_ONE,
-        ),
+    start = distribution.identity(GRID)
+    one_step = distribution.from_gaussian_mechanism(
+        standard_deviation=multiplier,
+        value_discretization_interval=GRID,
+        sampling_prob=sampling_rate,
+        neighboring_relation=library.NeighboringRelation.ADD_OR_REMOVE_ONE,
     )
-    # PLDAccountant composes with no loss at all, which cuts the tails once more: so is ε the same to the last bit.
-    return lambda steps, delta: float(none.compose(one.self_compose(steps)).get_epsilon_for_delta(delta))
+    # Composed from the identity, as by PLDAccountant, which truncates the tails once more: ε is equal to the last bit.
+    return lambda steps, delta: float(start.compose(one_step.self_compose(steps)).get_epsilon_for_delta(delta))
 
 
 def noise_multiplier(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:

@@ -104,8 +104,10 @@ def module_of(layer):
         (nnx.Dropout(0.5, rngs=nnx.Rngs(0)), "layers.1 is a Dropout of rate 0.5 that is on"),
         (nnx.Conv(4, 4, 3, feature_group_count=2, rngs=nnx.Rngs(0)), "feature_group_count=2, which has no tap"),
         (nnx.Linear(4, 4, precision="highest", rngs=nnx.Rngs(0)), "precision=highest, which has no tap"),
+        (nnx.Linear(4, 4, dot_general=lambda *at, **kw: None, rngs=nnx.Rngs(0)), "dot_general=.*, which has no tap"),
+        (nnx.Conv(4, 4, 3, preferred_element_type=jnp.float32, rngs=nnx.Rngs(0)), "preferred_element_type=.* no tap"),
     ],
-    ids=["batch norm", "dropout", "groups", "precision"],
+    ids=["batch norm", "dropout", "groups", "precision", "product", "accumulator"],
 )
 def test_a_layer_that_has_no_tap_is_refused_by_its_place(layer, message):
     with pytest.raises(ValueError, match=message):

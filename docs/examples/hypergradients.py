@@ -64,5 +64,11 @@ def main():
     return found
 
 
+def check(found):
+    """Features that matter are penalised less than the others, and wrong labels weigh less than right ones."""
+    assert found["strength, features that matter"] < 0.1 * found["strength, other features"]
+    assert found["weight, wrong labels"] < 0.5 * found["weight, right labels"]
+
+
 if __name__ == "__main__":
     main()

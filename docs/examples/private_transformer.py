@@ -90,9 +90,9 @@ def main(n=10_000, batch=250, steps=200, noise=0.65):
 
 
 def check(result):
-    """The private model has learnt most of what can be learnt."""
-    private_accuracy, open_accuracy, guessing = result.values()
-    assert private_accuracy > 2 * guessing and open_accuracy > 0.95
+    """The private model predicts most of the decided tokens, the other one nearly all."""
+    private_accuracy, open_accuracy, _ = result.values()
+    assert private_accuracy > 0.5 and open_accuracy > 0.95
 
 
 SMALL = {"n": 2000, "batch": 100, "steps": 50, "noise": 0.4}

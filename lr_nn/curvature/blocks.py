@@ -31,8 +31,8 @@ def split(joined: jax.Array, like: Layer) -> Layer:
 
 
 def homogeneous(a: jax.Array, bias: bool) -> jax.Array:
-    """Inputs (n, d) with a column of ones behind, where there is a bias."""
-    return jnp.concatenate([a, jnp.ones_like(a[:, :1])], axis=1) if bias else a
+    """Inputs (..., d) with a last coordinate 1, where there is a bias."""
+    return jnp.concatenate([a, jnp.ones_like(a[..., :1])], axis=-1) if bias else a
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ means over examples, Σ_i s_i (·) / Σ_i s_i; n times a factor is the usual sum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, singledispatch
 from typing import Any, Literal, NamedTuple, get_args
@@ -47,7 +47,7 @@ def kfac(
     factor. "sampled": an unbiased estimate of that, from `samples` targets an example, drawn from the model by `key`.
     "empirical": the errors at the targets as they are, as in the empirical Fisher; no further backward pass.
 
-    `kfac(bp)` of a pass of `taps` has the factors of the empirical kind of every matrix of another model.
+    `kfac(bp)`, with a pass `bp` of `taps`, returns empirical factors of the matrices of any model: see `TapKfac`.
 
     Raises ValueError or TypeError for data that do not fit the network, weights that are all zero, another `kind`, a
     missing `key`, or less than one sample.
@@ -146,11 +146,7 @@ class Kfac(Solvable):
     def _solver(self, damping: jax.Array) -> Linear:
         """(A + π√λ I)⁻¹ V (G + √λ/π I)⁻¹ layer by layer, by the Cholesky factors."""
         roots = _roots(self, damping)
-
-        def solve(roots: Factors, v: jax.Array) -> jax.Array:
-            return cho_solve((roots.g, True), cho_solve((roots.a, True), v).T).T
-
-        return lambda v: by_layer(solve, roots, v)
+        return lambda v: by_layer(solve_by_roots, roots, v)
 
     def _preconditioner(self, damping: jax.Array) -> Linear:
         """The same by the inverse factors: products with them take a fifth of the time of triangular solves."""
@@ -203,46 +199,66 @@ def damped(factors: Factors, damping: jax.Array) -> Factors:
     )
 
 
+def damped_roots(factors: Factors, damping: jax.Array) -> Factors:
+    """The lower Cholesky factors L_A and L_G of the damped factors."""
+    return Factors(*map(jnp.linalg.cholesky, damped(factors, damping)))
+
+
+def solve_by_roots(roots: Factors, v: jax.Array) -> jax.Array:
+    """(L_A L_Aᵀ)⁻¹ V (L_G L_Gᵀ)⁻¹."""
+    return cho_solve((roots.g, True), cho_solve((roots.a, True), v).T).T
+
+
+def logdet_by_roots(roots: Factors) -> jax.Array:
+    """log det(L_A L_Aᵀ ⊗ L_G L_Gᵀ)."""
+    of_a, of_g = (jnp.log(jnp.diagonal(root)).sum() for root in roots)
+    return 2 * (len(roots.g) * of_a + len(roots.a) * of_g)
+
+
+def draw_by_roots(roots: Factors, z: jax.Array) -> jax.Array:
+    """L_A⁻ᵀ Z L_G⁻¹: for standard normal Z its covariance is the inverse of L_A L_Aᵀ ⊗ L_G L_Gᵀ."""
+    left = solve_triangular(roots.a, z, trans=1, lower=True)
+    return solve_triangular(roots.g, left.T, trans=1, lower=True).T
+
+
 def _roots(op: Kfac, damping: jax.Array) -> list[Factors]:
-    """The lower Cholesky factors of the damped factors of every layer."""
-    return [Factors(*map(jnp.linalg.cholesky, damped(factors, damping))) for factors in op.factors]
+    return [damped_roots(factors, damping) for factors in op.factors]
 
 
 @compiled
 def _logdet(op: Kfac, damping: jax.Array) -> jax.Array:
-    terms = [2 * (len(g) * _log_diagonal(a) + len(a) * _log_diagonal(g)) for a, g in _roots(op, damping)]
+    terms = [logdet_by_roots(roots) for roots in _roots(op, damping)]
     dtype = common_dtype(*(term.dtype for term in terms))
     return jnp.stack([term.astype(dtype) for term in terms]).sum()
 
 
-def _log_diagonal(root: jax.Array) -> jax.Array:
-    return jnp.log(jnp.diagonal(root)).sum()
-
-
 @compiled
 def _sample(op: Kfac, key: jax.Array, damping: jax.Array) -> Params:
-    roots = _roots(op, damping)
     found = []
-    for (a, g), layer, layer_key in zip(roots, op.params, jax.random.split(key, len(roots))):
-        z = jax.random.normal(layer_key, (len(a), len(g)), a.dtype)
-        left = solve_triangular(a, z, trans=1, lower=True)
-        found.append(split(solve_triangular(g, left.T, trans=1, lower=True).T, layer))
+    for factors, layer, layer_key in zip(op.factors, op.params, jax.random.split(key, len(op.factors))):
+        z = jax.random.normal(layer_key, (len(factors.a), len(factors.g)), factors.a.dtype)
+        found.append(split(draw_by_roots(damped_roots(factors, damping), z), layer))
     return cast(tuple(found), dtypes_of(op.params))
 
 
 @compiled
 def _eigenbasis(op: Kfac) -> Eigenbasis:
+    vectors = [(jnp.linalg.eigh(a)[1], jnp.linalg.eigh(g)[1]) for a, g in op.factors]
+    moments = moments_along(op, vectors)
+    return Eigenbasis(op.net, op.params, tuple(EigenFactors(*u, each) for u, each in zip(vectors, moments)))
+
+
+def moments_along(op: Kfac, axes: Sequence[tuple[jax.Array, jax.Array]]) -> list[jax.Array]:
+    """mean_i s_i Σ_c (U_Aᵀ ã_i)_j² (U_Gᵀ δ_ic)_k² of every layer, (d_{l-1} + 1, d_l), for any matrices (U_A, U_G)."""
     bp = op.bp
     weight, total = relative_weights(bp)
-    vectors = [(jnp.linalg.eigh(a)[1], jnp.linalg.eigh(g)[1]) for a, g in op.factors]
 
     def squares(deltas: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(jnp.square(matmul(delta.astype(u.dtype), u)) for delta, (_, u) in zip(deltas, vectors))
+        return tuple(jnp.square(matmul(delta.astype(u.dtype), u)) for delta, (_, u) in zip(deltas, axes))
 
-    layers = []
-    for (u_a, u_g), a, along_g in zip(vectors, bp.activations, op._mean_over_targets(squares)):
-        along_a = jnp.square(matmul(homogeneous(a, bp.bias).astype(u_a.dtype), u_a))
+    moments = []
+    for (u, _), a, along_g in zip(axes, bp.activations, op._mean_over_targets(squares)):
+        along_a = jnp.square(matmul(homogeneous(a, bp.bias).astype(u.dtype), u))
         finite_g = along_g if weight is None else counted(along_g, weight[:, None])
-        moments = matmul(weighted(along_a, weight).T, finite_g) / total.astype(u_a.dtype)
-        layers.append(EigenFactors(u_a, u_g, moments))
-    return Eigenbasis(op.net, op.params, tuple(layers))
+        moments.append(matmul(weighted(along_a, weight).T, finite_g) / total.astype(u.dtype))
+    return moments

@@ -48,7 +48,7 @@ class Eigenbasis(Solvable):
 
     def _product(self, v: Params) -> Params:
         """U_A [(U_Aᵀ V U_G) ∘ moments] U_Gᵀ layer by layer, in the dtype of the factors."""
-        return by_layer(lambda layer, v: _scaled(layer, v, layer.moments), self.layers, v)
+        return by_layer(lambda layer, v: scale_along(layer.a, layer.g, v, layer.moments), self.layers, v)
 
     def _diagonal(self) -> Params:
         """U_A² moments (U_G²)ᵀ in every layer."""
@@ -64,12 +64,12 @@ class Eigenbasis(Solvable):
 
     def _solver(self, damping: jax.Array) -> Linear:
         def solve(layer: EigenFactors, v: jax.Array) -> jax.Array:
-            return _scaled(layer, v, 1 / (layer.moments + damping.astype(v.dtype)))
+            return scale_along(layer.a, layer.g, v, 1 / (layer.moments + damping.astype(v.dtype)))
 
         return lambda v: by_layer(solve, self.layers, v)
 
 
-def _scaled(layer: EigenFactors, v: jax.Array, scale: jax.Array) -> jax.Array:
-    """U_A [(U_Aᵀ V U_G) ∘ scale] U_Gᵀ."""
-    rotated = matmul(matmul(layer.a.T, v), layer.g) * scale
-    return matmul(matmul(layer.a, rotated), layer.g.T)
+def scale_along(a: jax.Array, g: jax.Array, v: jax.Array, scale: jax.Array) -> jax.Array:
+    """U_A [(U_Aᵀ V U_G) ∘ scale] U_Gᵀ for U_A = `a` and U_G = `g`."""
+    rotated = matmul(matmul(a.T, v), g) * scale
+    return matmul(matmul(a, rotated), g.T)

@@ -106,12 +106,12 @@ def by_jax(eqn: JaxprEqn, name: str | None = None) -> Rule:
 
 
 def takes_keys(eqn: JaxprEqn) -> bool:
-    """Are random keys among its operands or results?"""
+    """True if random keys are among the operands or results."""
     return any(map(keys.is_key, _dtypes(eqn)))
 
 
 def takes_complex(eqn: JaxprEqn) -> bool:
-    """Are complex numbers among its operands or results?"""
+    """True if complex numbers are among the operands or results."""
     return any(map(is_complex, _dtypes(eqn)))
 
 

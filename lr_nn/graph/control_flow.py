@@ -52,7 +52,7 @@ class Loop(NamedTuple):
         return self.length - 1 - step if self.reverse else step
 
     def goes_on(self, step: int, operands: Sequence[np.ndarray], carry: Sequence[np.ndarray], record: Record) -> bool:
-        """Is there a step of this number, from these carries?"""
+        """True if a step of this number follows from these carries."""
         if self.test is None:
             return step < self.length
         tape = record(self.test, [*operands, *carry], [False] * (len(operands) + len(carry)))
@@ -83,9 +83,9 @@ def opened(
     value: Callable[[Any], np.ndarray],
     record: Record,
 ) -> list[Any]:
-    """The results of the chosen branch, or of every step of a loop, each carried out by `run` in the graph around it.
+    """The results of the chosen branch, or of every step of a loop, whose operations `run` adds to the outer graph.
 
-    operands: places in that graph, with their `value`. source: where the loop was called.
+    operands: places in the outer graph; `value` gives the array at a place. source: the line that calls the loop.
     """
     if eqn.primitive.name == "cond":
         return run(branch_of(eqn, value(operands[0])), operands[1:])
@@ -108,7 +108,7 @@ def opened(
 
 
 def _stack(kind: Kind, *rows: jax.Array) -> jax.Array:
-    """Rows as one array, of this kind where there are none."""
+    """Rows as one array; without rows an empty array of this kind."""
     return jnp.stack(rows) if rows else jnp.zeros(*kind)
 
 
@@ -186,7 +186,7 @@ def _steps(loop: Loop, operands: Sequence[np.ndarray], active: Sequence[bool], r
 def _pulled(
     loop: Loop, steps: Sequence[Tape], seeds: Sequence[np.ndarray], operands: Sequence[np.ndarray]
 ) -> list[np.ndarray | None]:
-    """What every operand gains, from the adjoints of the carries and rows that a loop gives."""
+    """The adjoint of every operand of a loop, from those of its results: carries, then rows."""
     of_test, of_body, _, rows = loop.split(operands)
     carry, given = list[Any](seeds[: loop.carries]), seeds[loop.carries :]
     shared: list[Any] = [_zeros(operand) for operand in of_body]

@@ -1,4 +1,4 @@
-"""Random keys as the integers that they hold: a key array of shape s is an array of shape (*s, 2) of uint32, say."""
+"""Random keys as the integers that they hold: with threefry, keys of shape s are an array (*s, 2) of uint32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
 
 
 def is_key(dtype: Any) -> bool:
-    """Is it a dtype of random keys?"""
+    """True for a dtype of random keys."""
     return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 

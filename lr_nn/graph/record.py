@@ -185,10 +185,10 @@ class Recorder:
         return letter + name if name in self.given else name
 
     def _named(self, eqn: JaxprEqn, operands: list[int | Constant], source: str) -> list[int | Constant]:
-        """The value of a `checkpoint_name`: that of the last operation takes the name, v4 = x · w becomes z1 = x · w.
+        """The node of a `checkpoint_name`: the last one takes the name, and v4 = x · w becomes z1 = x · w.
 
-        Where that was not the last operation, so that an equation may have used its old name already, or has such a
-        name, a node is made for the new one.
+        Any other node keeps its name, which an equation may have used or `checkpoint_name` has given, and the new name
+        gets a node of its own.
         """
         [value] = operands
         own = eqn.primitive.name in self.rules

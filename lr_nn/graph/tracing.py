@@ -27,14 +27,14 @@ def trace(fn: Callable[..., Any], *args: Any, opened: Iterable[str] = ("jit",), 
         v_i = φ_i(operands of v_i),    v̄_i = Σ_{j uses i} v̄_j ∂φ_j/∂v_i
 
     fn: an ordinary JAX function of arrays in pytrees. args: its arguments; arrays of integers and booleans, and random
-    keys, are data, by which nothing is differentiated. Nothing is compiled: each operation is carried out by NumPy, by
-    a rule of this package, in the dtype that JAX would give it; JAX carries out what needs no derivative and has no
-    rule, as random draws. `jax.ad_checkpoint.checkpoint_name` names a node; this package's networks name z_l, a_l, δ_l.
+    keys, are data, by which nothing is differentiated. NumPy carries out each operation by a rule of this package, in
+    the dtype that JAX would give it; JAX carries out an operation that has no rule and needs no derivative, such as a
+    random draw. `jax.ad_checkpoint.checkpoint_name` names a node; this package's networks name z_l, a_l and δ_l.
 
-    opened: what to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp", "scan" and "while" (a
-    `fori_loop` is one of them), whose steps then follow one another, and "cond", whose chosen branch is then carried
-    out; the others are kept as one node each. A `custom_jvp` or `custom_vjp` that is kept obeys the derivative of its
-    author; opened, its body is differentiated and that derivative passed over.
+    opened: the kinds to open, of "jit" (`checkpoint` among them), "custom_jvp", "custom_vjp", "scan", "while" and
+    "cond"; a `fori_loop` is a scan or a while. An opened loop becomes the nodes of all its steps, an opened "cond"
+    those of its chosen branch. The other kinds are kept as one node each. A `custom_jvp` or `custom_vjp` that is kept
+    obeys the derivative of its author; opened, its body is differentiated and that derivative passed over.
     rules: rules of your own, by `graph.rule`, before the built-in ones.
 
     Raises TypeError for arguments without a derivative (whole numbers of Python, complex numbers, text), tracers, and

@@ -11,12 +11,12 @@ from jax.typing import ArrayLike
 
 from lr_nn import check
 from lr_nn.admission import admit
-from lr_nn.backward import sum_over_seeds
 from lr_nn.curvature import ggn, hessian, kfac, solve
-from lr_nn.curvature.blocks import by_layer, homogeneous, matmul
-from lr_nn.network import Network, check_network, propagate
+from lr_nn.curvature.blocks import by_layer
+from lr_nn.curvature.kronecker import moments_along
+from lr_nn.curvature.kronecker_eigenbasis import scale_along
+from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty, is_tree
-from lr_nn.row_sums import counted, weighted
 from lr_nn.trees import on_automatic_mesh
 from lr_nn.types import Batch, Params
 
@@ -71,7 +71,7 @@ def make_solver(net: Network, problem: Problem, curvature: Curvature, max_steps:
     params, train, penalty, damping, tol = problem
     if factored(curvature):
         layers = kronecker_axes(net, problem, curvature)
-        return lambda v: by_layer(_along_axes, layers, v)
+        return lambda v: by_layer(lambda axes, v: scale_along(axes.a, axes.g, v, axes.scale), layers, v)
     op = (ggn if curvature == "ggn" else hessian)(net, params, train, penalty)
     return lambda v: solve(op, v, damping, tol=tol, max_steps=max_steps)
 
@@ -89,10 +89,6 @@ class Axes(NamedTuple):
     scale: jax.Array
 
 
-def _along_axes(axes: Axes, v: jax.Array) -> jax.Array:
-    return matmul(matmul(axes.a, matmul(matmul(axes.a.T, v), axes.g) * axes.scale), axes.g.T)
-
-
 def kronecker_axes(net: Network, problem: Problem, curvature: Curvature) -> list[Axes]:
     """Exact for an L2 penalty that leaves biases free: D = diag(λ + l2, ..., λ + l2, λ) is taken into the input factor.
 
@@ -100,8 +96,8 @@ def kronecker_axes(net: Network, problem: Problem, curvature: Curvature) -> list
     m_jk = α_j γ_k, for "ekfac" the second moment mean_i s_i Σ_c (aᵀ ã_i)_j² (gᵀ δ_ic)_k².
     """
     params, train, penalty, damping, _ = problem
-    layers = []
-    for a, g in kfac(net, params, train).factors:
+    op, layers = kfac(net, params, train), []
+    for a, g in op.factors:
         l2 = jnp.asarray(0.0 if penalty is None else penalty.l2).astype(a.dtype)
         weights = jnp.arange(len(a)) < len(a) - int(net.bias)
         root = 1 / jnp.sqrt(damping.astype(a.dtype) + jnp.where(weights, l2, jnp.zeros_like(l2)))
@@ -111,22 +107,5 @@ def kronecker_axes(net: Network, problem: Problem, curvature: Curvature) -> list
         layers.append(Axes(root[:, None] * u_a, u_g, 1 / (1 + products)))
     if curvature == "kfac":
         return layers
-    return [axes._replace(scale=1 / (1 + moments)) for axes, moments in zip(layers, _moments(net, problem, layers))]
-
-
-def _moments(net: Network, problem: Problem, layers: list[Axes]) -> list[jax.Array]:
-    """The diagonal of the GGN along the axes of every layer, (d_{l-1} + 1, d_l): George et al. (2018)."""
-    found = propagate(net, problem.params, problem.train)
-    weight = problem.train.weight
-
-    def squares(deltas: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(jnp.square(matmul(delta.astype(axes.g.dtype), axes.g)) for delta, axes in zip(deltas, layers))
-
-    moments = []
-    along_outputs = sum_over_seeds(net, problem.params, found, net.loss.fisher_factor(found.eta), squares)
-    for axes, a, along_g in zip(layers, found.activations, along_outputs):
-        along_a = jnp.square(matmul(homogeneous(a, net.bias).astype(axes.a.dtype), axes.a))
-        counted_g = along_g if weight is None else counted(along_g, weight[:, None])
-        total = len(along_a) if weight is None else weight.sum().astype(along_a.dtype)
-        moments.append(matmul(weighted(along_a, weight).T, counted_g) / total)
-    return moments
+    moments = moments_along(op, [(axes.a, axes.g) for axes in layers])
+    return [axes._replace(scale=1 / (1 + each)) for axes, each in zip(layers, moments)]

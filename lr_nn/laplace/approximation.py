@@ -50,7 +50,7 @@ def posterior(
 ) -> Posterior:
     """N(θ*, Λ⁻¹) with Λ = Σ_i s_i J_iᵀ F_i J_i / σ² + τ I at θ* = `params`, sums over the examples of `data`.
 
-    structure: how Λ is kept.
+    structure: the form in which Λ is kept.
 
     - "kfac": Kronecker factors, a block A ⊗ G a layer with n A ⊗ G + τ I inverted exactly in their eigenbasis; exact
       for one layer with the squared error. Ritter, Botev & Barber (2018).
@@ -196,13 +196,13 @@ class Posterior:
 
     def _evidence(self) -> Evidence:
         check.on_host("the evidence", self)
-        law = likelihood(self.net.loss)
-        if law not in LIKELIHOODS:
+        loss = likelihood(self.net.loss)
+        if loss not in LIKELIHOODS:
             known = ", ".join(loss.name for loss in LIKELIHOODS)
             raise ValueError(f"the evidence needs a likelihood: a loss of {known}; got {self.net.loss.name}")
         scope = in_scope(self.params, self.structure)
         values = jax.tree.leaves(self.spectrum.eigenvalues())
-        outputs = self.net.sizes[-1] if law == losses.squared_error else 0
+        outputs = self.net.sizes[-1] if loss == losses.squared_error else 0
         return Evidence(
             np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in values]),
             float(squared_norm(jax.tree.leaves(scope))),

@@ -1,4 +1,4 @@
-"""Sums over examples that a Laplace approximation is made of, over arrays or over rows read in blocks."""
+"""The sums over examples of a Laplace approximation, for arrays or for rows read in blocks."""
 
 from __future__ import annotations
 

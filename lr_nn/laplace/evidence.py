@@ -18,13 +18,15 @@ import numpy as np
 
 # A Newton step in log τ and log σ² is at most this long: E changes its curvature by a bounded factor along it.
 LONGEST_STEP = 3.0
-# The search ends after a step of this length, for the next is its square; a gain this far below E is not compared.
-STILL, ROUNDING = 1e-9, 1e-10
+# The search ends after a step this short: the next one is about its square, below rounding.
+SHORTEST_STEP = 1e-9
+# A step is not halved if its predicted gain is less than this fraction of |E|: rounding of E hides such a gain.
+LEAST_GAIN = 1e-10
 MAX_STEPS = 200
 
 
 class Evidence(NamedTuple):
-    """What E depends on, besides τ and σ²: λ (P,), ‖θ*‖², L, C and N."""
+    """E as a function of τ and σ², by its constants λ (P,), ‖θ*‖², L, C and N."""
 
     eigenvalues: np.ndarray
     squared_norm: float
@@ -55,10 +57,10 @@ class Evidence(NamedTuple):
             step[free] = np.linalg.solve(-curvature[free, free], slope[free])
             step *= LONGEST_STEP / max(LONGEST_STEP, float(np.linalg.norm(step)))
             before = self._at(point)
-            while slope @ step > ROUNDING * abs(before) and self._at(point + step) < before:
+            while slope @ step > LEAST_GAIN * abs(before) and self._at(point + step) < before:
                 step /= 2
             point = point + step
-            if np.abs(step).max() <= STILL:
+            if np.abs(step).max() <= SHORTEST_STEP:
                 return tuple(np.exp(point).tolist())
         return np.nan, np.nan if tune_noise else noise
 

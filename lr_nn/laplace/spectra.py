@@ -23,10 +23,10 @@ from lr_nn.row_sums import map_row_blocks
 from lr_nn.trees import register_class
 from lr_nn.types import Batch, Params
 
-# Rows of a matrix whose eigenvectors one thread of LAPACK finds as fast as many: 784 rows took two threads, which wait
-# busily for each other, 1.5 to 3 times as long.
-ONE_THREAD = 1024
-# ã_l (n, d_l + 1) and δ_l (k, n, d_{l+1}) of every layer, seeded by the unit vectors of η: the Jacobian in factors.
+# The largest matrix whose eigenvectors are left to one thread of LAPACK: for 784 rows two threads, which wait busily
+# for each other, took 1.5 to 3 times as long.
+ONE_THREAD_ROWS = 1024
+# The Jacobian in factors: ã_{l-1} (n, d_{l-1} + 1) and δ_l (k, n, d_l) of every layer, seeded by unit vectors of η.
 Jacobian = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
 
 
@@ -56,7 +56,7 @@ class Spectrum(ABC):
 
 
 class Axes(NamedTuple):
-    """One layer: eigenvectors `a` (q, q), q = d_{l-1} + 1, and `g` (d_l, d_l), None for identities, and λ (q, d_l)."""
+    """One layer, q = d_{l-1} + 1: eigenvectors `a` (q, q) and `g` (d_l, d_l), None for an identity, and λ (q, d_l)."""
 
     a: jax.Array | None
     g: jax.Array | None
@@ -139,7 +139,7 @@ def _added(params: Params, moved: Params) -> Params:
 
 
 def spectrum_of(sums: Sums, structure: Structure, dtype: DTypeLike) -> Spectrum:
-    """The spectrum of the curvature, found in float64 by LAPACK; eigenvectors are kept in `dtype`."""
+    """The spectrum of the curvature, computed in float64 by LAPACK; eigenvectors are stored in `dtype`."""
     if structure == "diagonal":
         return Factored(tuple(Axes(None, None, np.maximum(layer, 0)) for layer in sums.curvature))
     if structure == "kfac":
@@ -156,7 +156,7 @@ def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, at least zero, and eigenvectors of a positive semidefinite matrix; NaN where it is not finite."""
     if not np.isfinite(matrix).all():
         return np.full(len(matrix), np.nan), np.full_like(matrix, np.nan)
-    with one_thread() if len(matrix) <= ONE_THREAD else nullcontext():
+    with one_thread() if len(matrix) <= ONE_THREAD_ROWS else nullcontext():
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return np.maximum(values, 0), vectors
 

@@ -46,9 +46,9 @@ product = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 class Problem(NamedTuple):
     """Rows `x` (n, q) with the constant 1 last, targets (n, k), `share` s / Σ s (n, 1), offset (n, k) or None.
 
-    `l1` is None or a scalar, `l2` a scalar, `penalised` (q,) one for weights and zero for the bias. Of the columns of
-    x: the weighted `mean` (zero for the bias, or where there is none), the largest |x - mean|, and the root mean
-    square. `low` is the least mean loss that the targets allow.
+    `l1` is None or a scalar, `l2` a scalar, `penalised` (q,) one for weights and zero for the bias. `mean` (q,) is the
+    weighted mean of each column of x (zero for the bias, and without a bias), `extent` (q,) its largest |x - mean|.
+    `low` is the least mean loss that the targets allow.
     """
 
     loss: Loss

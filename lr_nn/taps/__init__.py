@@ -12,11 +12,11 @@ errors δ = ∂ℓ_i/∂z. So norms, clipping, moments, Gram matrices and Kronec
     bp = taps.backprop(losses, params, x, y)
     per_example.squared_norms(bp)
 
-`losses(taps.plain, params, x, y)` is the same function without recording, for training and `jax.grad`. The backward
-pass of what is not a layer of this package is JAX's.
+`losses(taps.plain, params, x, y)` is the same function without recording, for training and `jax.grad`. JAX computes
+the backward pass of the function; the quantities follow from it by hand.
 """
 
-from lr_nn.taps import kronecker, quantities  # both register what takes a TapPass
+from lr_nn.taps import kronecker, quantities  # they register their functions for a TapPass
 from lr_nn.taps.passes import TapPass, backprop
 from lr_nn.taps.tap import Tap, plain
 

@@ -1,4 +1,4 @@
-"""Kronecker factors of the empirical Fisher of a function with taps."""
+"""Kronecker factors of the empirical Fisher for the matrices of a function with taps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.typing import ArrayLike
 
 from lr_nn import check
 from lr_nn.backward import check_mean, checked_by, relative_weights
-from lr_nn.curvature.kronecker import Factors, damped, kfac
+from lr_nn.curvature.blocks import homogeneous
+from lr_nn.curvature.kronecker import (
+    Factors,
+    damped_roots,
+    draw_by_roots,
+    kfac,
+    logdet_by_roots,
+    solve_by_roots,
+)
 from lr_nn.per_example import second_moment
 from lr_nn.taps.layouts import Operand, to_leaf, to_operand
 from lr_nn.taps.passes import TapPass
@@ -24,22 +31,24 @@ from lr_nn.trees import cast, compiled, register_class, widened
 
 
 class Block(NamedTuple):
-    """A matrix of the model: its leaf, the leaf of its bias or None, and how it lies in its leaf."""
+    """Where a matrix of the model, and its bias or None, lie in their leaves."""
 
-    leaf: int
-    bias: int | None
-    operand: Operand
+    matrix: Operand
+    bias: Operand | None
 
 
 @register_class
 @dataclass(frozen=True, eq=False)
 class TapKfac:
-    """A ⊗ G for every matrix of a model, with its bias as last row, and the diagonal for all other leaves.
+    """The empirical Fisher of a model: A ⊗ G for its matrices, their biases as last rows, and a diagonal elsewhere.
 
-    `factors` one `Factors(a, g)` a matrix, `a` (S, p + 1, p + 1) and `g` (S, q, q), S the slices that a scan takes of
-    the leaf, else 1; `squares` like the parameters, the second moments of per-example gradients. The factors of a
-    matrix that is used at T positions are those of KFAC-expand (Eschenhagen et al., 2023): A is the mean of a aᵀ over
-    examples and positions, G the mean over examples of Σ_t δ_t δ_tᵀ.
+    A leaf has factors if it is a matrix or a kernel and its taps use all of it, always in the same layout. Every other
+    leaf, such as an embedding or a tied one, has the diagonal.
+
+    factors: `a` (S, p + 1, p + 1) and `g` (S, q, q) of each matrix (p, q), without the + 1 where there is no bias of
+    its own. S is the number of slices that a scan takes of the leaf, else 1. For T positions they are the factors of
+    KFAC-expand (Eschenhagen et al., 2023): A is the mean of a aᵀ over examples and positions, and G the mean over
+    examples of Σ_t δ_t δ_tᵀ. squares: the second moments of per-example gradients, like the parameters.
     """
 
     factors: tuple[Factors, ...]
@@ -67,9 +76,9 @@ class TapKfac:
         return _logdet(self, check.positive("damping", damping))
 
     def sample(self, key: jax.Array, damping: ArrayLike) -> Any:
-        """A draw from the normal law of mean 0 and covariance the inverse of the damped matrix, like the parameters.
+        """A draw from the normal distribution with mean 0 and the inverse of the damped matrix as covariance.
 
-        Raises ValueError as `solve` does, TypeError for a `key` that is no random key.
+        It is like the parameters. Raises ValueError as `solve` does, TypeError for a `key` that is no random key.
         """
         check.key(key)
         return _sample(self, key, check.positive("damping", damping))
@@ -82,27 +91,24 @@ class TapKfac:
         return v
 
     def _map(self, blockwise: Callable[[int, jax.Array], jax.Array], diagonal: Callable, v: Any) -> Any:
-        """`blockwise(number, V)` of every matrix, V (S, p + 1, q), and `diagonal(squares, v)` of every other leaf."""
+        """`blockwise(number, V)` for every matrix, V (S, p + 1, q), and `diagonal(squares, v)` for every other leaf."""
         leaves, structure = jax.tree.flatten(v)
         squares = jax.tree.leaves(self.squares)
         found = [diagonal(square, leaf) for square, leaf in zip(squares, leaves)]
         for number, block in enumerate(self.blocks):
             product = blockwise(number, _join(block, leaves))
-            rows = leaves[block.leaf].shape
-            w = product if block.bias is None else product[:, :-1]
-            found[block.leaf] = to_leaf(block.operand, w[None], rows)[0]
+            parts = [(block.matrix, product)]
             if block.bias is not None:
-                found[block.bias] = product[:, -1].reshape(leaves[block.bias].shape)
+                parts = [(block.matrix, product[:, :-1]), (block.bias, product[:, -1])]
+            for operand, part in parts:
+                found[operand.leaf] = to_leaf(operand, part[None], squares[operand.leaf].shape)[0]
         return cast(jax.tree.unflatten(structure, found), jax.tree.unflatten(structure, self.leaf_dtypes))
 
 
 @kfac.register  # type: ignore[arg-type]
 def _(bp: TapPass, kind: str = "empirical") -> TapKfac:
-    """The factors of a pass of `taps`, whose errors are those at the targets: kind "empirical"."""
     if kind != "empirical":
-        raise ValueError(
-            f"kfac of a pass of taps has kind 'empirical': its errors are those of the pass; got {kind!r:.100}"
-        )
+        raise ValueError(f"kfac of a pass of taps has kind 'empirical', its errors at the targets; got {kind!r:.100}")
     return _kfac(bp)
 
 
@@ -115,7 +121,7 @@ def _kfac(bp: TapPass) -> TapKfac:
 
 
 def _blocks(bp: TapPass) -> list[Block]:
-    """The leaves that are matrices, each used as the same operand wherever it is used, and whole."""
+    """The matrices that have factors: their taps use all of the leaf, always as the same operand."""
     found = []
     for leaf, shape in enumerate(bp.shapes):
         each = groups(bp, leaf)
@@ -123,14 +129,20 @@ def _blocks(bp: TapPass) -> list[Block]:
         if len(each) == 1 and len(outer) == len(bp.uses[leaf]):
             slices, rows, columns = outer[0].left.shape[1], outer[0].left.shape[-1], outer[0].right.shape[-1]
             if slices * rows * columns == prod(shape):
-                found.append(Block(leaf, bp.biases[leaf], each[0].operand))
+                found.append(Block(each[0].operand, _bias(bp, leaf, slices * columns)))
     return found
 
 
+def _bias(bp: TapPass, leaf: int, size: int) -> Operand | None:
+    """The bias of a matrix, if its tap uses all of the leaf of the bias."""
+    bias = bp.biases[leaf]
+    return bp.operands[bias][0] if bias is not None and prod(bp.shapes[bias]) == size else None
+
+
 def _factors(bp: TapPass, block: Block, weight: jax.Array | None, total: jax.Array) -> Factors:
-    uses = [use for use in bp.uses[block.leaf] if isinstance(use, Outer)]
+    uses = [use for use in bp.uses[block.matrix.leaf] if isinstance(use, Outer)]
     positions = sum(use.left.shape[2] for use in uses)
-    lefts = [_homogeneous(use.left, block.bias is not None) for use in uses]
+    lefts = [homogeneous(use.left, block.bias is not None) for use in uses]
 
     def moment(rows: jax.Array) -> jax.Array:
         rows = widened(rows)
@@ -140,24 +152,22 @@ def _factors(bp: TapPass, block: Block, weight: jax.Array | None, total: jax.Arr
     return Factors(a, jnp.stack([moment(use.right) for use in uses]).sum(axis=0))
 
 
-def _homogeneous(left: jax.Array, bias: bool) -> jax.Array:
-    return jnp.concatenate([left, jnp.ones_like(left[..., :1])], axis=-1) if bias else left
-
-
 def _join(block: Block, leaves: list[Any]) -> jax.Array:
-    """The matrix and its bias as one, (S, p + 1, q), in the dtype of sums."""
-    w = to_operand(block.operand, widened(jnp.asarray(leaves[block.leaf])))
+    """The matrix with its bias as last row, (S, p + 1, q), in the dtype of sums."""
+    w = _operand(block.matrix, leaves)
     w = w.reshape(-1, *w.shape[-2:])
     if block.bias is None:
         return w
-    bias = widened(jnp.asarray(leaves[block.bias])).astype(w.dtype).reshape(len(w), 1, -1)
-    return jnp.concatenate([w, bias], axis=1)
+    return jnp.concatenate([w, _operand(block.bias, leaves).astype(w.dtype).reshape(len(w), 1, -1)], axis=1)
+
+
+def _operand(operand: Operand, leaves: list[Any]) -> jax.Array:
+    return to_operand(operand, widened(jnp.asarray(leaves[operand.leaf])))
 
 
 def _roots(op: TapKfac, damping: jax.Array) -> list[Factors]:
     """The lower Cholesky factors of the damped factors, (S, ...) each."""
-    at = jax.vmap(lambda factors: Factors(*map(jnp.linalg.cholesky, damped(factors, damping))))
-    return [at(factors) for factors in op.factors]
+    return [jax.vmap(damped_roots, (0, None))(factors, damping) for factors in op.factors]
 
 
 @compiled
@@ -174,10 +184,7 @@ def _solve(op: TapKfac, v: Any, damping: jax.Array) -> Any:
     roots = _roots(op, damping)
 
     def blockwise(number: int, v: jax.Array) -> jax.Array:
-        def solve(root: Factors, v: jax.Array) -> jax.Array:
-            return cho_solve((root.g, True), cho_solve((root.a, True), v).T).T
-
-        return jax.vmap(solve)(roots[number], v.astype(roots[number].a.dtype))
+        return jax.vmap(solve_by_roots)(roots[number], v.astype(roots[number].a.dtype))
 
     def diagonal(square: jax.Array, leaf: jax.Array) -> jax.Array:
         return widened(leaf).astype(square.dtype) / (square + damping.astype(square.dtype))
@@ -187,12 +194,10 @@ def _solve(op: TapKfac, v: Any, damping: jax.Array) -> Any:
 
 @compiled
 def _logdet(op: TapKfac, damping: jax.Array) -> jax.Array:
-    joined = {leaf for block in op.blocks for leaf in (block.leaf, block.bias)}
+    joined = {operand.leaf for block in op.blocks for operand in block if operand is not None}
     squares = jax.tree.leaves(op.squares)
     terms = [jnp.log(each + damping.astype(each.dtype)).sum() for i, each in enumerate(squares) if i not in joined]
-    for a, g in _roots(op, damping):
-        of_a, of_g = (2 * jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum() for root in (a, g))
-        terms.append(g.shape[-1] * of_a + a.shape[-1] * of_g)
+    terms += [jax.vmap(logdet_by_roots)(roots).sum() for roots in _roots(op, damping)]
     return jnp.stack(terms).sum()
 
 
@@ -204,11 +209,7 @@ def _sample(op: TapKfac, key: jax.Array, damping: jax.Array) -> Any:
     normal = [jax.random.normal(k, each.shape, each.dtype) for k, each in zip(keys, squares)]
 
     def blockwise(number: int, z: jax.Array) -> jax.Array:
-        def scale(root: Factors, z: jax.Array) -> jax.Array:
-            left = solve_triangular(root.a, z, trans=1, lower=True)
-            return solve_triangular(root.g, left.T, trans=1, lower=True).T
-
-        return jax.vmap(scale)(roots[number], z)
+        return jax.vmap(draw_by_roots)(roots[number], z)
 
     def diagonal(square: jax.Array, z: jax.Array) -> jax.Array:
         return z / jnp.sqrt(square + damping.astype(square.dtype))

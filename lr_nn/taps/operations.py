@@ -17,7 +17,7 @@ from lr_nn.trees import widened
 
 @dataclass(frozen=True)
 class Operation(ABC):
-    """z of an input and of parameters, the ones named in `slots`. Any number of axes may stand in front of its own.
+    """z as a function of an input and of the parameters named in `slots`, with any number of axes before its own.
 
     `own_axes`: how many trailing axes of the input the operation reads; the axes before them are examples, positions
     and the like, for each of which it does the same. `features`: how many trailing axes of what it keeps of the input

@@ -1,4 +1,4 @@
-"""One forward and one backward pass of a function with taps: what per-example quantities are made of."""
+"""One forward and one backward pass of a function with taps, from which per-example quantities are computed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TapPass:
 
     `losses` ℓ_i (n,); `weight` (n,), or None for ones; `uses` of every leaf of the parameters: its per-example
     gradients in factored form, one for each tap that the leaf meets. `operands` says where each use lies in its leaf.
-    Static are `operands`, `biases` (for each leaf the number of the leaf that is its bias, wherever it is used, or
-    None), `structure` of the parameters, and `shapes` and `leaf_dtypes` of the leaves.
+    Static are `operands`, `biases` (for each leaf the number of the leaf that is its bias, if one tap is the only use
+    of both, else None), `structure` of the parameters, and `shapes` and `leaf_dtypes` of the leaves.
     """
 
     losses: jax.Array
@@ -51,7 +51,7 @@ class TapPass:
 
     @property
     def layer_count(self) -> int:
-        """The number of leaves: the layers of a pass whose model is not ours."""
+        """The number of leaves, which take the place of layers."""
         return len(self.uses)
 
     @property
@@ -65,7 +65,7 @@ class TapPass:
         return self.tree(self.leaf_dtypes)
 
     def tree(self, leaves: Sequence[Any]) -> Any:
-        """A tree like the parameters of these leaves."""
+        """A tree like the parameters, with these leaves."""
         return jax.tree.unflatten(self.structure, leaves)
 
 

@@ -64,7 +64,7 @@ def _inner(eqn: JaxprEqn) -> tuple[Jaxpr, list[Any]]:
 
 
 def _call(eqn: JaxprEqn, inputs: list[Any], perturbations: Iterator[Any], kept: PerTap) -> list[Any]:
-    """A call in line; under `remat` with its own policy of what is kept for the backward pass."""
+    """The results of a call, inlined; a `remat` keeps its policy of what is saved for the backward pass."""
     jaxpr, constants = _inner(eqn)
     if eqn.primitive.name not in REMAT:
         return _evaluate(jaxpr, constants, inputs, perturbations, kept)

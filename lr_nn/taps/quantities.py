@@ -48,7 +48,7 @@ def groups(bp: TapPass, leaf: int) -> list[Group]:
 
 
 def _without_numbers(operand: Operand) -> Operand:
-    """Slices by two scans, one after the other, are the same slices."""
+    """The operand without the numbers of its scans: two scans over one leaf take the same slices."""
     return operand._replace(scans=(0,) * len(operand.scans))
 
 
@@ -129,7 +129,7 @@ def _(bp: TapPass, other: TapPass) -> jax.Array:
 
 
 def sum_of(arrays: Any) -> Any:
-    """Their sum."""
+    """The sum of one or more arrays."""
     first, *rest = arrays
     return sum(rest, first)
 
@@ -160,7 +160,7 @@ def _leaf_squares(bp: TapPass, leaf: int) -> jax.Array:
 
 
 def _simple(bp: TapPass, leaf: int) -> Outer | Rows | None:
-    """The one use of a leaf whose squares are its own factors', else None."""
+    """The only use of a leaf, if the squares of its factors give g_i², else None."""
     if len(bp.uses[leaf]) == 1:
         (use,) = bp.uses[leaf]
         if isinstance(use, Rows) or (isinstance(use, Outer) and use.left.shape[2] == 1):

@@ -62,8 +62,8 @@ class Tap:
     ) -> jax.Array:
         """The convolution of x (..., *space, c) with a kernel (*window, c, channels), plus b (channels,).
 
-        One to three axes of space; `padding` "SAME", "VALID" or a pair of numbers for each axis of space; `dilation`
-        of the kernel. Raises ValueError for other shapes, and for groups of channels: these have no tap.
+        One to three axes of space; `padding` is "SAME", "VALID" or a pair of numbers for each axis of space; `dilation`
+        is the kernel's. Raises ValueError for other shapes; groups of channels have no tap.
         """
         x, kernel = jnp.asarray(x), jnp.asarray(kernel)
         space = kernel.ndim - 2
@@ -74,7 +74,9 @@ class Tap:
             )
         _check_vector("conv", "b", b, kernel.shape[-1])
         pads = padding if isinstance(padding, str) else tuple((int(low), int(high)) for low, high in padding)
-        steps, spread = (_numbers(name, value, space) for name, value in (("strides", strides), ("dilation", dilation)))
+        steps, spread = (
+            _per_axis(name, value, space) for name, value in (("strides", strides), ("dilation", dilation))
+        )
         return self._apply(Conv(_given(w=kernel, b=b), steps, pads, spread), x, kernel, b)
 
     def _apply(self, operation: Operation, x: jax.Array, *parameters: ArrayLike | None) -> jax.Array:
@@ -85,7 +87,7 @@ plain = Tap()
 
 
 class Recorder(Tap):
-    """Leaves each operation as one equation of the traced program."""
+    """Records each operation as one equation of the traced program."""
 
     def _apply(self, operation: Operation, x: jax.Array, *parameters: ArrayLike | None) -> jax.Array:
         given = [jnp.asarray(each) for each in parameters if each is not None]
@@ -101,7 +103,7 @@ def _check_vector(operation: str, name: str, vector: ArrayLike | None, width: in
         raise ValueError(f"{operation} expects {name} of shape ({width},); got {jnp.shape(vector)}")
 
 
-def _numbers(name: str, value: int | Sequence[int], space: int) -> tuple[int, ...]:
+def _per_axis(name: str, value: int | Sequence[int], space: int) -> tuple[int, ...]:
     numbers = (value,) * space if isinstance(value, int) else tuple(int(each) for each in value)
     if len(numbers) != space or any(each < 1 for each in numbers):
         raise ValueError(f"{name} must be {space} positive integers; got {value!r:.100}")

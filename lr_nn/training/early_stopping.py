@@ -13,12 +13,12 @@ class Best:
     """The lowest validation cost so far, its epoch and its state: of shape (), or (m,) in lanes."""
 
     def __init__(self, state: State, patience: int | None, lanes: tuple[int, ...]) -> None:
-        """Nothing is judged yet; `state` is the one to return until then."""
+        """`state` is the best one until the first call of `judge`."""
         self.state, self.patience, self.judged = state, patience, 0
         self.cost, self.epoch = np.full(lanes, np.inf), np.zeros(lanes, int)
 
     def judge(self, cost: np.ndarray, state: State) -> None:
-        """Compare the cost after one more epoch; NaN counts as ∞, and so does a lane that has stopped."""
+        """Compare the cost after one more epoch, where NaN, the cost of a lane that has stopped, counts as ∞."""
         better = (cost < self.cost) | (self.judged == 0)
         self.cost = np.where(better & ~np.isnan(cost), cost, self.cost)
         self.epoch = np.where(better, self.judged, self.epoch)
@@ -27,19 +27,19 @@ class Best:
 
     @property
     def stopped(self) -> np.ndarray:
-        """Where there was no lower cost for `patience` epochs."""
+        """True in lanes without a lower cost for `patience` epochs."""
         if self.patience is None:
             return np.zeros_like(self.epoch, bool)
         return np.asarray(self.judged - 1 - self.epoch >= self.patience)
 
     @property
     def end(self) -> np.ndarray:
-        """How many epochs belong to a lane that has stopped; ∞ for one that goes on."""
+        """The number of epochs until a lane stopped, ∞ for one that has not."""
         return np.where(self.stopped, self.epoch + (self.patience or 0) + 1, np.inf)
 
 
 def chosen(where: np.ndarray, new: State, old: State) -> State:
-    """`new` where it says so, else `old`, lane by lane."""
+    """`new` in the lanes where `where` is true, else `old`."""
     if where.all():
         return new
     if not where.any():

@@ -1,4 +1,4 @@
-"""A function of the user's that sees a training at regular steps."""
+"""A user's function that is called at regular steps of a training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Hook"]
 class Hook:
     """Call `function(step, params, bp)` after every `every` steps: spectra, noise scales, kernels along a training.
 
-    step: how many steps were taken, 0 and the last included where `every` divides them. params: after them. bp: the
-    pass of the mini-batch that the next step takes, at these parameters, which don't depend on it; padding rows of a
-    ragged or Poisson batch have weight zero. The function runs on the host between compiled calls of steps and returns
-    None, or a dict of numbers and arrays: `history` gets a column `hook_NAME` of each, one row a call, and the steps as
-    `hook_step`. A resumed training has the rows from where it was resumed.
+    step: the number of steps taken, from 0 to the last one. params: the parameters after them. bp: the pass of the next
+    step's mini-batch at these parameters, which do not depend on it; padding rows of a ragged or Poisson batch have
+    weight zero. The function runs on the host between compiled calls of steps. It returns None, or a dict of numbers
+    and arrays: `history` gets a column `hook_NAME` for each, with one row a call, and the steps as `hook_step`. A
+    resumed training has the rows from where it was resumed.
 
     >>> from lr_nn import per_example
     >>> hook = Hook(lambda step, params, bp: {"noise_scale": per_example.noise_scale(bp).scale}, every=100)
@@ -51,7 +51,7 @@ class HookCalls:
         self.values: list[dict[str, np.ndarray]] = []
 
     def call(self, step: int, params: Params) -> None:
-        """Call the hook, if it's called after this step, and keep what it returns as NumPy arrays."""
+        """Call the hook if `every` divides `step`, and keep what it returns as NumPy arrays."""
         if step % self.hook.every:
             return
         found = self.hook.function(step, params, backprop(self.net, params, self.batch(step)))

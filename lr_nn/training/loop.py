@@ -232,7 +232,7 @@ class Run:
         return Training(state.params, state.opt_state, history, each, message + words, self.steps, self.signal)
 
     def _lane_statuses(self, status: Ending) -> tuple[np.ndarray, str]:
-        """How each lane ended; in words how many ended otherwise than the training."""
+        """The status of each lane, and in words how many differ from that of the training."""
         stopped, failed = self.best.stopped, np.zeros(self.lanes, bool)
         if self.costs:
             costs = np.concatenate(self.costs)

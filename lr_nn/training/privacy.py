@@ -11,18 +11,18 @@ from lr_nn.training.steps import OVERFLOW
 
 __all__ = ["Private"]
 
-# ε is computed for at most so many epochs, since one takes up to half a second; between them the next one bounds it.
+# Epochs for which ε is computed, at up to half a second each; the epochs between them get the next, larger, ε.
 ACCOUNTED_EPOCHS = 30
 
 
 @dataclass(frozen=True)
 class Private:
-    """DP-SGD (Abadi et al., 2016), (ε, δ)-private for adding or removing one example.
+    """The settings of DP-SGD (Abadi et al., 2016), (ε, δ)-private for adding or removing one example.
 
-    max_norm: the gradient of each example is clipped to it. noise_multiplier: the standard deviation of the noise in
-    units of max_norm. epsilon: the budget, which is not exceeded; without a noise multiplier the least one is found
-    with which all epochs stay within it, with one training ends at the last step within it. delta: the δ at which ε is
-    accounted for, at most about 1/n; without it ε is not computed. The accounting needs dp-accounting, the extra
+    max_norm: the norm to which the gradient of each example is clipped. noise_multiplier: the standard deviation of the
+    noise in units of max_norm. epsilon: the budget, which training does not exceed. With a noise multiplier training
+    ends at the last step within the budget; without one the least multiplier that allows all epochs is found. delta:
+    the δ of the budget, at most about 1/n; without it ε is not computed. The accounting needs dp-accounting, the extra
     `private`.
 
     Raises ValueError or TypeError for numbers out of range, and for a budget without δ.
@@ -57,13 +57,13 @@ def _require(name, number, test, expected):
 
 
 class Accountant:
-    """What steps of a private training cost, at the sampling rate of its batches.
+    """The noise multiplier of a private training, the number of steps within its budget, and the ε that steps spend.
 
-    A Poisson batch may exceed the room for it, with probability `OVERFLOW` a step: δ pays for that.
+    A Poisson batch exceeds its capacity with probability at most `OVERFLOW` in each step, which δ includes.
     """
 
     def __init__(self, private: Private, sampling_rate: float, steps: int) -> None:
-        """Find the noise multiplier for `steps` steps, where it's not given, and how many of them the budget allows."""
+        """Find the noise multiplier for `steps` steps, if it is not given, and how many of them the budget allows."""
         self.delta, multiplier = private.delta, private.noise_multiplier
         if multiplier is None:
             delta, epsilon = self._delta(steps), private.epsilon

@@ -57,7 +57,7 @@ def train(
     do not depend on how many. A mini-batch divides by its rows times the mean weight, so that its gradient is an
     unbiased estimate of that of J.
 
-    validation: evaluated after every epoch. patience: stop after so many epochs without a lower validation cost,
+    validation: evaluated after every epoch. patience: stop after this many epochs without a lower validation cost,
     and return the parameters of the lowest. opt_state: go on from an earlier training (with a new key, for new
     orders of the rows). An optimiser made anew compiles anew: make it once. progress: called a few
     times a second with a `Progress`; `training.bar()` makes one. Ctrl-C returns what there is. A cost or
@@ -78,7 +78,7 @@ def train(
     `params` and `opt_state` are private, and so is all that is computed from them; the costs in the history and what a
     hook sees are not. ε counts the steps of this training, those before a resumption too, not those of an earlier one.
 
-    hook: a function that sees parameters and a pass at regular steps, see `Hook`; without one nothing is slower.
+    hook: a function that is called with parameters and a pass at regular steps, see `Hook`.
 
     Raises ValueError or TypeError, before anything is compiled, for data that do not fit the network, epochs,
     patience or a batch size below one, and mini-batches without a key; the ValueErrors `ForeignError`, for a
@@ -150,7 +150,7 @@ def _check_private(private: Private, data: Batch | Rows, key: jax.Array | None) 
 
 
 def _accounted(result: Training, accountant: Accountant, feed: Feed) -> Training:
-    """The training with the ε that it spent. Where it failed it took two steps more than it returns."""
+    """The training with the ε that it spent, on two steps more than it returns where its status is non_finite."""
     steps = result.steps + 2 * (result.status == "non_finite")
     column = accountant.column(len(result.history["cost"]), feed.per_epoch, steps)
     return replace(result, history=result.history | column)
@@ -183,7 +183,7 @@ def train_many(
     are NaN from there on. In the result every leaf and every column of the history has the lane axis.
 
     validation: one set for all lanes, or per lane by the same rule. patience: a lane without a lower validation cost
-    for so many epochs has stopped: it keeps its best parameters, its status is early_stopped and its history NaN from
+    for this many epochs stops: it keeps its best parameters, its status is early_stopped and its history NaN from
     there on; the training ends when all have stopped. checkpoints, resume: as in `train`, of all lanes together.
 
     Raises as `train` does, and ValueError where `params` have no lane axis.

@@ -1,4 +1,4 @@
-"""What every kind of training checks and makes before its first step."""
+"""Checked settings and the first state of a training, for one network, for lanes and for many devices."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def admit_settings(
     resume: bool,
     lanes: bool = False,
 ) -> tuple[int, int | None]:
-    """Epochs and patience as numbers, of settings that go together."""
+    """Epochs and patience as checked numbers; raises for settings that contradict each other."""
     check_penalty(penalty, net, lanes)
     if patience is not None:
         patience = check.positive_integer("patience", patience)

@@ -18,6 +18,7 @@ from lr_nn.training.lanes import one_lane
 from lr_nn.training.metrics import metrics
 from lr_nn.types import Batch, Params
 
+# Scores that are roots of means: over blocks the means are added, not the roots.
 ROOTS = ("validation_rmse",)
 
 
@@ -35,7 +36,6 @@ def judge(
     with closing(stream.blocks(validation, size)) as blocks:
         for number, block in enumerate(blocks):
             for name, (weight, score) in _scores(net, params, admitted(number * size, block), axes).items():
-                # A root of a mean is put together from its squares.
                 mean = np.asarray(score, np.float64) ** (2 if name in ROOTS else 1)
                 total, summed = sums.get(name, (np.zeros(()), np.zeros(())))
                 each = np.asarray(weight, np.float64)

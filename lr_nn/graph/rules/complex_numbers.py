@@ -26,7 +26,7 @@ SAME = {
 
 
 def is_complex(dtype: Any) -> bool:
-    """Is it a dtype of complex numbers?"""
+    """True for a dtype of complex numbers."""
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.complexfloating))
 
 

@@ -18,15 +18,15 @@ def tapped(module: nnx.Module) -> tuple[Callable[..., Any], nnx.State]:
 
     Linear, LinearGeneral, Conv, Embed (also its `attend`), LayerNorm, RMSNorm and GroupNorm become taps wherever they
     are in the module, in flax's attention too. All other code of the module runs as it is. `params` is the
-    `nnx.State` of its `nnx.Param`, and other state, such as random streams, keeps its values of now.
+    `nnx.State` of its `nnx.Param`. Every call starts from the other state, such as random streams, of `module` now.
 
         apply, params = lr_nn.interop.flax.tapped(model)
         def losses(tap, params, x, y):
             return optax.softmax_cross_entropy_with_integer_labels(apply(tap, params, x), y)
         bp = lr_nn.taps.backprop(losses, params, x, y)
 
-    Raises TypeError for what is no nnx module; ValueError, by its place in the module, for batch normalisation that
-    computes statistics of the batch, dropout that is on, and settings of a layer that a tap does not have.
+    Raises TypeError for what is no nnx module. Raises ValueError, with the path in the module, for batch normalisation
+    that computes statistics of the batch, dropout that is on, and settings of a layer that a tap does not have.
     """
     if not isinstance(module, nnx.Module):
         raise TypeError(f"tapped expects a flax.nnx module; got {type(module).__name__}")
@@ -48,7 +48,7 @@ def tapped(module: nnx.Module) -> tuple[Callable[..., Any], nnx.State]:
 
 
 def _check(where: str, node: Any) -> None:
-    """Raise for a layer that mixes examples or that differs from its tap."""
+    """Raise ValueError for a layer that mixes examples, draws random numbers, or differs from its tap."""
     if isinstance(node, nnx.BatchNorm) and not node.use_running_average:
         raise ValueError(f"{where} is a BatchNorm in training mode: the loss of an example depends on all others")
     if isinstance(node, nnx.Dropout) and node.rate > 0 and not node.deterministic:
@@ -56,6 +56,10 @@ def _check(where: str, node: Any) -> None:
     dense, conv = isinstance(node, (nnx.Linear, nnx.LinearGeneral)), isinstance(node, nnx.Conv)
     problems = {
         "precision": (dense or conv) and node.precision is not None,
+        "preferred_element_type": (dense or conv) and getattr(node, "preferred_element_type", None) is not None,
+        "dot_general": dense and node.dot_general not in (None, jax.lax.dot_general),
+        "dot_general_cls": isinstance(node, nnx.LinearGeneral) and node.dot_general_cls is not None,
+        "conv_general_dilated": conv and node.conv_general_dilated is not jax.lax.conv_general_dilated,
         "batch_axis": isinstance(node, nnx.LinearGeneral) and bool(node.batch_axis),
         "feature_group_count": conv and node.feature_group_count != 1,
         "mask": conv and node.mask is not None,
