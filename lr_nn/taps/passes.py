@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
+from lr_nn.taps.example_axes import example_axes
 from lr_nn.taps.layouts import Operand, untransposed
 from lr_nn.taps.program import run, zeros
 from lr_nn.taps.sites import Site, Survey, survey
@@ -80,9 +81,10 @@ def backprop(
     """One forward and one backward pass of `function(tap, params, *args) -> losses (n,)`, any function of JAX.
 
     The function calls `tap.dense`, `tap.embedding`, `tap.scale_shift` and `tap.conv` where its layers meet leaves of
-    `params`. The first axis of their inputs is that of the n examples, and an example must not influence the loss of
-    another one: batch normalisation does. Layers may be inside of `jit`, `vmap`, `checkpoint` and `scan`; a leaf may be
-    used any number of times, also transposed, reshaped, sliced or cast.
+    `params`. The first axis of their inputs is that of the n examples, or any other axis, also that of `lax.map`, which
+    the program carries to the losses. An example must not influence the loss of another one: batch normalisation
+    does. Layers may be inside of `jit`, `vmap`, `checkpoint` and `scan`; a leaf may be used any number of times, also
+    transposed, reshaped, sliced or cast. `args` are traced: bind settings of Python by `functools.partial`.
 
     weight: example weights (n,), read as in a `Batch`. untapped: what happens to a leaf that is used elsewhere than in
     a tap: "refuse" raises; "vmap" computes its gradients by `vmap(grad)`, one backward pass for each example, and
@@ -145,8 +147,8 @@ def _backprop(
     losses, pullback, kept = jax.vjp(losses_of, zeros(closed, active), has_aux=True)
     (deltas,) = pullback(jnp.ones_like(losses))
     uses: list[list[tuple[Operand, Use]]] = [[] for _ in leaves]
-    for site, site_kept, delta in zip(found.sites, kept, deltas):
-        for operand, use in _uses(site, site_kept, delta, n):
+    for site, shared, site_kept, delta in zip(found.sites, example_axes(closed.jaxpr), kept, deltas):
+        for operand, use in _uses(site, shared, site_kept, delta, n):
             if operand.leaf not in found.untapped:
                 uses[operand.leaf].append((operand, use))
     for leaf, gradients in _by_vmap(function, params, args, in_axes, sorted(found.untapped), n).items():
@@ -188,17 +190,25 @@ def _untapped_message(found: Survey, names: list[str]) -> str:
     return "; ".join(lines) + ": " + hint
 
 
-def _uses(site: Site, kept: Any, delta: Any, n: int) -> list[tuple[Operand, Use]]:
-    """The uses of leaves by one tap. A use of a transposed matrix becomes one of the matrix itself."""
+def _uses(site: Site, shared: tuple[bool, ...], kept: Any, delta: Any, n: int) -> list[tuple[Operand, Use]]:
+    """The uses of leaves by one tap. A use of a transposed matrix becomes one of the matrix itself.
+
+    `shared`: see `example_axes`.
+    """
     if not site.active:
         return []
     operation = site.operation
     found: list[tuple[Operand, Use]] = []
-    examples = len(site.scans) + _example_axis(site, n)
+    examples = _example_axis(site, shared, n)
     for slot, operand, shape in zip(operation.slots, site.operands, site.shapes):
         if operand is None:
             continue
         slices = [site.scans.index(scan) for scan in operand.scans]
+        if examples in slices:
+            raise NotImplementedError(
+                f"a scan over the {n} examples takes a slice of a leaf for each of them, as {operation.slots} of "
+                f"tap.{operation.name}; the parameters of a tap are those of all examples"
+            )
         inputs = _arranged(kept, examples, slices, kept.ndim - operation.features)
         errors = _arranged(delta, examples, slices, delta.ndim - 1)
         use = operation.use(slot, inputs, errors, shape)
@@ -220,16 +230,24 @@ def _biases(sites: Sequence[Site], counts: list[int]) -> tuple[int | None, ...]:
     return tuple(found)
 
 
-def _example_axis(site: Site, n: int) -> int:
-    """Which axis of the tap's input is that of the examples: the first of the input, or one that `vmap` put there."""
-    shape = site.input_shape[: len(site.input_shape) - site.operation.own_axes][: site.mapped + 1]
-    candidates = [axis for axis, size in enumerate(shape) if size == n]
-    if len(candidates) == 1:
+def _example_axis(site: Site, shared: tuple[bool, ...], n: int) -> int:
+    """Which axis of the scans and of the tap's input is that of the examples.
+
+    The one that the losses have too. Where that is not known, the first of the input, or one that `vmap` put there.
+    """
+    found = [axis for axis, same in enumerate(shared) if same]
+    if len(found) == 1:
+        return found[0]
+    first, end = len(site.scans), len(site.input_shape) - site.operation.own_axes
+    sizes = enumerate(site.input_shape[:end][: site.mapped + 1], first)
+    candidates = [axis for axis, size in sizes if size == n and (not found or axis in found)]
+    if len(candidates) == 1 or (n == 1 and candidates):  # axes of length one are alike
         return candidates[0]
     problem = "is none of them" if not candidates else "could be any of several axes"
     raise ValueError(
-        f"the first axis of the input of tap.{site.operation.name} must be that of the {n} examples; its shape is "
-        f"{site.input_shape}, with {site.mapped} axes of vmap in front, and the axis of the examples {problem}"
+        f"the first axis of the input of tap.{site.operation.name} must be that of the {n} examples, or an axis that "
+        f"the program carries to the losses; its shape is {site.input_shape}, with {site.mapped} axes of vmap in "
+        f"front, and the axis of the examples {problem}"
     )
 
 

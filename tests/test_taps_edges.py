@@ -1,0 +1,106 @@
+"""Taps where following goes wrong most easily: axes of equal length, carries of scans, layouts, rows that do not count.
+
+Against `vmap(grad)` in float64, on as many positions as examples, so that no size says which axis is which.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tolerances import assert_close, assert_trees_close
+
+from lr_nn import per_example, taps
+
+N, D = 3, 4
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def normal(*shape):
+    return np.random.default_rng([*shape]).standard_normal(shape)
+
+
+SQUARE = (normal(N, N, D), normal(N))  # T = n
+
+
+def examples_first(tap, params, x, y):
+    return jnp.square(jnp.tanh(tap.dense(x, params["w"])).sum((1, 2)) - y)
+
+
+def examples_second(tap, params, x, y):
+    return jnp.square(jnp.tanh(tap.dense(x.swapaxes(0, 1), params["w"])).sum((0, 2)) - y)
+
+
+def one_after_another(tap, params, x, y):
+    def loss(row):
+        return jnp.square(jnp.tanh(tap.dense(row[0], params["w"])).sum() - row[1])
+
+    return jax.lax.map(loss, (x, y))
+
+
+def mapped_twice(tap, params, x, y):
+    def loss(x, y):
+        return jnp.square(jax.vmap(lambda row: jnp.tanh(tap.dense(row, params["w"])))(x).sum() - y)
+
+    return jax.vmap(loss)(x, y)
+
+
+def over_heads(tap, params, x, y):
+    heads = jax.vmap(lambda head: tap.dense(head, params["w"]), in_axes=1, out_axes=1)(x)
+    return jnp.square(jnp.tanh(heads).sum((1, 2)) - y)
+
+
+def attention(tap, params, x, y):
+    """Time first, a scan over time, and operations that are not elementwise between the taps and the losses."""
+    x = x.swapaxes(0, 1)
+    h, _ = jax.lax.scan(lambda h, at: (jnp.tanh(tap.dense(h, params["w"]) + at),) * 2, jnp.zeros_like(x[0]), x)
+    h = jnp.concatenate([h[None], tap.dense(x, params["w"])[1:]])
+    weights = jax.nn.softmax(jnp.where(jnp.tri(N, dtype=bool), jnp.einsum("tnd,snd->nts", h, h), -1e9))
+    mixed = jnp.einsum("nts,snd->tnd", weights, h).reshape(N, N, 2, 2).swapaxes(0, 1)
+    logp = jax.nn.log_softmax(tap.dense(mixed.reshape(N, N, D), params["w"].T))
+    return y * jnp.take_along_axis(logp, jnp.arange(N)[None, :, None], 2)[..., 0].sum(1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [examples_first, examples_second, one_after_another, mapped_twice, over_heads, attention],
+    ids=lambda f: f.__name__,
+)
+def test_the_axis_of_the_examples_is_followed_where_sizes_do_not_tell_it(function):
+    params = {"w": normal(D, D)}
+    gradients = jax.jit(lambda p: per_example.gradients(taps.backprop(function, p, *SQUARE)))(params)
+    expected = jax.jit(jax.jacrev(lambda p: function(taps.plain, p, *SQUARE)))(params)
+    assert_trees_close(gradients, expected, 1000)
+
+
+def test_a_slice_of_a_leaf_for_each_example_is_refused():
+    def function(tap, params, x):
+        return jax.lax.map(lambda row: tap.dense(row[0], row[1]).sum(), (x, params["w"]))
+
+    with pytest.raises(NotImplementedError, match="takes a slice of a leaf for each of them"):
+        taps.backprop(function, {"w": normal(N, D, 1)}, SQUARE[0])
+
+
+def from_the_carry(tap, params, x, y):
+    def step(carry, w):
+        h, previous = carry
+        return (jnp.tanh(tap.dense(h, previous)), w), None
+
+    (h, _), _ = jax.lax.scan(step, (x, jnp.eye(D)), params["w"])
+    return jnp.square(h.sum(axis=1) - y)
+
+
+def test_a_leaf_that_a_scan_carries_to_its_next_step_is_named():
+    with pytest.raises(ValueError, match=r"params\['w'\] is used without a tap, by scan"):
+        taps.backprop(from_the_carry, {"w": normal(3, D, D)}, normal(N, D), normal(N))
+
+
+@pytest.mark.parametrize("ids", [np.array([0, -1, 100], np.int8), np.array([0, 2**32 + 1, 299])])
+def test_ids_of_every_width_are_rows_of_the_table(ids):
+    """An int8 cannot hold the length of the table, an int32 not an id beyond 2³²."""
+
+    def function(tap, params, ids):
+        return jnp.nan_to_num(tap.embedding(ids, params["table"])).sum(axis=1)
+
+    found = per_example.gradients(taps.backprop(function, {"table": normal(300, 2)}, ids))["table"]
+    expected = jnp.zeros((N, 300)).at[jnp.arange(N), ids.astype(np.int64)].set(1.0, mode="drop")
+    assert_close(found, jnp.broadcast_to(expected[..., None], found.shape))
