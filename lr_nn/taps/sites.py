@@ -166,8 +166,11 @@ def _through_scan(eqn: JaxprEqn, inputs: Origins, scans: tuple[int, ...], found:
         *(operand and operand._replace(scans=(*operand.scans, number)) for operand in inputs[start:]),
     ]
     outputs = _walk(inner, origins, (*scans, number), found)
-    _note(found, outputs[carries:], eqn)
-    return [*outputs[:carries], *[None] * (len(eqn.outvars) - carries)]
+    # What a step leaves to the next one is not followed there, unless it came in as it is.
+    lost = [None if same else operand for operand, same in zip(outputs, unchanged)]
+    _note(found, [*lost, *outputs[carries:]], eqn)
+    kept = [operand if same else None for operand, same in zip(outputs, unchanged)]
+    return [*kept, *[None] * (len(eqn.outvars) - carries)]
 
 
 def _rearranged(eqn: JaxprEqn, operand: Operand) -> list[Operand | None] | None:
