@@ -16,9 +16,9 @@ from lr_nn.taps import Tap
 def tapped(module: nnx.Module) -> tuple[Callable[..., Any], nnx.State]:
     """A function `apply(tap, params, *args, **kwargs)` that returns `module(*args, **kwargs)`, and the parameters.
 
-    Linear, LinearGeneral, Conv, Embed (also its `attend`), LayerNorm, RMSNorm and GroupNorm become taps wherever they
-    are in the module, in flax's attention too. All other code of the module runs as it is. `params` is the
-    `nnx.State` of its `nnx.Param`, and other state, such as random streams, keeps its values of now.
+    Linear, LinearGeneral, Conv, Embed (also its `attend`), LoRA, LayerNorm, RMSNorm and GroupNorm become taps wherever
+    they are in the module, in flax's attention and recurrent cells too. All other code of the module runs as it is.
+    `params` is the `nnx.State` of its `nnx.Param`, and other state, such as random streams, keeps its values of now.
 
         apply, params = lr_nn.interop.flax.tapped(model)
         def losses(tap, params, x, y):
@@ -36,7 +36,7 @@ def tapped(module: nnx.Module) -> tuple[Callable[..., Any], nnx.State]:
     graph, params, rest = split
 
     def apply(tap: Tap, params: nnx.State, *args: Any, **kwargs: Any) -> Any:
-        merged = nnx.merge(graph, params, rest)
+        merged = nnx.merge(graph, params, rest, copy=True)  # a call may change the state of streams, as cells do
         for _, node in list(nnx.iter_graph(merged)):
             if type(node) in TAPPED:
                 # The merged module is of this call alone, and flax would refuse an attribute that is not its own.
@@ -56,6 +56,10 @@ def _check(where: str, node: Any) -> None:
     dense, conv = isinstance(node, (nnx.Linear, nnx.LinearGeneral)), isinstance(node, nnx.Conv)
     problems = {
         "precision": (dense or conv) and node.precision is not None,
+        "preferred_element_type": (dense or conv) and node.preferred_element_type is not None,
+        "dot_general": dense and node.dot_general not in {None, jax.lax.dot_general},
+        "dot_general_cls": isinstance(node, nnx.LinearGeneral) and node.dot_general_cls is not None,
+        "conv_general_dilated": conv and node.conv_general_dilated is not jax.lax.conv_general_dilated,
         "batch_axis": isinstance(node, nnx.LinearGeneral) and bool(node.batch_axis),
         "feature_group_count": conv and node.feature_group_count != 1,
         "mask": conv and node.mask is not None,
@@ -79,7 +83,7 @@ class _LinearGeneral(nnx.LinearGeneral):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         x, w, b = _promoted(self, inputs)
-        axes = [axis % x.ndim for axis in ((self.axis,) if isinstance(self.axis, int) else self.axis)]
+        axes = sorted(axis % x.ndim for axis in ((self.axis,) if isinstance(self.axis, int) else self.axis))
         x = jnp.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
         lead = x.shape[: x.ndim - len(axes)]
         rows = prod(x.shape[len(lead) :])
@@ -105,6 +109,22 @@ class _Embed(nnx.Embed):
     def attend(self, query: jax.Array, out_sharding: Any = None) -> jax.Array:
         query, table = self.promote_dtype((query, self.embedding[...]), dtype=self.dtype)
         return self.tap.dense(query, table.T)
+
+
+class _LoRA(nnx.LoRA):
+    tap: Tap
+
+    def __call__(self, x: jax.Array, **kwargs: Any) -> jax.Array:
+        x, a, b = self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
+        z = self.tap.dense(self.tap.dense(x, a), b)
+        return z if self.base_module is None else z + self.base_module(x, **kwargs)  # type: ignore[operator]
+
+
+class _LoRALinear(nnx.LoRALinear):
+    tap: Tap
+
+    def __call__(self, x: jax.Array, out_sharding: Any = None) -> jax.Array:
+        return self.tap.dense(*_promoted(self, x)) + self.lora(x)
 
 
 class _LayerNorm(nnx.LayerNorm):
@@ -139,6 +159,8 @@ TAPPED: dict[type, type] = {
     nnx.LinearGeneral: _LinearGeneral,
     nnx.Conv: _Conv,
     nnx.Embed: _Embed,
+    nnx.LoRA: _LoRA,
+    nnx.LoRALinear: _LoRALinear,
     nnx.LayerNorm: _LayerNorm,
     nnx.RMSNorm: _RMSNorm,
     nnx.GroupNorm: _GroupNorm,
