@@ -19,16 +19,20 @@ from lr_nn.per_example import second_moment
 from lr_nn.taps.layouts import Operand, to_leaf, to_operand
 from lr_nn.taps.passes import TapPass
 from lr_nn.taps.quantities import groups
-from lr_nn.taps.uses import Outer, scaled
+from lr_nn.taps.uses import Outer, kept, scaled
 from lr_nn.trees import cast, compiled, register_class, widened
 
 
 class Block(NamedTuple):
-    """A matrix of the model: its leaf, the leaf of its bias or None, and how it lies in its leaf."""
+    """A matrix of the model and its bias, if it has one: how they lie in their leaves."""
 
-    leaf: int
-    bias: int | None
     operand: Operand
+    bias: Operand | None
+
+    @property
+    def leaf(self) -> int:
+        """The number of the matrix' leaf."""
+        return self.operand.leaf
 
 
 @register_class
@@ -92,7 +96,8 @@ class TapKfac:
             w = product if block.bias is None else product[:, :-1]
             found[block.leaf] = to_leaf(block.operand, w[None], rows)[0]
             if block.bias is not None:
-                found[block.bias] = product[:, -1].reshape(leaves[block.bias].shape)
+                leaf = block.bias.leaf
+                found[leaf] = to_leaf(block.bias, product[:, -1][None], leaves[leaf].shape)[0]
         return cast(jax.tree.unflatten(structure, found), jax.tree.unflatten(structure, self.leaf_dtypes))
 
 
@@ -123,8 +128,14 @@ def _blocks(bp: TapPass) -> list[Block]:
         if len(each) == 1 and len(outer) == len(bp.uses[leaf]):
             slices, rows, columns = outer[0].left.shape[1], outer[0].left.shape[-1], outer[0].right.shape[-1]
             if slices * rows * columns == prod(shape):
-                found.append(Block(leaf, bp.biases[leaf], each[0].operand))
+                found.append(Block(each[0].operand, _bias(bp, leaf, slices * columns)))
     return found
+
+
+def _bias(bp: TapPass, leaf: int, size: int) -> Operand | None:
+    """The bias of the matrix in `leaf`, where it is a whole leaf of this size."""
+    bias = bp.biases[leaf]
+    return bp.operands[bias][0] if bias is not None and prod(bp.shapes[bias]) == size else None
 
 
 def _factors(bp: TapPass, block: Block, weight: jax.Array | None, total: jax.Array) -> Factors:
@@ -133,7 +144,7 @@ def _factors(bp: TapPass, block: Block, weight: jax.Array | None, total: jax.Arr
     lefts = [_homogeneous(use.left, block.bias is not None) for use in uses]
 
     def moment(rows: jax.Array) -> jax.Array:
-        rows = widened(rows)
+        rows = kept(widened(rows), weight)
         return jnp.einsum("nstp,nstq->spq", scaled(rows, weight), rows, precision="highest") / total.astype(rows.dtype)
 
     a = jnp.stack([moment(left) for left in lefts]).sum(axis=0) / positions
@@ -150,8 +161,8 @@ def _join(block: Block, leaves: list[Any]) -> jax.Array:
     w = w.reshape(-1, *w.shape[-2:])
     if block.bias is None:
         return w
-    bias = widened(jnp.asarray(leaves[block.bias])).astype(w.dtype).reshape(len(w), 1, -1)
-    return jnp.concatenate([w, bias], axis=1)
+    bias = to_operand(block.bias, widened(jnp.asarray(leaves[block.bias.leaf]))).astype(w.dtype)
+    return jnp.concatenate([w, bias.reshape(len(w), 1, -1)], axis=1)
 
 
 def _roots(op: TapKfac, damping: jax.Array) -> list[Factors]:
@@ -187,7 +198,7 @@ def _solve(op: TapKfac, v: Any, damping: jax.Array) -> Any:
 
 @compiled
 def _logdet(op: TapKfac, damping: jax.Array) -> jax.Array:
-    joined = {leaf for block in op.blocks for leaf in (block.leaf, block.bias)}
+    joined = {operand.leaf for block in op.blocks for operand in block if operand is not None}
     squares = jax.tree.leaves(op.squares)
     terms = [jnp.log(each + damping.astype(each.dtype)).sum() for i, each in enumerate(squares) if i not in joined]
     for a, g in _roots(op, damping):

@@ -158,7 +158,7 @@ def _backprop(
         weight,
         tuple(tuple(use for _, use in each) for each in uses),
         tuple(tuple(operand for operand, _ in each) for each in uses),
-        _biases(found.sites, [len(each) for each in uses]),
+        _biases(found, [len(each) for each in uses]),
         structure,
         tuple(jnp.shape(leaf) for leaf in leaves),
         tuple(jnp.result_type(leaf).name for leaf in leaves),
@@ -219,15 +219,17 @@ def _uses(site: Site, shared: tuple[bool, ...], kept: Any, delta: Any, n: int) -
     return found
 
 
-def _biases(sites: Sequence[Site], counts: list[int]) -> tuple[int | None, ...]:
+def _biases(found: Survey, counts: list[int]) -> tuple[int | None, ...]:
     """For each leaf the leaf of its bias, where one tap is the only use of both."""
-    found: list[int | None] = [None] * len(counts)
-    for site in sites:
+    biases: list[int | None] = [None] * len(counts)
+    for site in found.sites:
         operands = dict(zip(site.operation.slots, site.operands))
         w, b = operands.get("w"), operands.get("b")
-        if w is not None and b is not None and w.scans == b.scans and counts[w.leaf] == counts[b.leaf] == 1:
-            found[w.leaf] = b.leaf
-    return tuple(found)
+        if w is None or b is None or w.scans != b.scans or not {w.leaf, b.leaf}.isdisjoint(found.untapped):
+            continue
+        if counts[w.leaf] == counts[b.leaf] == 1:
+            biases[w.leaf] = b.leaf
+    return tuple(biases)
 
 
 def _example_axis(site: Site, shared: tuple[bool, ...], n: int) -> int:
