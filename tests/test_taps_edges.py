@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tolerances import assert_close, assert_trees_close
 
-from lr_nn import per_example, taps
+from lr_nn import curvature, per_example, taps
 
 N, D = 3, 4
 pytestmark = pytest.mark.usefixtures("float64")
@@ -105,3 +105,52 @@ def test_ids_of_every_width_are_rows_of_the_table(ids):
     wide = ids.astype(np.int64)
     expected = (np.where(wide < 0, wide + 300, wide)[:, None] == np.arange(300)).astype(float)
     assert_close(found, np.stack([expected, expected], axis=2))
+
+
+def biased(tap, params, x, y):
+    """A bias whose layers lie along its last axis, and one that is half of a leaf."""
+
+    def layer(h, at):
+        return jnp.tanh(tap.dense(h, *at)), None
+
+    h, _ = jax.lax.scan(layer, x, (params["w"], params["b"].T))
+    return jnp.square(tap.dense(h, params["out"], params["half"][:2]).sum(axis=1) - y)
+
+
+def test_kronecker_factors_do_not_depend_on_the_layout_of_a_bias():
+    rows = (normal(N, D), normal(N))
+    params = {"w": normal(2, D, D), "b": normal(D, 2), "out": normal(D, 2), "half": normal(4)}
+
+    def one_by_one(tap, params, x, y):
+        for layer in params["layers"]:
+            x = jnp.tanh(tap.dense(x, *layer))
+        return jnp.square(
+            (tap.dense(x, params["out"]) + tap.scale_shift(jnp.zeros((N, 2)), None, params["half"])).sum(1) - y
+        )
+
+    def separate(tree):
+        layers = [(tree["w"][i], tree["b"][:, i]) for i in range(2)]
+        return {"layers": layers, "out": tree["out"], "half": tree["half"][:2]}
+
+    v = jax.tree.map(np.cos, params)
+    stacked = curvature.kfac(taps.backprop(biased, params, *rows)).solve(v, 0.1)
+    alone = curvature.kfac(taps.backprop(one_by_one, separate(params), *rows)).solve(separate(v), 0.1)
+    assert_trees_close(separate(stacked), alone, 1000)
+
+
+def test_a_row_that_is_not_finite_adds_nothing_where_it_does_not_count():
+    def function(tap, params, x, y):
+        return jnp.square(tap.dense(x, params["w"], params["b"]).sum((1, 2)) - y)
+
+    params, (x, y) = {"w": normal(D, 2), "b": normal(2)}, SQUARE
+    lost = np.where(np.arange(N) == 1, np.nan, 1.0)[:, None, None] * x
+    for inputs in ((lost, x[::2]), (lost[:, :1], x[::2, :1])):
+        bp = taps.backprop(function, params, inputs[0], y, weight=[1.0, 0.0, 1.0])
+        alone = taps.backprop(function, params, inputs[1], y[::2])
+        assert_trees_close(*(per_example.clipped_gradient(each, 0.1) for each in (bp, alone)), 50)
+        assert_trees_close(*(per_example.noise_scale(each) for each in (bp, alone)), 500)
+        assert_trees_close(*(curvature.kfac(each).solve(params, 0.1) for each in (bp, alone)), 500)
+        unweighted = taps.backprop(function, params, inputs[0], y)
+        clipped = jax.tree.map(lambda leaf: leaf * 2 / 3, per_example.clipped_gradient(alone, 0.1))
+        assert_trees_close(per_example.clipped_gradient(unweighted, 0.1), clipped, 50)
+        assert np.isnan(per_example.variance(unweighted)["w"]).all()

@@ -31,7 +31,7 @@ class Outer:
 
     def contract(self, weight: jax.Array | None) -> jax.Array:
         """Σ_i s_i G_i, (S, p, q)."""
-        left, right = self.left, scaled(self.right, weight)
+        left, right = kept(self.left, weight), scaled(self.right, weight)
         if left.shape[1] == 1:
             return weight_gradient((left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])))[None]
         return jnp.einsum("nstp,nstq->spq", *widened((left, right)))
@@ -114,6 +114,13 @@ Use = Outer | Lookup | Rows
 def scaled(array: jax.Array, weight: jax.Array | None) -> jax.Array:
     """s_i times row i of `array` (n, ...); a row of weight zero is zero, even where it is not finite."""
     return weighted(array.reshape(len(array), -1), weight).reshape(array.shape)
+
+
+def kept(array: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """`array` (n, ...) with rows of zeros where the weight is zero: such a row may not be finite."""
+    if weight is None:
+        return array
+    return jnp.where((weight == 0).reshape(-1, *[1] * (array.ndim - 1)), jnp.zeros_like(array), array)
 
 
 def squared_norms(uses: list[Use]) -> jax.Array:
