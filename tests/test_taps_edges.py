@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from tolerances import assert_close, assert_trees_close
 
 from lr_nn import curvature, per_example, taps
@@ -78,6 +79,35 @@ def test_a_slice_of_a_leaf_for_each_example_is_refused():
 
     with pytest.raises(NotImplementedError, match="takes a slice of a leaf for each of them"):
         taps.backprop(function, {"w": normal(N, D, 1)}, SQUARE[0])
+
+
+def test_a_stack_may_be_iterated_over_and_reversed():
+    def function(tap, params, x, y):
+        for w in params["w"]:
+            x = x + tap.dense(x, w)
+        x, _ = jax.lax.scan(lambda h, w: (jnp.tanh(tap.dense(h, w)), None), x, params["w"][::-1])
+        return jnp.square(x.sum(axis=1) - y)
+
+    params, rows = {"w": normal(2, D, D)}, (normal(N, D), normal(N))
+    found = jax.jit(lambda p: per_example.gradients(taps.backprop(function, p, *rows)))(params)
+    assert_trees_close(found, jax.jit(jax.jacrev(lambda p: function(taps.plain, p, *rows)))(params), 1000)
+
+
+def test_a_pass_inside_of_shard_map_is_that_of_its_shard():
+    """Norms of the shards are the norms, and the mean of their clipped gradients is the clipped gradient."""
+    params, rows = {"w": normal(D, D)}, (normal(8, 2, D), normal(8))
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+
+    def quantities(params, x, y):
+        bp = taps.backprop(examples_first, params, x, y)
+        return per_example.squared_norms(bp), per_example.clipped_gradient(bp, 0.1)
+
+    def of_shard(params, x, y):
+        norms, clipped = quantities(params, x, y)
+        return norms, jax.tree.map(lambda leaf: jax.lax.pmean(leaf, "i"), clipped)
+
+    sharded = jax.shard_map(of_shard, mesh=mesh, in_specs=(P(), P("i"), P("i")), out_specs=(P("i"), P()))
+    assert_trees_close(jax.jit(sharded)(params, *rows), jax.jit(quantities)(params, *rows), 100)
 
 
 def from_the_carry(tap, params, x, y):
@@ -154,3 +184,38 @@ def test_a_row_that_is_not_finite_adds_nothing_where_it_does_not_count():
         clipped = jax.tree.map(lambda leaf: leaf * 2 / 3, per_example.clipped_gradient(alone, 0.1))
         assert_trees_close(per_example.clipped_gradient(unweighted, 0.1), clipped, 50)
         assert np.isnan(per_example.variance(unweighted)["w"]).all()
+
+
+def test_a_use_inside_of_a_function_of_jax_is_named_by_the_line_that_calls_it():
+    def function(tap, params, x):
+        return tap.dense(x, jnp.take(params["w"], 1, axis=0)).sum(axis=1)
+
+    with pytest.raises(ValueError, match=r"params\['w'\] is used without a tap, by gather at .*test_taps_edges.py"):
+        taps.backprop(function, {"w": normal(2, D, D)}, normal(N, D))
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, tap, params, x, y):
+        return examples_first(tap, params, x, y)
+
+
+@pytest.mark.parametrize(
+    ("function", "params", "error", "message"),
+    [
+        (Unhashable(), {"w": normal(D, D)}, TypeError, "hashable object .* got Unhashable"),
+        (examples_first, {}, ValueError, "params has no leaves"),
+        (lambda tap, params, x, y: jnp.ones(N, jnp.int32), {"w": normal(D, D)}, ValueError, r"floats; got int32\[3\]"),
+        (
+            lambda tap, params, x, y: tap.conv(x, params["w"], padding=1),
+            {"w": normal(1, D, D)},
+            ValueError,
+            "padding must",
+        ),
+    ],
+    ids=["hash", "leaves", "dtype", "padding"],
+)
+def test_bad_calls_say_what_to_do(function, params, error, message):
+    with pytest.raises(error, match=message):
+        taps.backprop(function, params, *SQUARE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -94,8 +94,9 @@ def backprop(
     `curvature.kfac`; their results are like `params`. One program is compiled for each function (so define it once,
     outside of a loop) and each shape of its arguments.
 
-    Raises ValueError for leaves without a tap, by name, for losses of another shape, and for weights that are negative
-    or all zero; TypeError for leaves that are no floats; NotImplementedError for a tap inside of other control flow.
+    Raises ValueError for leaves without a tap, by name, for parameters without leaves, for losses of another shape, and
+    for weights that are negative or all zero; TypeError for leaves that are no floats and for a function without a
+    hash; NotImplementedError for a tap inside of other control flow.
 
     >>> import jax, jax.numpy as jnp
     >>> from lr_nn import per_example, taps
@@ -109,6 +110,13 @@ def backprop(
     """
     if untapped not in {"refuse", "vmap"}:
         raise ValueError(f"untapped must be 'refuse' or 'vmap'; got {untapped!r:.100}")
+    if not callable(function) or not isinstance(function, Hashable):
+        raise TypeError(
+            "function must be a function, or a hashable object that can be called: one program is compiled for each; "
+            f"got {type(function).__name__}"
+        )
+    if not jax.tree.leaves(params):
+        raise ValueError("params has no leaves: there is nothing to differentiate by")
     for path, leaf in jax.tree.leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
@@ -169,7 +177,8 @@ def _examples(outputs: Sequence[Any], weight: jax.Array | None) -> int:
     """n, from the shape of the losses."""
     shapes = [each.shape for each in outputs]
     if len(outputs) != 1 or len(shapes[0]) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
-        raise ValueError(f"the function must return the losses (n,) of the examples; got arrays of shapes {shapes}")
+        got = [f"{each.dtype.name}{list(each.shape)}" for each in outputs]
+        raise ValueError(f"the function must return the losses (n,) of the examples, of floats; got {', '.join(got)}")
     (n,) = shapes[0]
     if n == 0:
         raise ValueError("the function returned no losses; a batch has at least one example")

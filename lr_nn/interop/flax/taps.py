@@ -117,7 +117,7 @@ class _LoRA(nnx.LoRA):
     def __call__(self, x: jax.Array, **kwargs: Any) -> jax.Array:
         x, a, b = self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
         z = self.tap.dense(self.tap.dense(x, a), b)
-        return z if self.base_module is None else z + self.base_module(x, **kwargs)  # type: ignore[operator]
+        return z if self.base_module is None else z + self.base_module(x, **kwargs)
 
 
 class _LoRALinear(nnx.LoRALinear):
