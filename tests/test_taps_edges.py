@@ -186,6 +186,19 @@ def test_a_row_that_is_not_finite_adds_nothing_where_it_does_not_count():
         assert np.isnan(per_example.variance(unweighted)["w"]).all()
 
 
+def test_axes_of_arguments_may_be_a_tree_beside_one_that_is_none():
+    def function(tap, params, rows, idle, scale):
+        return jnp.square(tap.dense(rows["x"] * params["gate"][None], params["w"]).sum(1) - rows["y"]) * scale[0]
+
+    params, rows = {"w": normal(D, 2), "gate": normal(D)}, {"x": normal(D, N).T, "y": normal(N)}
+    axes = ({"x": 0, "y": 0}, None, [None])
+    found = taps.backprop(function, params, rows, None, [2.0], untapped="vmap", in_axes=axes)
+    expected = jax.jit(jax.jacrev(lambda p: function(taps.plain, p, rows, None, [2.0])))(params)
+    assert_trees_close(per_example.gradients(found), expected, 50)
+    with pytest.raises(ValueError, match="in_axes must be one axis, or one for each of the 3 args"):
+        taps.backprop(function, params, rows, None, [2.0], untapped="vmap", in_axes=(0,))
+
+
 def test_a_use_inside_of_a_function_of_jax_is_named_by_the_line_that_calls_it():
     def function(tap, params, x):
         return tap.dense(x, jnp.take(params["w"], 1, axis=0)).sum(axis=1)

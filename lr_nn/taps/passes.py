@@ -23,6 +23,7 @@ from lr_nn.taps.uses import Outer, Rows, Use
 from lr_nn.trees import accumulator, compiled, register_class
 
 Losses = Callable[..., jax.Array]
+Axes = tuple[int | None, ...]
 
 
 @register_class
@@ -127,16 +128,25 @@ def backprop(
         if weight.ndim != 1:
             raise ValueError(f"weight must have shape (n,); got {weight.shape}")
         weight = check.weights(weight, len(weight), None)
-    return _backprop(function, params, args, weight, untapped, _hashable(in_axes))
+    axes = _axes(in_axes, args) if untapped == "vmap" else ()
+    return _backprop(function, params, args, weight, untapped, axes)
 
 
-def _hashable(in_axes: Any) -> Any:
-    return tuple(in_axes) if isinstance(in_axes, list) else in_axes
+def _axes(in_axes: Any, args: tuple[Any, ...]) -> Axes:
+    """The axis of every array of `args`."""
+    in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+    try:
+        trees = jax.tree.broadcast(in_axes, args, is_leaf=lambda axis: axis is None)
+    except ValueError as error:
+        raise ValueError(
+            f"in_axes must be one axis, or one for each of the {len(args)} args, as those of jax.vmap; got {in_axes!r}"
+        ) from error
+    return tuple(jax.tree.structure(args).flatten_up_to(trees))
 
 
 @partial(compiled, static_argnums=(0, 4, 5))
 def _backprop(
-    function: Losses, params: Any, args: tuple[Any, ...], weight: jax.Array | None, untapped: str, in_axes: Any
+    function: Losses, params: Any, args: tuple[Any, ...], weight: jax.Array | None, untapped: str, axes: Axes
 ) -> TapPass:
     named, structure = jax.tree.flatten_with_path(params)
     leaves, rest = [leaf for _, leaf in named], jax.tree.leaves(args)
@@ -159,7 +169,7 @@ def _backprop(
         for operand, use in _uses(site, shared, site_kept, delta, n):
             if operand.leaf not in found.untapped:
                 uses[operand.leaf].append((operand, use))
-    for leaf, gradients in _by_vmap(function, params, args, in_axes, sorted(found.untapped), n).items():
+    for leaf, gradients in _by_vmap(function, params, args, axes, sorted(found.untapped), n).items():
         uses[leaf].append((Operand(leaf), Rows(gradients[:, None])))
     return TapPass(
         losses,
@@ -271,7 +281,7 @@ def _arranged(array: jax.Array, examples: int, slices: list[int], lead: int) -> 
 
 
 def _by_vmap(
-    function: Losses, params: Any, args: tuple[Any, ...], in_axes: Any, which: list[int], n: int
+    function: Losses, params: Any, args: tuple[Any, ...], axes: Axes, which: list[int], n: int
 ) -> dict[int, jax.Array]:
     """The per-example gradients of some leaves, (n, *shape) each, by a backward pass of its own for each example."""
     if not which:
@@ -283,14 +293,9 @@ def _by_vmap(
         return function(plain, jax.tree.unflatten(structure, merged), *rows)[0]
 
     rows, args_structure = jax.tree.flatten(args)
-    axes = jax.tree.leaves(jax.tree.broadcast(in_axes, args, is_leaf=_is_none), is_leaf=_is_none)
 
     def gradients(rows: list[Any]) -> dict[int, jax.Array]:
         batch = [row if axis is None else jnp.expand_dims(row, axis) for row, axis in zip(rows, axes)]
         return jax.grad(loss)({leaf: leaves[leaf] for leaf in which}, jax.tree.unflatten(args_structure, batch))
 
-    return jax.vmap(gradients, (axes,), axis_size=n)(rows)
-
-
-def _is_none(axis: Any) -> bool:
-    return axis is None
+    return jax.vmap(gradients, (list(axes),), axis_size=n)(rows)
