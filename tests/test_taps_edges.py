@@ -217,7 +217,7 @@ class Unhashable:
 @pytest.mark.parametrize(
     ("function", "params", "error", "message"),
     [
-        (Unhashable(), {"w": normal(D, D)}, TypeError, "hashable object .* got Unhashable"),
+        (Unhashable(), {"w": normal(D, D)}, TypeError, "hashable and callable.* got Unhashable"),
         (examples_first, {}, ValueError, "params has no leaves"),
         (lambda tap, params, x, y: jnp.ones(N, jnp.int32), {"w": normal(D, D)}, ValueError, r"floats; got int32\[3\]"),
         (

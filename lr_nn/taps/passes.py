@@ -113,8 +113,7 @@ def backprop(
         raise ValueError(f"untapped must be 'refuse' or 'vmap'; got {untapped!r:.100}")
     if not callable(function) or not isinstance(function, Hashable):
         raise TypeError(
-            "function must be a function, or a hashable object that can be called: one program is compiled for each; "
-            f"got {type(function).__name__}"
+            f"function must be hashable and callable: one program is compiled for each; got {type(function).__name__}"
         )
     if not jax.tree.leaves(params):
         raise ValueError("params has no leaves: there is nothing to differentiate by")
@@ -134,14 +133,15 @@ def backprop(
 
 def _axes(in_axes: Any, args: tuple[Any, ...]) -> Axes:
     """The axis of every array of `args`."""
-    in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
     try:
-        trees = jax.tree.broadcast(in_axes, args, is_leaf=lambda axis: axis is None)
+        prefix = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        trees = jax.tree.broadcast(prefix, args, is_leaf=lambda axis: axis is None)
     except ValueError as error:
         raise ValueError(
             f"in_axes must be one axis, or one for each of the {len(args)} args, as those of jax.vmap; got {in_axes!r}"
         ) from error
-    return tuple(jax.tree.structure(args).flatten_up_to(trees))
+    structure: Any = jax.tree.structure(args)
+    return tuple(structure.flatten_up_to(trees))
 
 
 @partial(compiled, static_argnums=(0, 4, 5))
@@ -189,8 +189,7 @@ def _examples(outputs: Sequence[Any], weight: jax.Array | None) -> int:
     if len(outputs) != 1 or len(shapes[0]) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
         got = [f"{each.dtype.name}{list(each.shape)}" for each in outputs]
         raise ValueError(f"the function must return the losses (n,) of the examples, of floats; got {', '.join(got)}")
-    (n,) = shapes[0]
-    if n == 0:
+    if (n := shapes[0][0]) == 0:
         raise ValueError("the function returned no losses; a batch has at least one example")
     if weight is not None and weight.shape != (n,):
         raise ValueError(f"weight must have shape ({n},), that of the losses; got {weight.shape}")
