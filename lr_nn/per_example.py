@@ -141,7 +141,7 @@ def variance(bp: Pass) -> Params:
 
 def _mean_and_variance(bp: Pass) -> tuple[Params, Params]:
     mean, moment = mean_gradient(widened(bp)), _second_moment(bp)
-    return mean, jax.tree.map(lambda m2, m: jnp.where(m2 > m * m, m2 - m * m, 0), moment, mean)
+    return mean, jax.tree.map(lambda m2, m: jnp.where(m2 <= m * m, 0, m2 - m * m), moment, mean)
 
 
 @checked_by(check_mean)

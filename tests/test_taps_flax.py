@@ -66,7 +66,20 @@ class Stacked(nnx.Module):
         return nnx.remat(Layer.__call__)(self.last, scan(x, self.layers))
 
 
+class Recurrent(nnx.Module):
+    """A cell that draws from its random stream, an adapter, and axes that are contracted out of order."""
+
+    def __init__(self, rngs):
+        self.cell = nnx.RNN(nnx.GRUCell(4, 3, rngs=rngs))
+        self.adapter = nnx.LoRALinear(3, 3, lora_rank=2, rngs=rngs)
+        self.out = nnx.LinearGeneral((3, 3), 2, axis=(-1, -2), rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(self.adapter(self.cell(x)))
+
+
 CASES = {
+    Recurrent: jax.random.normal(jax.random.key(0), (3, 3, 4)),
     Transformer: jax.random.randint(jax.random.key(0), (3, 5), 0, 11),
     Convolutional: jax.random.normal(jax.random.key(0), (3, 6, 6, 2)),
     Stacked: jax.random.normal(jax.random.key(0), (3, 4)),

@@ -35,3 +35,16 @@ def test_a_bias_that_is_a_part_of_its_leaf_is_left_to_the_diagonal():
     gradients = jax.vmap(jax.grad(lambda b, x: jnp.square(jnp.tanh(x @ W + b)).sum()), (None, 0))(B, jnp.asarray(X))
     second_moment = jnp.concatenate([jnp.square(gradients).mean(axis=0), jnp.zeros(4)])
     assert_close(found["b"], 1 / (second_moment + 0.1), 50)
+
+
+def test_a_bias_beside_a_transposed_matrix_is_left_to_the_diagonal():
+    square = RNG.normal(size=(3, 3))
+
+    def losses(tap, params, x):
+        return jnp.square(jnp.tanh(tap.dense(x, params["w"].T, params["b"]))).sum(axis=1)
+
+    params = {"w": jnp.asarray(square), "b": jnp.asarray(B[:3])}
+    found = kfac(taps.backprop(losses, params, jnp.asarray(X))).multiply(params)
+    deltas = jax.vmap(jax.grad(lambda z: jnp.square(jnp.tanh(z)).sum()))(jnp.asarray(X @ square.T + B[:3]))
+    assert_close(found["w"], (deltas.T @ deltas) @ square @ (X.T @ X) / 7**2, 50)
+    assert_close(found["b"], jnp.square(deltas).mean(axis=0) * B[:3], 50)

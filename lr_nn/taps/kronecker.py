@@ -26,7 +26,7 @@ from lr_nn.per_example import second_moment
 from lr_nn.taps.layouts import Operand, to_leaf, to_operand
 from lr_nn.taps.passes import TapPass
 from lr_nn.taps.quantities import groups
-from lr_nn.taps.uses import Outer, scaled
+from lr_nn.taps.uses import Outer, kept, scaled
 from lr_nn.trees import cast, compiled, register_class, widened
 
 
@@ -145,7 +145,7 @@ def _factors(bp: TapPass, block: Block, weight: jax.Array | None, total: jax.Arr
     lefts = [homogeneous(use.left, block.bias is not None) for use in uses]
 
     def moment(rows: jax.Array) -> jax.Array:
-        rows = widened(rows)
+        rows = kept(widened(rows), weight)
         return jnp.einsum("nstp,nstq->spq", scaled(rows, weight), rows, precision="highest") / total.astype(rows.dtype)
 
     a = jnp.stack([moment(left) for left in lefts]).sum(axis=0) / positions

@@ -75,11 +75,15 @@ class Embedding(Operation):
     features: ClassVar[int] = 0
 
     def apply(self, x: jax.Array, *parameters: jax.Array) -> jax.Array:
-        return jnp.take(parameters[0], x, axis=0, mode="fill", fill_value=jnp.nan)
+        rows = self.input_kept(x, *parameters)
+        return jnp.take(parameters[0], rows, axis=0, mode="fill", fill_value=jnp.nan)
 
     def input_kept(self, x: jax.Array, *parameters: jax.Array) -> jax.Array:
-        ids = x.astype(jnp.int32)
-        return jnp.where(ids < 0, ids + len(parameters[0]), ids)
+        """The numbers of the rows, `len(table)` for ids outside of it."""
+        rows = len(parameters[0])
+        ids = x if x.dtype.itemsize > 2 else x.astype(jnp.int32)  # a narrow integer cannot hold `rows`
+        ids = jnp.where(ids < 0, ids + rows, ids)
+        return jnp.where((ids < 0) | (ids >= rows), rows, ids).astype(jnp.int32)
 
     def use(self, slot: str, kept: jax.Array, delta: jax.Array, shape: tuple[int, ...]) -> Use:
         return Lookup(kept, delta, shape[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lr_nn import check
+from lr_nn.taps.example_axes import example_axes
 from lr_nn.taps.layouts import Operand, untransposed
 from lr_nn.taps.program import run, zeros
 from lr_nn.taps.sites import Site, Survey, survey
@@ -22,6 +23,7 @@ from lr_nn.taps.uses import Outer, Rows, Use
 from lr_nn.trees import accumulator, compiled, register_class
 
 Losses = Callable[..., jax.Array]
+Axes = tuple[int | None, ...]
 
 
 @register_class
@@ -80,9 +82,10 @@ def backprop(
     """One forward and one backward pass of `function(tap, params, *args) -> losses (n,)`, any function of JAX.
 
     The function calls `tap.dense`, `tap.embedding`, `tap.scale_shift` and `tap.conv` where its layers meet leaves of
-    `params`. The first axis of their inputs is that of the n examples, and an example must not influence the loss of
-    another one: batch normalisation does. Layers may be inside of `jit`, `vmap`, `checkpoint` and `scan`; a leaf may be
-    used any number of times, also transposed, reshaped, sliced or cast.
+    `params`. The first axis of their inputs is that of the n examples, or any other axis, also that of `lax.map`, which
+    the program carries to the losses. An example must not influence the loss of another one: batch normalisation
+    does. Layers may be inside of `jit`, `vmap`, `checkpoint` and `scan`; a leaf may be used any number of times, also
+    transposed, reshaped, sliced or cast. `args` are traced: bind settings of Python by `functools.partial`.
 
     weight: example weights (n,), read as in a `Batch`. untapped: what happens to a leaf that is used elsewhere than in
     a tap: "refuse" raises; "vmap" computes its gradients by `vmap(grad)`, one backward pass for each example, and
@@ -92,8 +95,9 @@ def backprop(
     `curvature.kfac`; their results are like `params`. One program is compiled for each function (so define it once,
     outside of a loop) and each shape of its arguments.
 
-    Raises ValueError for leaves without a tap, by name, for losses of another shape, and for weights that are negative
-    or all zero; TypeError for leaves that are no floats; NotImplementedError for a tap inside of other control flow.
+    Raises ValueError for leaves without a tap, by name, for parameters without leaves, for losses of another shape, and
+    for weights that are negative or all zero; TypeError for leaves that are no floats and for a function without a
+    hash; NotImplementedError for a tap inside of other control flow.
 
     >>> import jax, jax.numpy as jnp
     >>> from lr_nn import per_example, taps
@@ -107,6 +111,12 @@ def backprop(
     """
     if untapped not in {"refuse", "vmap"}:
         raise ValueError(f"untapped must be 'refuse' or 'vmap'; got {untapped!r:.100}")
+    if not callable(function) or not isinstance(function, Hashable):
+        raise TypeError(
+            f"function must be hashable and callable: one program is compiled for each; got {type(function).__name__}"
+        )
+    if not jax.tree.leaves(params):
+        raise ValueError("params has no leaves: there is nothing to differentiate by")
     for path, leaf in jax.tree.leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
@@ -117,16 +127,26 @@ def backprop(
         if weight.ndim != 1:
             raise ValueError(f"weight must have shape (n,); got {weight.shape}")
         weight = check.weights(weight, len(weight), None)
-    return _backprop(function, params, args, weight, untapped, _hashable(in_axes))
+    axes = _axes(in_axes, args) if untapped == "vmap" else ()
+    return _backprop(function, params, args, weight, untapped, axes)
 
 
-def _hashable(in_axes: Any) -> Any:
-    return tuple(in_axes) if isinstance(in_axes, list) else in_axes
+def _axes(in_axes: Any, args: tuple[Any, ...]) -> Axes:
+    """The axis of every array of `args`."""
+    try:
+        prefix = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        trees = jax.tree.broadcast(prefix, args, is_leaf=lambda axis: axis is None)
+    except ValueError as error:
+        raise ValueError(
+            f"in_axes must be one axis, or one for each of the {len(args)} args, as those of jax.vmap; got {in_axes!r}"
+        ) from error
+    structure: Any = jax.tree.structure(args)
+    return tuple(structure.flatten_up_to(trees))
 
 
 @partial(compiled, static_argnums=(0, 4, 5))
 def _backprop(
-    function: Losses, params: Any, args: tuple[Any, ...], weight: jax.Array | None, untapped: str, in_axes: Any
+    function: Losses, params: Any, args: tuple[Any, ...], weight: jax.Array | None, untapped: str, axes: Axes
 ) -> TapPass:
     named, structure = jax.tree.flatten_with_path(params)
     leaves, rest = [leaf for _, leaf in named], jax.tree.leaves(args)
@@ -145,18 +165,18 @@ def _backprop(
     losses, pullback, kept = jax.vjp(losses_of, zeros(closed, active), has_aux=True)
     (deltas,) = pullback(jnp.ones_like(losses))
     uses: list[list[tuple[Operand, Use]]] = [[] for _ in leaves]
-    for site, site_kept, delta in zip(found.sites, kept, deltas):
-        for operand, use in _uses(site, site_kept, delta, n):
+    for site, shared, site_kept, delta in zip(found.sites, example_axes(closed.jaxpr), kept, deltas):
+        for operand, use in _uses(site, shared, site_kept, delta, n):
             if operand.leaf not in found.untapped:
                 uses[operand.leaf].append((operand, use))
-    for leaf, gradients in _by_vmap(function, params, args, in_axes, sorted(found.untapped), n).items():
+    for leaf, gradients in _by_vmap(function, params, args, axes, sorted(found.untapped), n).items():
         uses[leaf].append((Operand(leaf), Rows(gradients[:, None])))
     return TapPass(
         losses,
         weight,
         tuple(tuple(use for _, use in each) for each in uses),
         tuple(tuple(operand for operand, _ in each) for each in uses),
-        _biases(found.sites, [len(each) for each in uses]),
+        _biases(found, [len(each) for each in uses]),
         structure,
         tuple(jnp.shape(leaf) for leaf in leaves),
         tuple(jnp.result_type(leaf).name for leaf in leaves),
@@ -167,9 +187,9 @@ def _examples(outputs: Sequence[Any], weight: jax.Array | None) -> int:
     """n, from the shape of the losses."""
     shapes = [each.shape for each in outputs]
     if len(outputs) != 1 or len(shapes[0]) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
-        raise ValueError(f"the function must return the losses (n,) of the examples; got arrays of shapes {shapes}")
-    (n,) = shapes[0]
-    if n == 0:
+        got = [f"{each.dtype.name}{list(each.shape)}" for each in outputs]
+        raise ValueError(f"the function must return the losses (n,) of the examples, of floats; got {', '.join(got)}")
+    if (n := shapes[0][0]) == 0:
         raise ValueError("the function returned no losses; a batch has at least one example")
     if weight is not None and weight.shape != (n,):
         raise ValueError(f"weight must have shape ({n},), that of the losses; got {weight.shape}")
@@ -188,17 +208,25 @@ def _untapped_message(found: Survey, names: list[str]) -> str:
     return "; ".join(lines) + ": " + hint
 
 
-def _uses(site: Site, kept: Any, delta: Any, n: int) -> list[tuple[Operand, Use]]:
-    """The uses of leaves by one tap. A use of a transposed matrix becomes one of the matrix itself."""
+def _uses(site: Site, shared: tuple[bool, ...], kept: Any, delta: Any, n: int) -> list[tuple[Operand, Use]]:
+    """The uses of leaves by one tap. A use of a transposed matrix becomes one of the matrix itself.
+
+    `shared`: see `example_axes`.
+    """
     if not site.active:
         return []
     operation = site.operation
     found: list[tuple[Operand, Use]] = []
-    examples = len(site.scans) + _example_axis(site, n)
+    examples = _example_axis(site, shared, n)
     for slot, operand, shape in zip(operation.slots, site.operands, site.shapes):
         if operand is None:
             continue
         slices = [site.scans.index(scan) for scan in operand.scans]
+        if examples in slices:
+            raise NotImplementedError(
+                f"a scan over the {n} examples takes a slice of a leaf for each of them, as {operation.slots} of "
+                f"tap.{operation.name}; the parameters of a tap are those of all examples"
+            )
         inputs = _arranged(kept, examples, slices, kept.ndim - operation.features)
         errors = _arranged(delta, examples, slices, delta.ndim - 1)
         use = operation.use(slot, inputs, errors, shape)
@@ -209,27 +237,37 @@ def _uses(site: Site, kept: Any, delta: Any, n: int) -> list[tuple[Operand, Use]
     return found
 
 
-def _biases(sites: Sequence[Site], counts: list[int]) -> tuple[int | None, ...]:
-    """For each leaf the leaf of its bias, where one tap is the only use of both."""
-    found: list[int | None] = [None] * len(counts)
-    for site in sites:
+def _biases(found: Survey, counts: list[int]) -> tuple[int | None, ...]:
+    """For each leaf the leaf of its bias, where one tap is the only use of both, and uses the matrix as it is."""
+    biases: list[int | None] = [None] * len(counts)
+    for site in found.sites:
         operands = dict(zip(site.operation.slots, site.operands))
         w, b = operands.get("w"), operands.get("b")
-        if w is not None and b is not None and w.scans == b.scans and counts[w.leaf] == counts[b.leaf] == 1:
-            found[w.leaf] = b.leaf
-    return tuple(found)
+        if w is None or b is None or w.scans != b.scans or not {w.leaf, b.leaf}.isdisjoint(found.untapped):
+            continue
+        if counts[w.leaf] == counts[b.leaf] == 1 and untransposed(w) is None:
+            biases[w.leaf] = b.leaf
+    return tuple(biases)
 
 
-def _example_axis(site: Site, n: int) -> int:
-    """Which axis of the tap's input is that of the examples: the first of the input, or one that `vmap` put there."""
-    shape = site.input_shape[: len(site.input_shape) - site.operation.own_axes][: site.mapped + 1]
-    candidates = [axis for axis, size in enumerate(shape) if size == n]
-    if len(candidates) == 1:
+def _example_axis(site: Site, shared: tuple[bool, ...], n: int) -> int:
+    """Which axis of the scans and of the tap's input is that of the examples.
+
+    The one that the losses have too. Where that is not known, the first of the input, or one that `vmap` put there.
+    """
+    found = [axis for axis, same in enumerate(shared) if same]
+    if len(found) == 1:
+        return found[0]
+    first, end = len(site.scans), len(site.input_shape) - site.operation.own_axes
+    sizes = enumerate(site.input_shape[:end][: site.mapped + 1], first)
+    candidates = [axis for axis, size in sizes if size == n and (not found or axis in found)]
+    if len(candidates) == 1 or (n == 1 and candidates):  # axes of length one are alike
         return candidates[0]
     problem = "is none of them" if not candidates else "could be any of several axes"
     raise ValueError(
-        f"the first axis of the input of tap.{site.operation.name} must be that of the {n} examples; its shape is "
-        f"{site.input_shape}, with {site.mapped} axes of vmap in front, and the axis of the examples {problem}"
+        f"the first axis of the input of tap.{site.operation.name} must be that of the {n} examples, or an axis that "
+        f"the program carries to the losses; its shape is {site.input_shape}, with {site.mapped} axes of vmap in "
+        f"front, and the axis of the examples {problem}"
     )
 
 
@@ -242,7 +280,7 @@ def _arranged(array: jax.Array, examples: int, slices: list[int], lead: int) -> 
 
 
 def _by_vmap(
-    function: Losses, params: Any, args: tuple[Any, ...], in_axes: Any, which: list[int], n: int
+    function: Losses, params: Any, args: tuple[Any, ...], axes: Axes, which: list[int], n: int
 ) -> dict[int, jax.Array]:
     """The per-example gradients of some leaves, (n, *shape) each, by a backward pass of its own for each example."""
     if not which:
@@ -254,14 +292,9 @@ def _by_vmap(
         return function(plain, jax.tree.unflatten(structure, merged), *rows)[0]
 
     rows, args_structure = jax.tree.flatten(args)
-    axes = jax.tree.leaves(jax.tree.broadcast(in_axes, args, is_leaf=_is_none), is_leaf=_is_none)
 
     def gradients(rows: list[Any]) -> dict[int, jax.Array]:
         batch = [row if axis is None else jnp.expand_dims(row, axis) for row, axis in zip(rows, axes)]
         return jax.grad(loss)({leaf: leaves[leaf] for leaf in which}, jax.tree.unflatten(args_structure, batch))
 
-    return jax.vmap(gradients, (axes,), axis_size=n)(rows)
-
-
-def _is_none(axis: Any) -> bool:
-    return axis is None
+    return jax.vmap(gradients, (list(axes),), axis_size=n)(rows)

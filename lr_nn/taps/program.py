@@ -114,16 +114,22 @@ def _scan(eqn: JaxprEqn, inputs: list[Any], perturbations: Iterator[Any], kept: 
 
 def zeros(closed: ClosedJaxpr, active: list[bool]) -> PerTap:
     """A zero perturbation for every active tap."""
-    shapes = _output_shapes(closed.jaxpr, ())
-    return [jnp.zeros(shape, dtype) if each else None for each, (shape, dtype) in zip(active, shapes)]
+    outputs = _outputs(closed.jaxpr, ())
+    return [_zeros(lead, z) if each else None for each, (lead, z) in zip(active, outputs)]
 
 
-def _output_shapes(jaxpr: Jaxpr, lead: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """The shape, behind the axes of scans, and the dtype of z of every tap."""
+def _zeros(lead: tuple[int, ...], z: Any) -> jax.Array:
+    """Zeros of the type of z: inside of `shard_map` its errors would else be summed over the mesh."""
+    array = jnp.zeros((*lead, *z.shape), z.dtype)
+    varying = tuple(z.manual_axis_type.varying if hasattr(z, "manual_axis_type") else z.vma)
+    return jax.lax.pcast(array, varying, to="varying") if varying else array
+
+
+def _outputs(jaxpr: Jaxpr, lead: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The lengths of the scans around every tap, and the type of its z."""
     for eqn in jaxpr.eqns:
         if eqn.primitive is tap_p:
-            z: Any = eqn.outvars[0].aval
-            yield (*lead, *z.shape), z.dtype
+            yield lead, eqn.outvars[0].aval
         for inner in jaxprs_in_params(eqn.params):
             around = (*lead, eqn.params["length"]) if eqn.primitive.name == "scan" else lead
-            yield from _output_shapes(inner, around)
+            yield from _outputs(inner, around)

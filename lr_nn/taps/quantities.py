@@ -88,10 +88,7 @@ def _(bp: TapPass, weight: jax.Array | None) -> Any:
 
 @layer_norms.register
 def _(bp: TapPass) -> jax.Array:
-    squares = layer_squares(bp)
-    some = squares > 0
-    roots = jnp.sqrt(jnp.where(some, squares, jnp.ones_like(squares)))  # a root whose derivative is finite at zero
-    return jnp.where(some, roots, squares)
+    return jnp.stack([_leaf_norms(bp, leaf) for leaf in range(len(bp.uses))], axis=1)
 
 
 @check_direction.register
@@ -159,6 +156,20 @@ def _leaf_squares(bp: TapPass, leaf: int) -> jax.Array:
     return sum_of(squared_norms(group.uses) for group in found)
 
 
+def _leaf_norms(bp: TapPass, leaf: int) -> jax.Array:
+    """‖g_i‖ of a leaf, (n,), its entries scaled so that no square overflows."""
+    uses = bp.uses[leaf]
+    if not uses:
+        return _leaf_squares(bp, leaf)
+    scale = jnp.stack([use.bound() for use in uses]).max(axis=0)
+    one = jnp.ones_like(scale)
+    divided = tuple(use.divided(jnp.where(scale > 0, scale, one)) for use in uses)
+    squares = _leaf_squares(_with_uses(bp, leaf, divided), leaf)
+    some = squares > 0
+    roots = jnp.sqrt(jnp.where(some, squares, jnp.ones_like(squares)))  # a root whose derivative is finite at zero
+    return scale * jnp.where(some, roots, squares)
+
+
 def _simple(bp: TapPass, leaf: int) -> Outer | Rows | None:
     """The only use of a leaf, if the squares of its factors give g_i², else None."""
     if len(bp.uses[leaf]) == 1:
@@ -190,9 +201,9 @@ def _square_sum(bp: TapPass, leaf: int, weight: jax.Array | None) -> jax.Array:
 
 
 def _with_uses(bp: TapPass, leaf: int, uses: tuple[Use, ...]) -> TapPass:
-    """A pass of one example, with the uses of one leaf."""
+    """The pass with these uses of one leaf, which may be of fewer examples, and none of the others."""
     every = tuple(uses if i == leaf else () for i in range(len(bp.uses)))
-    return replace(bp, losses=bp.losses[:1], weight=None, uses=every)
+    return replace(bp, losses=bp.losses[: len(jax.tree.leaves(uses)[0])], uses=every)
 
 
 def _leaf_products(bp: TapPass, other: TapPass, leaf: int) -> jax.Array:

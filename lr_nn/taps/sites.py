@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import accumulate, count, pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -48,10 +48,14 @@ class Site(NamedTuple):
 
 @dataclass
 class Survey:
-    """What `survey` finds: the sites in the order of the program, and where leaves are used without a tap."""
+    """What `survey` finds: the sites in the order of the program, and where leaves are used without a tap.
+
+    `calls`: the calls around the equation that it visits, outermost first.
+    """
 
     sites: list[Site] = field(default_factory=list)
     untapped: dict[int, str] = field(default_factory=dict)
+    calls: list[JaxprEqn] = field(default_factory=list)
     numbers: Any = field(default_factory=count)
 
 
@@ -89,9 +93,10 @@ def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
     return constants, carries
 
 
-def where(eqn: JaxprEqn) -> str:
-    """The operation and its line of source."""
-    return f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}"
+def where(eqn: JaxprEqn, calls: Sequence[JaxprEqn] = ()) -> str:
+    """The operation and its line of source, or that of the innermost call that has one."""
+    lines = (source_info_util.summarize(each.source_info) for each in (eqn, *reversed(calls)))
+    return f"{eqn.primitive.name} at {next(filter(None, lines), 'an unknown line')}"
 
 
 def _walk(jaxpr: Jaxpr, origins: Origins, scans: tuple[int, ...], found: Survey) -> list[Operand | None]:
@@ -128,7 +133,7 @@ def _site(eqn: JaxprEqn, inputs: Origins, scans: tuple[int, ...]) -> Site:
 def _note(found: Survey, operands: Origins, eqn: JaxprEqn) -> None:
     for operand in operands:
         if operand is not None:
-            found.untapped.setdefault(operand.leaf, where(eqn))
+            found.untapped.setdefault(operand.leaf, where(eqn, found.calls))
 
 
 def _through(eqn: JaxprEqn, inputs: Origins, scans: tuple[int, ...], found: Survey) -> Origins:
@@ -136,12 +141,16 @@ def _through(eqn: JaxprEqn, inputs: Origins, scans: tuple[int, ...], found: Surv
     name = eqn.primitive.name
     if name in CALLS or (name in RULES and not any(map(has_taps, jaxprs_in_params(eqn.params)))):
         inner, *_ = jaxprs_in_params(eqn.params)
-        return _walk(inner, inputs, scans, found)
+        found.calls.append(eqn)
+        outputs = _walk(inner, inputs, scans, found)
+        found.calls.pop()
+        return outputs
     if name == "scan":
         return _through_scan(eqn, inputs, scans, found)
     if any(map(has_taps, jaxprs_in_params(eqn.params))):
         raise NotImplementedError(
-            f"a tap inside of {where(eqn)} cannot be followed; taps may be inside of jit, checkpoint, scan and vmap"
+            f"a tap inside of {where(eqn, found.calls)} cannot be followed; "
+            "taps may be inside of jit, checkpoint, scan and vmap"
         )
     if name == "stop_gradient":
         return [None]
@@ -166,11 +175,14 @@ def _through_scan(eqn: JaxprEqn, inputs: Origins, scans: tuple[int, ...], found:
         *(operand and operand._replace(scans=(*operand.scans, number)) for operand in inputs[start:]),
     ]
     outputs = _walk(inner, origins, (*scans, number), found)
-    _note(found, outputs[carries:], eqn)
-    return [*outputs[:carries], *[None] * (len(eqn.outvars) - carries)]
+    # What a step leaves to the next one is not followed there, unless it came in as it is.
+    lost = [None if same else operand for operand, same in zip(outputs, unchanged)]
+    _note(found, [*lost, *outputs[carries:]], eqn)
+    kept = [operand if same else None for operand, same in zip(outputs, unchanged)]
+    return [*kept, *[None] * (len(eqn.outvars) - carries)]
 
 
-def _rearranged(eqn: JaxprEqn, operand: Operand) -> list[Operand | None] | None:
+def _rearranged(eqn: JaxprEqn, operand: Operand) -> list[Operand] | None:
     """The operand after an equation that only rearranges its entries, for each output; None for every other one."""
     name, shape, parameters = eqn.primitive.name, _shape(eqn.invars[0]), eqn.params
     result: Any = eqn.outvars[0].aval
@@ -181,23 +193,30 @@ def _rearranged(eqn: JaxprEqn, operand: Operand) -> list[Operand | None] | None:
     if name in {"reshape", "squeeze", "expand_dims"} or (name == "broadcast_in_dim" and prod(shape) == result.size):
         in_order = parameters.get("dimensions") is None or name != "reshape"
         return [rearranged(operand, "reshape", result.shape, shape)] if in_order else None
+    parts = [rearranged(operand, "slice", bounds, shape) for bounds in _slices(eqn, shape)]
+    if name == "unstack":
+        one = tuple(1 if axis == parameters["axis"] else size for axis, size in enumerate(shape))
+        parts = [rearranged(part, "reshape", result.shape, one) for part in parts]
+    return parts or None
+
+
+def _slices(eqn: JaxprEqn, shape: tuple[int, ...]) -> list[tuple]:
+    """For each output the (start, stop, stride) of every axis; none for an equation that takes no such slices."""
+    name, parameters = eqn.primitive.name, eqn.params
+    whole = [(0, size, 1) for size in shape]
     if name == "slice":
         strides = parameters["strides"] or (1,) * len(shape)
         bounds = zip(parameters["start_indices"], parameters["limit_indices"], strides)
-        return [rearranged(operand, "slice", tuple(tuple(map(int, each)) for each in bounds), shape)]
-    if name == "split":
-        return [rearranged(operand, "slice", bounds, shape) for bounds in _parts(parameters, shape)]
-    return None
-
-
-def _parts(parameters: dict[str, Any], shape: tuple[int, ...]) -> list[tuple]:
-    axis, start, found = parameters["axis"], 0, []
-    for size in map(int, parameters["sizes"]):
-        bounds = [(0, length, 1) for length in shape]
-        bounds[axis] = (start, start + size, 1)
-        found.append(tuple(bounds))
-        start += size
-    return found
+        return [tuple(tuple(map(int, each)) for each in bounds)]
+    if name == "rev":
+        back = enumerate(whole)
+        return [tuple((at[1] - 1, None, -1) if axis in parameters["dimensions"] else at for axis, at in back)]
+    if name not in {"split", "unstack"}:
+        return []
+    axis = parameters["axis"]
+    sizes = map(int, parameters["sizes"]) if name == "split" else [1] * shape[axis]
+    stops = list(accumulate(sizes, initial=0))
+    return [(*whole[:axis], (start, stop, 1), *whole[axis + 1 :]) for start, stop in pairwise(stops)]
 
 
 def _shape(atom: Any) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jax.typing import ArrayLike
@@ -73,7 +74,7 @@ class Tap:
                 f"got {x.shape} and {kernel.shape}"
             )
         _check_vector("conv", "b", b, kernel.shape[-1])
-        pads = padding if isinstance(padding, str) else tuple((int(low), int(high)) for low, high in padding)
+        pads = padding if isinstance(padding, str) else _pairs(padding, space)
         steps, spread = (
             _per_axis(name, value, space) for name, value in (("strides", strides), ("dilation", dilation))
         )
@@ -110,14 +111,21 @@ def _per_axis(name: str, value: int | Sequence[int], space: int) -> tuple[int, .
     return numbers
 
 
+def _pairs(padding: Any, space: int) -> tuple[tuple[int, int], ...]:
+    pairs = np.asarray(padding)
+    if pairs.shape != (space, 2) or not np.issubdtype(pairs.dtype, np.integer):
+        raise ValueError(f"padding must be 'SAME', 'VALID' or {space} pairs of integers; got {padding!r:.100}")
+    return tuple((int(low), int(high)) for low, high in pairs)
+
+
 # An operation on its input and parameters. `mapped`: the number of axes that `vmap` has put before those of the input.
 tap_p = Primitive("tap")
 
 
 @tap_p.def_abstract_eval
 def _abstract(*operands: Any, operation: Operation, mapped: int) -> Any:
-    found = jax.eval_shape(operation.apply, *(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in operands))
-    return jax.core.ShapedArray(found.shape, found.dtype)
+    (z,) = jax.make_jaxpr(operation.apply)(*operands).out_avals
+    return z
 
 
 def _batch(operands: tuple[Any, ...], axes: tuple[Any, ...], *, operation: Operation, mapped: int) -> Any:

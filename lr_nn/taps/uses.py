@@ -31,7 +31,7 @@ class Outer:
 
     def contract(self, weight: jax.Array | None) -> jax.Array:
         """Σ_i s_i G_i, (S, p, q)."""
-        left, right = self.left, scaled(self.right, weight)
+        left, right = kept(self.left, weight), scaled(self.right, weight)
         if left.shape[1] == 1:
             return weight_gradient((left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])))[None]
         return jnp.einsum("nstp,nstq->spq", *widened((left, right)))
@@ -40,6 +40,16 @@ class Outer:
         """⟨G_i, V⟩ = Σ_t l_tᵀ V r_t, (n,), for V (S, p, q)."""
         left, right, v = widened((self.left, self.right, v))
         return (jnp.einsum("nstp,spq->nstq", left, v) * right).sum(axis=(1, 2, 3))
+
+    def bound(self) -> jax.Array:
+        """A number (n,) of the size of the largest entry of G_i."""
+        return _largest(self.left) * _largest(self.right)
+
+    def divided(self, scale: jax.Array) -> Outer:
+        """G_i / scale_i, its factors of a size whose squares do not overflow."""
+        of_left = _largest(self.left)
+        of_left = jnp.where(of_left > 0, of_left, jnp.ones_like(of_left))
+        return Outer(_over(self.left, of_left), _over(self.right, scale / of_left))
 
     def transposed(self) -> Outer:
         """G_iᵀ."""
@@ -76,6 +86,14 @@ class Lookup:
         total = jnp.zeros((slices, self.rows, width), right.dtype)
         return total.at[jnp.arange(slices)[:, None], ids].add(right, mode="drop")
 
+    def bound(self) -> jax.Array:
+        """A number (n,) of the size of the largest entry of G_i."""
+        return _largest(self.right)
+
+    def divided(self, scale: jax.Array) -> Lookup:
+        """G_i / scale_i."""
+        return Lookup(self.ids, _over(self.right, scale), self.rows)
+
     def inner_products(self, v: jax.Array) -> jax.Array:
         """⟨G_i, V⟩ = Σ_t V[id_t]·r_t, (n,), for V (S, rows, q)."""
         slices = jnp.arange(v.shape[0])[None, :, None]
@@ -98,6 +116,14 @@ class Rows:
         """Σ_i s_i G_i, (S, ...)."""
         return widened(scaled(self.value, weight)).sum(axis=0)
 
+    def bound(self) -> jax.Array:
+        """The size (n,) of the largest entry of G_i."""
+        return _largest(self.value)
+
+    def divided(self, scale: jax.Array) -> Rows:
+        """G_i / scale_i."""
+        return Rows(_over(self.value, scale))
+
     def inner_products(self, v: jax.Array) -> jax.Array:
         """⟨G_i, V⟩, (n,), for V (S, ...)."""
         value = self.value.reshape(len(self.value), -1)
@@ -114,6 +140,13 @@ Use = Outer | Lookup | Rows
 def scaled(array: jax.Array, weight: jax.Array | None) -> jax.Array:
     """s_i times row i of `array` (n, ...); a row of weight zero is zero, even where it is not finite."""
     return weighted(array.reshape(len(array), -1), weight).reshape(array.shape)
+
+
+def kept(array: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """`array` (n, ...) with rows of zeros where the weight is zero: such a row may not be finite."""
+    if weight is None:
+        return array
+    return jnp.where((weight == 0).reshape(-1, *[1] * (array.ndim - 1)), jnp.zeros_like(array), array)
 
 
 def squared_norms(uses: list[Use]) -> jax.Array:
@@ -177,3 +210,13 @@ def _products(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _squares(rows: jax.Array) -> jax.Array:
     return jnp.square(widened(rows)).sum(axis=-1)
+
+
+def _largest(array: jax.Array) -> jax.Array:
+    """The largest magnitude of an entry of each row, (n,); norms do not depend on it, so it has no derivative."""
+    return jax.lax.stop_gradient(jnp.abs(widened(array)).reshape(len(array), -1).max(axis=1))
+
+
+def _over(array: jax.Array, scale: jax.Array) -> jax.Array:
+    """Row i of `array` (n, ...) divided by scale_i."""
+    return widened(array) / scale.reshape(-1, *[1] * (array.ndim - 1))

@@ -16,9 +16,10 @@ from lr_nn.taps import Tap
 def tapped(module: nnx.Module) -> tuple[Callable[..., Any], nnx.State]:
     """A function `apply(tap, params, *args, **kwargs)` that returns `module(*args, **kwargs)`, and the parameters.
 
-    Linear, LinearGeneral, Conv, Embed (also its `attend`), LayerNorm, RMSNorm and GroupNorm become taps wherever they
-    are in the module, in flax's attention too. All other code of the module runs as it is. `params` is the
-    `nnx.State` of its `nnx.Param`. Every call starts from the other state, such as random streams, of `module` now.
+    Linear, LinearGeneral, Conv, Embed (also its `attend`), LoRA, LayerNorm, RMSNorm and GroupNorm become taps wherever
+    they are in the module, in flax's attention and recurrent cells too. All other code of the module runs as it is.
+    `params` is the `nnx.State` of its `nnx.Param`. Every call starts from the other state, such as random streams, of
+    `module` now.
 
         apply, params = lr_nn.interop.flax.tapped(model)
         def losses(tap, params, x, y):
@@ -36,7 +37,7 @@ def tapped(module: nnx.Module) -> tuple[Callable[..., Any], nnx.State]:
     graph, params, rest = split
 
     def apply(tap: Tap, params: nnx.State, *args: Any, **kwargs: Any) -> Any:
-        merged = nnx.merge(graph, params, rest)
+        merged = nnx.merge(graph, params, rest, copy=True)  # a call may change the state of streams, as cells do
         for _, node in list(nnx.iter_graph(merged)):
             if type(node) in TAPPED:
                 # The merged module is of this call alone, and flax would refuse an attribute that is not its own.
@@ -83,7 +84,7 @@ class _LinearGeneral(nnx.LinearGeneral):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         x, w, b = _promoted(self, inputs)
-        axes = [axis % x.ndim for axis in ((self.axis,) if isinstance(self.axis, int) else self.axis)]
+        axes = sorted(axis % x.ndim for axis in ((self.axis,) if isinstance(self.axis, int) else self.axis))
         x = jnp.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
         lead = x.shape[: x.ndim - len(axes)]
         rows = prod(x.shape[len(lead) :])
@@ -109,6 +110,22 @@ class _Embed(nnx.Embed):
     def attend(self, query: jax.Array, out_sharding: Any = None) -> jax.Array:
         query, table = self.promote_dtype((query, self.embedding[...]), dtype=self.dtype)
         return self.tap.dense(query, table.T)
+
+
+class _LoRA(nnx.LoRA):
+    tap: Tap
+
+    def __call__(self, x: jax.Array, **kwargs: Any) -> jax.Array:
+        x, a, b = self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
+        z = self.tap.dense(self.tap.dense(x, a), b)
+        return z if self.base_module is None else z + self.base_module(x, **kwargs)
+
+
+class _LoRALinear(nnx.LoRALinear):
+    tap: Tap
+
+    def __call__(self, x: jax.Array, out_sharding: Any = None) -> jax.Array:
+        return self.tap.dense(*_promoted(self, x)) + self.lora(x)
 
 
 class _LayerNorm(nnx.LayerNorm):
@@ -143,6 +160,8 @@ TAPPED: dict[type, type] = {
     nnx.LinearGeneral: _LinearGeneral,
     nnx.Conv: _Conv,
     nnx.Embed: _Embed,
+    nnx.LoRA: _LoRA,
+    nnx.LoRALinear: _LoRALinear,
     nnx.LayerNorm: _LayerNorm,
     nnx.RMSNorm: _RMSNorm,
     nnx.GroupNorm: _GroupNorm,
