@@ -170,7 +170,8 @@ def test_what_has_no_unique_certified_optimum_is_nan_with_every_derivative():
     y = (x[:, 0] > 0).astype(np.float32)
     separated = both(x, y, Penalty())
     twice = both(x[:, [0, 0]], noisy, Penalty(l1=0.01))
-    for value, gradient in (separated, twice):
+    negative = both(x, noisy, Penalty(l1=-0.01)), both(x, noisy, Penalty(l2=-0.01))
+    for value, gradient in (separated, twice, *negative):
         assert np.isnan(value) and np.isnan(gradient).all()
     assert many.solve(net, Batch(x, y)).status == Status.max_steps
     with jax.debug_nans(True), jax.debug_infs(True):
