@@ -255,6 +255,15 @@ def test_learnt_weights_of_rows_find_the_wrong_labels():
     assert weight[wrong].mean() < 0.3 and weight[~wrong].mean() > 1
 
 
+def test_rows_over_an_explicit_mesh_are_fitted():
+    over = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    rows = jax.sharding.NamedSharding(over, jax.sharding.PartitionSpec("rows"))
+    net, batch = lr_nn.logistic_regression(D), Batch(X.astype(np.float32), LABELS.astype(np.float32))
+    placed = jax.tree.map(lambda leaf: jax.device_put(leaf, rows), batch)
+    spread, alone = (implicit.fit(net, data, Penalty(l2=0.1))[0].w for data in (placed, batch))
+    np.testing.assert_allclose(spread, alone, rtol=1e-4)
+
+
 def test_mistakes_are_refused_by_name_and_fit_points_here():
     net = lr_nn.logistic_regression(D)
     batch = Batch(X.astype(np.float32), (X[:, 0] > 0).astype(np.float32))

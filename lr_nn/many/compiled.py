@@ -37,7 +37,7 @@ from lr_nn.many.local_model import (
 )
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.trees import accumulator, compiled
+from lr_nn.trees import accumulator, compiled, on_automatic_mesh
 from lr_nn.types import Batch, Params, Status
 
 __all__ = ["End", "Solved", "admitted", "run", "solve"]
@@ -124,6 +124,7 @@ def admitted(
         )
     check_penalty(penalty)
     check_batch(batch)
+    batch = on_automatic_mesh(batch)
     max_steps = check.positive_integer("max_steps", max_steps)
     x = check.table("x", batch.x, net.sizes[0])
     dtype = jax.dtypes.canonicalize_dtype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float)
