@@ -96,11 +96,13 @@ def _squares(rows: jax.Array) -> jax.Array:
 def row_norms(rows: jax.Array) -> jax.Array:
     """The norm of every row, (n,), its entries scaled by the largest."""
     rows = widened(rows)
-    largest = jax.lax.stop_gradient(jnp.abs(rows).max(axis=1))  # the norm does not depend on its scale
-    some = largest > 0
-    one = jnp.ones_like(largest)
-    squares = jnp.square(rows / jnp.where(some, largest, one)[:, None]).sum(axis=1)
-    return largest * jnp.sqrt(jnp.where(some, squares, one))  # a root whose derivative is finite at zero
+    # The reciprocal of a scale above this is subnormal in float32, and XLA takes it for zero.
+    scale = jnp.minimum(jnp.abs(rows).max(axis=1), float(jnp.finfo(rows.dtype).max) ** 0.75)
+    scale = jax.lax.stop_gradient(scale)  # the norm does not depend on it
+    some = scale > 0
+    one = jnp.ones_like(scale)
+    squares = jnp.square(rows / jnp.where(some, scale, one)[:, None]).sum(axis=1)
+    return scale * jnp.sqrt(jnp.where(some, squares, one))  # a root whose derivative is finite at zero
 
 
 def _products(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -91,7 +91,11 @@ def test_data_without_an_optimum_never_converge(float64, dtype):
         assert found.status == Status.max_steps and found.certificate == np.inf
     for y in (np.zeros(30, dtype), np.ones(30, dtype)):  # the bias of one class has no optimum, whatever the penalty
         assert fit(x, y, 0.1).status == Status.max_steps
+        assert fit(x[:1], y[:1], 0.1).status == Status.max_steps
     assert fit(np.where(x > 1, np.nan, x), up.astype(dtype), 0.1).status == Status.non_finite
+    noisy = x[:, 0] + rng.logistic(size=30) > 0
+    negative = fit(x, noisy.astype(dtype), -0.05)
+    assert negative.status == Status.non_finite and negative.certificate == np.inf
 
 
 def test_exchanging_the_labels_changes_the_signs(float64):

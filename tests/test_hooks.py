@@ -73,12 +73,25 @@ def test_what_it_returns_becomes_columns_of_the_history():
     assert [len(each) for each in history["hook_some"]] == [0, 1, 2, 3], "shapes may differ"
 
 
+def test_the_history_keeps_the_numbers_of_an_array_that_is_used_again():
+    buffer = np.zeros(1)
+
+    def counted(step, *rest):
+        buffer[:] = step
+        return {"step_again": buffer}
+
+    history = train(hook=Hook(counted, every=9)).history
+    assert history["hook_step_again"].ravel().tolist() == [0, 9, 18]
+
+
 BAD = {
     "function": (lambda: Hook("print"), TypeError, "callable"),
     "every": (lambda: Hook(print, every=0), ValueError, "every must be at least 1"),
     "hook": (lambda: train(hook=print), TypeError, r"training\.Hook\(function"),
-    "result": (lambda: train(hook=Hook(lambda *seen: 1.0)), TypeError, "None or a dict of numbers and arrays; got 1.0"),
-    "names": (lambda: train(hook=Hook(lambda step, *rest: {f"a{step}": 0})), TypeError, "dict of step, a0, as before"),
+    "result": (lambda: train(hook=Hook(lambda *seen: 1.0)), TypeError, "a dict of numbers and arrays, .*; got 1.0"),
+    "names": (lambda: train(hook=Hook(lambda step, *rest: {f"a{step}": 0})), TypeError, "a dict of a0, as before"),
+    "step": (lambda: train(hook=Hook(lambda *seen: {"step": 0})), TypeError, "none of them named step"),
+    "tree": (lambda: train(hook=Hook(lambda step, params, bp: {"p": params})), TypeError, "numbers and arrays; p is"),
 }
 
 

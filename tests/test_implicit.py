@@ -170,7 +170,8 @@ def test_what_has_no_unique_certified_optimum_is_nan_with_every_derivative():
     y = (x[:, 0] > 0).astype(np.float32)
     separated = both(x, y, Penalty())
     twice = both(x[:, [0, 0]], noisy, Penalty(l1=0.01))
-    for value, gradient in (separated, twice):
+    negative = both(x, noisy, Penalty(l1=-0.01)), both(x, noisy, Penalty(l2=-0.01))
+    for value, gradient in (separated, twice, *negative):
         assert np.isnan(value) and np.isnan(gradient).all()
     assert many.solve(net, Batch(x, y)).status == Status.max_steps
     with jax.debug_nans(True), jax.debug_infs(True):
@@ -252,6 +253,15 @@ def test_learnt_weights_of_rows_find_the_wrong_labels():
     for _ in range(20):
         weight = np.maximum(weight - 20 * slope(weight), 0)
     assert weight[wrong].mean() < 0.3 and weight[~wrong].mean() > 1
+
+
+def test_rows_over_an_explicit_mesh_are_fitted():
+    over = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    rows = jax.sharding.NamedSharding(over, jax.sharding.PartitionSpec("rows"))
+    net, batch = lr_nn.logistic_regression(D), Batch(X.astype(np.float32), LABELS.astype(np.float32))
+    placed = jax.tree.map(lambda leaf: jax.device_put(leaf, rows), batch)
+    spread, alone = (implicit.fit(net, data, Penalty(l2=0.1))[0].w for data in (placed, batch))
+    np.testing.assert_allclose(spread, alone, rtol=1e-4)
 
 
 def test_mistakes_are_refused_by_name_and_fit_points_here():

@@ -250,6 +250,7 @@ REFUSALS = {
     "curvature": (lambda: small(curvature="fisher"), "curvature must be one of .*; got 'fisher'"),
     "damping of kfac": (lambda: small(damping=0.0), "damping of curvature='kfac' must be positive; got 0"),
     "damping": (lambda: small(damping=-1.0, curvature="ggn"), "damping must be finite and not negative; got -1"),
+    "tol": (lambda: small(curvature="ggn", tol=1.0), "tol must be below 1, .*; got 1"),
     "l1": (lambda: small(penalty=penalties.l1(0.1)), "penalty l1 must be 0, because l1 has no curvature; got 0.1"),
     "tree": (
         lambda: small(penalty=TREE),

@@ -286,6 +286,12 @@ def test_probabilities_of_labels_are_near_their_integral_and_monte_carlo_converg
     assert np.abs(np.asarray(drawn) - exact).max() < 5 * 0.5 / 100
 
 
+def test_where_the_variance_overflows_a_probability_is_nan():
+    made = small()
+    assert np.isfinite(made.probabilities(np.full((1, 2), 1e10, np.float32))).all()
+    assert np.isnan(made.probabilities(np.full((1, 2), 1e25, np.float32))).all()
+
+
 def test_probabilities_of_classes_scale_each_logit_and_monte_carlo_uses_their_covariance(float64):
     case = CASES["categorical, 1 layer, no bias"]
     x = setting(case)[2]

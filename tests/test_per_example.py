@@ -410,6 +410,12 @@ def test_clipping_does_not_square_what_would_overflow_or_vanish(size):
     np.testing.assert_allclose(length, bound, rtol=1e-5)
 
 
+def test_clipping_bounds_what_is_as_large_as_numbers_are():
+    bp = lr_nn.backprop(*one_layer([[1e38, -1e38]], [0.0], loss=lr_nn.losses.bernoulli))
+    clipped = per_example.clipped_gradient(bp, 1.0)
+    assert np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(clipped)])) <= 1 + 1e-6
+
+
 def test_an_example_whose_gradient_is_not_finite_keeps_the_bound_and_infinity_clips_nothing():
     bp = lr_nn.backprop(*one_layer([[1.0, 0.0], [1000.0, 0.0]], [1, 1], loss=lr_nn.losses.poisson))
     first = lr_nn.backprop(*one_layer([[1.0, 0.0]], [1], loss=lr_nn.losses.poisson))

@@ -91,6 +91,17 @@ def test_the_noise_is_normal_with_the_deviation_of_the_mechanism():
     assert len(np.unique(noise.round(4))) > 0.5 * n, "no noise is used twice"
 
 
+def test_a_row_whose_cost_overflows_ends_nothing_but_parameters_that_do_end_it():
+    """Whether the training ends early is private too."""
+    net = lr_nn.linear_regression(5)
+    data = Batch(np.where(np.arange(N)[:, None] == 3, np.float32(1e25), DATA.x), np.zeros(N, np.float32))
+    options = {"epochs": 2, "batch_size": SIZE, "key": jax.random.key(1), "private": QUIET}
+    found = lr_nn.train(net, lr_nn.init(net, jax.random.key(0)), data, optimizer=SGD, **options)
+    assert found.status == "completed" and np.isfinite(found.history["cost"]).all()
+    failed = lr_nn.train(net, lr_nn.init(net, jax.random.key(0)), data, optimizer=optax.sgd(np.inf), **options)
+    assert failed.status == "non_finite" and np.isfinite(failed.params[0].w).all()
+
+
 def test_the_history_has_the_epsilon_of_its_steps():
     found = train(LOUD)
     options = {"noise_multiplier": 8.0, "sampling_rate": SIZE / N, "delta": 1e-3}
@@ -142,6 +153,11 @@ def test_cut_and_resumed_it_is_the_uninterrupted_training(tmp_path, monkeypatch)
     chex.assert_trees_all_equal(found.history, expected.history)
     with pytest.raises(ForeignError, match=r"its privacy is another one: .*8\.0.* there, .*2\.0"):
         train(Private(max_norm=BOUND, noise_multiplier=2.0), epochs=4, resume=True, **kept)
+    with pytest.raises(ForeignError, match=r"its privacy is another one: .* there, None here"):
+        train(None, epochs=4, resume=True, **kept)
+    poor = Private(max_norm=BOUND, noise_multiplier=8.0, epsilon=0.5 * expected.history["epsilon"][-1], delta=1e-3)
+    with pytest.raises(ValueError, match="18 steps before the resumption cost an epsilon of"):
+        train(poor, resume=True, **kept)
 
 
 def test_without_a_delta_nothing_is_accounted_and_with_one_dp_accounting_is_asked_for(monkeypatch):
@@ -153,6 +169,8 @@ def test_without_a_delta_nothing_is_accounted_and_with_one_dp_accounting_is_aske
 
 BAD = {
     "bound": (lambda: Private(max_norm=0.0, noise_multiplier=1.0), ValueError, "max_norm must be positive"),
+    "no bound": (lambda: Private(max_norm=None, noise_multiplier=1.0), TypeError, "max_norm must be a number"),
+    "a bound whose noise vanishes": (lambda: Private(1e-38, noise_multiplier=0.1), ValueError, "from 1e-30 to 1e30"),
     "text": (lambda: Private(max_norm="1", noise_multiplier=1.0), TypeError, "max_norm must be a number"),
     "negative noise": (lambda: Private(max_norm=1.0, noise_multiplier=-1.0), ValueError, "noise_multiplier must be"),
     "delta": (lambda: Private(max_norm=1.0, noise_multiplier=1.0, delta=1.0), ValueError, "delta must be between"),

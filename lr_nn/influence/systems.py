@@ -57,8 +57,11 @@ def make_problem(
         if penalty is not None and is_tree(penalty.l2):
             raise ValueError(f"curvature={curvature!r} takes one l2 strength for all weights; use curvature='ggn'")
     check.require("damping", number, check.is_not_negative, "finite and not negative")
+    if tol is not None:
+        tol = check.positive("tol", tol)
+        check.require("tol", tol, lambda v: v < 1, "below 1, for the solution 0 has a relative residual of 1")
     params, batch = on_automatic_mesh((params, batch))
-    return Problem(params, batch, penalty, number, None if tol is None else check.positive("tol", tol))
+    return Problem(params, batch, penalty, number, tol)
 
 
 def admit_rows(net: Network, params: Params, rows: Batch) -> Batch:

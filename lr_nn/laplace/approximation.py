@@ -252,7 +252,9 @@ def _covariance(law: Posterior, inputs: Batch) -> jax.Array:
 @compiled
 def _probabilities(law: Posterior, inputs: Batch) -> jax.Array:
     mean, variance = _moments(law, inputs, full=False)
-    return loss_part(law.net, "mean", mean.shape, mean / jnp.sqrt(1 + jnp.pi / 8 * variance))
+    # NaN where the variance overflows: ∞ would be a probability of a half.
+    known = jnp.isfinite(variance).astype(mean.dtype)
+    return loss_part(law.net, "mean", mean.shape, mean / jnp.sqrt(1 + jnp.pi / 8 * variance) * (known / known))
 
 
 @partial(compiled, static_argnames="samples")

@@ -37,7 +37,7 @@ from lr_nn.many.local_model import (
 )
 from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty, check_penalty
-from lr_nn.trees import accumulator, compiled
+from lr_nn.trees import accumulator, compiled, on_automatic_mesh
 from lr_nn.types import Batch, Params, Status
 
 __all__ = ["End", "Solved", "admitted", "run", "solve"]
@@ -94,9 +94,10 @@ def solve(
     stated, and 1e-6 in float32. All is computed in the dtype of x, float32 or float64 (float32 for half precision).
 
     Returns the parameters, w (d, k) and b (k,); a status; the steps; and the certificate, J - J* ≤ certificate up to
-    the precision, ∞ where there is none. The status is `converged`, `non_finite` where the cost has no finite value,
-    else `max_steps`: also for data that are separated or whose columns depend on one another, which `lr_nn.fit` tells
-    apart. Softmax regression without a penalty: the optimum whose coefficients sum to zero over classes.
+    the precision, ∞ where there is none. The status is `converged`, `non_finite` where the cost has no finite value or
+    a traced strength is negative, else `max_steps`: also for data that are separated or whose columns depend on one
+    another, which `lr_nn.fit` tells apart. Softmax regression without a penalty: the optimum whose coefficients sum to
+    zero over classes.
 
     Raises ValueError or TypeError for a network without a certificate, or data that do not fit the network.
 
@@ -123,6 +124,7 @@ def admitted(
         )
     check_penalty(penalty)
     check_batch(batch)
+    batch = on_automatic_mesh(batch)
     max_steps = check.positive_integer("max_steps", max_steps)
     x = check.table("x", batch.x, net.sizes[0])
     dtype = jax.dtypes.canonicalize_dtype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float)
@@ -142,10 +144,11 @@ def _default_tol(dtype: np.dtype) -> float:
 
 def run(net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array, tol: jax.Array, max_steps: jax.Array) -> End:
     """`solve` of admitted arguments, with the cost and the largest entry of the subgradient."""
-    problem = make_problem(net, batch, l1, l2)
-    state = _newton(problem, _constant(problem), tol, max_steps)
+    problem = make_problem(net, batch, None if l1 is None else _strength(l1), _strength(l2))
+    start, bounded = _constant(problem)
+    state = _newton(problem, start, tol, max_steps)
     cost, _, _, bound, largest, excess, steps = state.numbers
-    status = jnp.where(bound <= tol * excess, int(Status.converged), int(Status.max_steps))
+    status = jnp.where((bound <= tol * excess) & bounded, int(Status.converged), int(Status.max_steps))
     status = jnp.where(jnp.isfinite(cost), status, int(Status.non_finite)).astype(jnp.int8)
     solved = Solved(params_at(problem, state.points[0]), status, steps.astype(jnp.int32), bound)
     return End(solved, cost + problem.low, largest)
@@ -154,13 +157,23 @@ def run(net: Network, batch: Batch, l1: jax.Array | None, l2: jax.Array, tol: ja
 _solve = compiled(run)
 
 
-def _constant(problem: Problem) -> jax.Array:
-    """The best constant model (k, q): in closed form, or by Newton's method where there is an offset."""
+def _strength(strength: jax.Array) -> jax.Array:
+    """A strength, NaN where it is negative: no bound on J - J* holds there."""
+    allowed = (strength >= 0).astype(strength.dtype)
+    return strength * (allowed / allowed)
+
+
+def _constant(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """The best constant model (k, q), in closed form or, with an offset, by Newton's method; False if it is infinite.
+
+    An infinite one is replaced by a finite one. J then has no minimum, as the bias is free.
+    """
     y, loss, share, offset, q = problem.y, problem.loss, problem.share, problem.offset, problem.x.shape[1]
     if not problem.bias:
-        return jnp.zeros((y.shape[1], q), y.dtype)
+        return jnp.zeros((y.shape[1], q), y.dtype), jnp.array(True)
     least, most = jnp.where(share > 0, y, y.max()).min(axis=0), jnp.where(share > 0, y, y.min()).max(axis=0)
     bias = loss.constant(jnp.clip((share * y).sum(axis=0), least, most))  # rounding may pass them
+    bounded = jnp.isfinite(bias).all()
     bias = jnp.where(jnp.isfinite(bias), bias, jnp.clip(bias, -FARTHEST, FARTHEST))[:, None]
     bias = bias - bias.mean() if loss.couples_outputs else bias
     if offset is not None:
@@ -168,7 +181,7 @@ def _constant(problem: Problem) -> jax.Array:
         alone = problem._replace(x=problem.x[:, -1:], l1=None, **last)
         bias = bias - (share * offset).sum(axis=0)[:, None]
         bias = _newton(alone, bias, jnp.zeros((), y.dtype), jnp.asarray(50)).points[0]
-    return bias * (1 - problem.penalised)[None]
+    return bias * (1 - problem.penalised)[None], bounded
 
 
 def _achievable(problem: Problem, excess: jax.Array) -> jax.Array:

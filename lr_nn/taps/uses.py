@@ -214,7 +214,9 @@ def _squares(rows: jax.Array) -> jax.Array:
 
 def _largest(array: jax.Array) -> jax.Array:
     """The largest magnitude of an entry of each row, (n,); norms do not depend on it, so it has no derivative."""
-    return jax.lax.stop_gradient(jnp.abs(widened(array)).reshape(len(array), -1).max(axis=1))
+    rows = jnp.abs(widened(array)).reshape(len(array), -1)
+    # The reciprocal of a larger number is subnormal in float32, and XLA takes it for zero.
+    return jax.lax.stop_gradient(jnp.minimum(rows.max(axis=1), float(jnp.finfo(rows.dtype).max) ** 0.75))
 
 
 def _over(array: jax.Array, scale: jax.Array) -> jax.Array:

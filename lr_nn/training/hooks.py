@@ -57,15 +57,26 @@ class HookCalls:
         found = self.hook.function(step, params, backprop(self.net, params, self.batch(step)))
         if found is None:
             return
-        if not isinstance(found, Mapping) or (self.values and {"step", *found} != set(self.values[0])):
-            names = f" of {', '.join(self.values[0])}, as before" if self.values else " of numbers and arrays"
-            raise TypeError(f"a hook must return None or a dict{names}; got {found!r:.200} at step {step}")
-        self.values.append({"step": np.asarray(step)} | {name: np.asarray(each) for name, each in found.items()})
+        expected = " of numbers and arrays, none of them named step"
+        wrong = not isinstance(found, Mapping) or "step" in found
+        if self.values and not wrong:
+            names = [name for name in self.values[0] if name != "step"]
+            expected, wrong = f" of {', '.join(names)}, as before", set(found) != set(names)
+        if wrong:
+            raise TypeError(f"a hook must return None or a dict{expected}; got {found!r:.200} at step {step}")
+        self.values.append({"step": np.asarray(step)} | {name: _copied(name, each) for name, each in found.items()})
 
     def columns(self) -> dict[str, np.ndarray]:
         """A column of every returned value, one row a call; of objects where shapes differ."""
         names = self.values[0] if self.values else {}
         return {f"hook_{name}": _stacked([each[name] for each in self.values]) for name in names}
+
+
+def _copied(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.array(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"a hook must return numbers and arrays; {name} is {value!r:.200}: {error}") from error
 
 
 def _stacked(arrays: list[np.ndarray]) -> np.ndarray:

@@ -131,8 +131,9 @@ def versions() -> dict[str, str]:
 def compare(saved: checkpoints.Saved, config: dict[str, Any]) -> None:
     """Raise ForeignError if a checkpoint is of another training. Programs are compared under the same versions."""
     same = saved.record["versions"] == versions()
-    for name, mine in config.items():
-        theirs = saved.record["config"].get(name)
+    there = saved.record["config"]
+    for name in {**config, **there}:
+        theirs, mine = there.get(name), config.get(name)
         if json.dumps(theirs, sort_keys=True) != json.dumps(mine, sort_keys=True) and (same or name not in PROGRAMS):
             values = "" if name in DIGESTS else f": {theirs} there, {mine} here"
             raise ForeignError(f"{saved.path} is of another training, its {name} is another one{values}")

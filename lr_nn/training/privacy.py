@@ -19,11 +19,11 @@ ACCOUNTED_EPOCHS = 30
 class Private:
     """The settings of DP-SGD (Abadi et al., 2016), (ε, δ)-private for adding or removing one example.
 
-    max_norm: the norm to which the gradient of each example is clipped. noise_multiplier: the standard deviation of the
-    noise in units of max_norm. epsilon: the budget, which training does not exceed. With a noise multiplier training
-    ends at the last step within the budget; without one the least multiplier that allows all epochs is found. delta:
-    the δ of the budget, at most about 1/n; without it ε is not computed. The accounting needs dp-accounting, the extra
-    `private`.
+    max_norm: the norm to which the gradient of each example is clipped, from 1e-30 to 1e30. noise_multiplier: the
+    standard deviation of the noise in units of max_norm. epsilon: the budget, which training does not exceed. With a
+    noise multiplier training ends at the last step within the budget; without one the least multiplier that allows all
+    epochs is found. delta: the δ of the budget, at most about 1/n; without it ε is not computed. The accounting needs
+    dp-accounting, the extra `private`, and a noise multiplier of 0 or at least 0.05.
 
     Raises ValueError or TypeError for numbers out of range, and for a budget without δ.
 
@@ -37,19 +37,23 @@ class Private:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require("max_norm", self.max_norm, lambda number: 0 < number < np.inf, "positive and finite")
-        _require("noise_multiplier", self.noise_multiplier, lambda number: 0 <= number < np.inf, "finite, at least 0")
-        _require("epsilon", self.epsilon, lambda number: 0 < number < np.inf, "positive and finite")
-        _require("delta", self.delta, lambda number: 0 < number < 1, "between 0 and 1")
+        # Beyond, in float32, the deviation of the noise may be zero or infinite.
+        _require("max_norm", self.max_norm, lambda number: 1e-30 <= number <= 1e30, "positive, from 1e-30 to 1e30")
+        _optional("noise_multiplier", self.noise_multiplier, lambda number: 0 <= number < np.inf, "finite, at least 0")
+        _optional("epsilon", self.epsilon, lambda number: 0 < number < np.inf, "positive and finite")
+        _optional("delta", self.delta, lambda number: 0 < number < 1, "between 0 and 1")
         if self.noise_multiplier is None and self.epsilon is None:
             raise ValueError("private training needs a noise_multiplier, or a budget: epsilon and delta")
         if self.epsilon is not None and self.delta is None:
             raise ValueError("a budget epsilon needs a delta, at most about 1/n, such as delta=1e-5")
 
 
+def _optional(name, number, test, expected):
+    if number is not None:
+        _require(name, number, test, expected)
+
+
 def _require(name, number, test, expected):
-    if number is None:
-        return
     if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number; got {number!r}")
     if not test(number):
@@ -84,6 +88,12 @@ class Accountant:
     def epsilon(self, steps: int) -> float:
         """The ε of the first `steps` steps."""
         return self._epsilon(steps, self._delta(steps))
+
+    def check_spent(self, steps: int) -> None:
+        """Raise ValueError if the first `steps` steps, those before a resumption, cost more than the budget."""
+        if steps > self.steps:
+            spent = self.epsilon(steps)
+            raise ValueError(f"{steps} steps before the resumption cost an epsilon of {spent:.3g}: raise the budget")
 
     def _steps_within(self, budget: float, steps: int) -> int:
         """The largest number of steps, up to `steps`, that the budget allows."""

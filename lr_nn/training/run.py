@@ -75,8 +75,9 @@ def train(
 
     private: DP-SGD with these settings. A mini-batch is a Poisson sample, each row with probability batch_size / n, and
     a step uses the sum of clipped gradients with noise, divided by `batch_size`; data are arrays without weights.
-    `params` and `opt_state` are private, and so is all that is computed from them; the costs in the history and what a
-    hook sees are not. ε counts the steps of this training, those before a resumption too, not those of an earlier one.
+    `params`, `opt_state` and `status` are private, and so is all that is computed from them; the costs in the history,
+    what a hook sees, and checkpoints, which hold the key, are not. Validation data count as public. ε counts the steps
+    of this training, those before a resumption too, not those of an earlier one. A cost that overflows ends nothing.
 
     hook: a function that is called with parameters and a pass at regular steps, see `Hook`.
 
@@ -122,6 +123,8 @@ def train(
         config = identity(net, data, validation, batch_size, key, penalty, optimizer, state, schema, noise=noise)
         keeper = Keeper(checkpoints, config, state, feed.per_epoch, epochs, resume)
     with nullcontext() if keeper is None else closing(keeper):
+        if keeper is not None and accountant is not None:
+            accountant.check_spent(keeper.newest)
         result = Run(
             net,
             feed,

@@ -107,7 +107,9 @@ def private_step(
 ) -> tuple[Params, Any, jax.Array]:
     """One step of DP-SGD on a Poisson batch: (params, opt_state, J), J the mean over the rows drawn, before the step.
 
-    The optimiser sees the private gradient, to which that of the penalty is added, and nothing else of the data.
+    The optimiser sees the private gradient, to which that of the penalty is added, and nothing else of the data. J is
+    finite exactly where `params` are, since it may end the training, and an end that a single row causes is not
+    private: a J that overflows is the largest number instead.
     """
     gradient = private_gradient(
         sweep(net, params, batch),
@@ -119,7 +121,9 @@ def private_step(
     if penalty is not None:
         gradient = cast(add(widened(gradient), penalty.gradient(widened(params))), dtypes_of(params))
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), strong(opt_state), evaluate_cost(net, params, batch, penalty)
+    value = evaluate_cost(net, params, batch, penalty)
+    value = jnp.where(jnp.isfinite(value), value, jnp.finfo(value.dtype).max) / all_finite(params).astype(value.dtype)
+    return optax.apply_updates(params, updates), strong(opt_state), value
 
 
 def strong(tree: Any) -> Any:
