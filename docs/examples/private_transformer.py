@@ -22,10 +22,15 @@ def sequences(key, n):
 
 
 def init(key):
-    """Two blocks of attention and a dense layer each."""
-    shapes = {"qkv": (WIDTH, 3 * WIDTH), "mix": (WIDTH, WIDTH), "up": (WIDTH, 2 * WIDTH), "down": (2 * WIDTH, WIDTH)}
-    shapes = {"tokens": (VOCABULARY, WIDTH), "positions": (POSITIONS, WIDTH), "out": (WIDTH, VOCABULARY)} | {
-        f"{name} {block}": shape for block in range(2) for name, shape in shapes.items()
+    """One block of attention and dense layers."""
+    shapes = {
+        "tokens": (VOCABULARY, WIDTH),
+        "positions": (POSITIONS, WIDTH),
+        "qkv": (WIDTH, 3 * WIDTH),
+        "mix": (WIDTH, WIDTH),
+        "up": (WIDTH, 2 * WIDTH),
+        "down": (2 * WIDTH, WIDTH),
+        "out": (WIDTH, VOCABULARY),
     }
     keys = jax.random.split(key, len(shapes))
     return {name: jax.random.normal(k, shape) / shape[0] ** 0.5 for k, (name, shape) in zip(keys, shapes.items())}
@@ -36,11 +41,10 @@ def logits(tap, params, ids):
     n, positions = ids.shape
     h = tap.embedding(ids, params["tokens"])
     h = h + tap.embedding(jnp.broadcast_to(jnp.arange(positions), ids.shape), params["positions"])
-    for block in range(2):
-        qkv = tap.dense(jax.nn.standardize(h), params[f"qkv {block}"]).reshape(n, positions, 3, HEADS, -1)
-        mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], is_causal=True)
-        h = h + tap.dense(mixed.reshape(n, positions, WIDTH), params[f"mix {block}"])
-        h = h + tap.dense(jax.nn.gelu(tap.dense(jax.nn.standardize(h), params[f"up {block}"])), params[f"down {block}"])
+    qkv = tap.dense(jax.nn.standardize(h), params["qkv"]).reshape(n, positions, 3, HEADS, -1)
+    mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], is_causal=True)
+    h = h + tap.dense(mixed.reshape(n, positions, WIDTH), params["mix"])
+    h = h + tap.dense(jax.nn.gelu(tap.dense(jax.nn.standardize(h), params["up"])), params["down"])
     return tap.dense(jax.nn.standardize(h), params["out"])
 
 
