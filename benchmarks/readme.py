@@ -17,6 +17,10 @@ FLAX = ("flax + optax, autodiff, one scan",)
 SKLEARN = ("scikit-learn, 1 thread", "scikit-learn, 2 threads")
 
 OPACUS = tuple(f"clipped gradient by Opacus, ghost clipping, {threads}" for threads in ("1 thread", "2 threads"))
+PRIVATE = (*OPACUS, "clipped by jax-privacy", "clipped by jax-privacy, 8 at a time", "clipped by vmap(grad)")
+TRANSFORMER = "transformer, 4 layers of width 256, T = 64, 32 examples"
+POSTERIOR = "posterior, 784-100-10, 4096 rows"
+GLMAX = ("glmax, NewtonFitter", "glmax, IRLSFitter", "Newton unrolled, jax.grad")
 CLIPPED = ("clipped by vmap(grad)", "clipped by optax's private aggregate")
 GGN = ("GGN product by linearize", "GGN product by jvp and vjp")
 NORMS, MOMENT = "gradient + all norms", "gradient + second moment"
@@ -86,6 +90,9 @@ CLAIMS: dict[str, tuple[tuple[str, str, str, str, tuple[str, ...]], ...]] = {
         ("exact GGN diagonal", "torch", NET, DIAGONAL, _backpack(DIAGONAL)),
         ("K-FAC factors", "torch", NET, KFAC, _backpack(KFAC)),
     ),
+    "taps": (("clipped gradient, transformer, 4 layers", "transformer", TRANSFORMER, "clipped gradient", PRIVATE),),
+    "uncertainty": (("Laplace posterior, K-FAC, 784-100-10", "torch", POSTERIOR, "lr_nn", ()),),
+    "implicit": (("gradient of a logistic fit by its data", "gradient", "logistic, 1,000 x 20", "lr_nn", GLMAX),),
     "fit": (
         *(_fit("logistic fit", "adult", ADULT + strength) for strength in ("1e-04", "1e-07")),
         *(_fit("logistic fit", "dense", shape) for shape in SHAPES),
