@@ -63,10 +63,17 @@ def loop_of(eqn: JaxprEqn) -> Loop:
     """The loop that an equation makes."""
     params = eqn.params
     if eqn.primitive.name == "scan":
-        body = _closed(params["jaxpr"])
-        return Loop(body, None, 0, params["num_consts"], params["num_carry"], params["length"], params["reverse"])
+        return Loop(_closed(params["jaxpr"]), None, 0, *scan_counts(eqn), params["length"], params["reverse"])
     body, test = _closed(params["body_jaxpr"]), _closed(params["cond_jaxpr"])
     return Loop(body, test, params["cond_nconsts"], params["body_nconsts"], len(eqn.outvars), 0, False)
+
+
+def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
+    """The numbers of constants and of carried values of a scan, its first operands."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    constants, carries, _ = (len(list(part)) for part in eqn.params["ft_in"].unpack())  # from JAX 0.11 on
+    return constants, carries
 
 
 def branch_of(eqn: JaxprEqn, index: np.ndarray) -> ClosedJaxpr:

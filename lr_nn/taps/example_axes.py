@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
-from lr_nn.taps.sites import scan_counts
+from lr_nn.graph.control_flow import scan_counts
 from lr_nn.taps.tap import tap_p
 
 # One label for each axis of a value.

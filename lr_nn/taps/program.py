@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
-from lr_nn.taps.sites import REMAT, count_taps, has_taps, scan_counts
+from lr_nn.graph.control_flow import scan_counts
+from lr_nn.taps.sites import REMAT, count_taps, has_taps
 from lr_nn.taps.tap import tap_p
 
 # One entry for each tap, in the order of the program; None for a tap that no leaf reaches.

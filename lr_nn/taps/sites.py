@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
+from lr_nn.graph.control_flow import scan_counts
 from lr_nn.taps.layouts import Operand, rearranged
 from lr_nn.taps.operations import Operation
 from lr_nn.taps.tap import tap_p
@@ -83,14 +84,6 @@ def count_taps(jaxpr: Jaxpr) -> int:
     return sum(
         1 if eqn.primitive is tap_p else sum(map(count_taps, jaxprs_in_params(eqn.params))) for eqn in jaxpr.eqns
     )
-
-
-def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
-    """The numbers of constants and of carried values of a scan, its first operands."""
-    if "num_consts" in eqn.params:
-        return eqn.params["num_consts"], eqn.params["num_carry"]
-    constants, carries, _ = (len(list(part)) for part in eqn.params["ft_in"].unpack())  # from JAX 0.11 on
-    return constants, carries
 
 
 def where(eqn: JaxprEqn, calls: Sequence[JaxprEqn] = ()) -> str:
