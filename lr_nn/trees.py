@@ -96,6 +96,12 @@ def lift(array: jax.Array, ndim: int) -> jax.Array:
     return array.reshape((1,) * (ndim - array.ndim) + array.shape)
 
 
+def unit_seeds(eta: jax.Array) -> jax.Array:
+    """The unit vectors of η (n, k) for every example, (k, n, k), which lie over a mesh as η does."""
+    ones = (jnp.isnan(eta) | True).astype(eta.dtype)  # from JAX 0.12 on `ones_like` lies over no explicit mesh
+    return jnp.eye(eta.shape[1], dtype=eta.dtype)[:, None, :] * ones[None]
+
+
 def add(a: Any, b: Any) -> Any:
     """a + b leaf by leaf, in the dtype of `a`."""
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), a, b)

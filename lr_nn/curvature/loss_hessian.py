@@ -20,7 +20,7 @@ from lr_nn.network import Network, check_network
 from lr_nn.penalties import Penalty
 from lr_nn.row_sums import bias_gradient, map_row_blocks, weight_gradient, weighted
 from lr_nn.tangents import tangents
-from lr_nn.trees import accumulator, common_dtype, divide, register_class
+from lr_nn.trees import accumulator, common_dtype, divide, register_class, unit_seeds
 from lr_nn.types import Backprop, Batch, Layer, Params
 
 # Numbers in the largest array that the diagonal makes for a block of rows, 4 MiB in float32: on a CPU 2**22 took 1.5
@@ -118,7 +118,7 @@ def _diagonals(net: Network, params: Params, rows: _Rows) -> tuple[jax.Array, ..
     Of H_1 only the diagonal is computed.
     """
     dtype = accumulator(common_dtype(*(leaf.dtype for leaf in jax.tree.leaves((rows.kept, rows.eta, params)))))
-    units = jnp.eye(rows.eta.shape[1], dtype=rows.eta.dtype)[:, None, :] * jnp.ones_like(rows.eta)[None]
+    units = unit_seeds(rows.eta)
     columns = loss_part(net, "hessian_multiply", units.shape, rows.eta, rows.y, units)
     h = jnp.einsum("cnk->nkc", columns).astype(dtype)
     diagonals = [jnp.diagonal(h, axis1=1, axis2=2)]

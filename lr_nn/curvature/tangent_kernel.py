@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from lr_nn.admission import admit_inputs
 from lr_nn.backward import recursion
 from lr_nn.network import Network, propagate
-from lr_nn.trees import accumulator, common_dtype, compiled, product_sharding
+from lr_nn.trees import accumulator, common_dtype, compiled, product_sharding, unit_seeds
 from lr_nn.types import Batch, Params
 
 # Activations (n, d_l), and deltas (k, n, d_l) seeded by the unit vectors of η, of every layer.
@@ -62,5 +62,5 @@ def _kernel(net: Network, params: Params, inputs: Batch, others: Batch | None, p
 
 def _unit_sweep(net: Network, params: Params, inputs: Batch) -> Sweep:
     found = propagate(net, params, inputs)
-    units = jnp.eye(net.sizes[-1], dtype=found.eta.dtype)[:, None, :] * jnp.ones_like(found.eta)[None]
+    units = unit_seeds(found.eta)
     return found.activations, recursion(net, params, found, units)

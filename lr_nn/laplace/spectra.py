@@ -20,7 +20,7 @@ from lr_nn.fitting.threads import one_thread
 from lr_nn.laplace.curvature_sums import BLOCK_SIZE, Structure, Sums, flat_rows, in_scope
 from lr_nn.network import Network, propagate
 from lr_nn.row_sums import map_row_blocks
-from lr_nn.trees import register_class
+from lr_nn.trees import register_class, unit_seeds
 from lr_nn.types import Batch, Params
 
 # The largest matrix whose eigenvectors are left to one thread of LAPACK: for 784 rows two threads, which wait busily
@@ -169,8 +169,7 @@ def moments(
     def of_block(inputs: Batch) -> tuple[jax.Array, jax.Array]:
         found = propagate(net, params, inputs)
         dtype = found.eta.dtype
-        units = jnp.eye(net.sizes[-1], dtype=dtype)[:, None, :] * jnp.ones_like(found.eta)[None]
-        deltas = tuple(delta.astype(dtype) for delta in recursion(net, params, found, units))
+        deltas = tuple(delta.astype(dtype) for delta in recursion(net, params, found, unit_seeds(found.eta)))
         activations = tuple(homogeneous(a, net.bias).astype(dtype) for a in found.activations)
         variances = spectrum.variances(prior, noise, dtype)
         return found.eta, spectrum.covariance((activations, deltas), variances, full)
