@@ -119,8 +119,13 @@ def test_of_many_epochs_some_are_accounted_and_bound_those_before(monkeypatch):
     assert (found >= exact).all() and (np.diff(found) >= 0).all() and (found[[0, -1]] == exact[[0, -1]]).all()
 
 
+def test_delta_also_pays_for_batches_above_their_capacity(monkeypatch):
+    monkeypatch.setattr(privacy, "epsilon_of_steps", lambda *at: lambda steps, delta: delta)
+    assert privacy.Accountant(LOUD, 0.1, 5000).epsilon(5000) == LOUD.delta - 5000 * OVERFLOW < LOUD.delta
+
+
 def test_a_budget_finds_the_noise_that_all_epochs_need(monkeypatch):
-    """Of the search, which takes seconds, only the question and the answer are here."""
+    """The search for the multiplier takes seconds, so this test replaces it and checks what it is asked for."""
     asked = []
     monkeypatch.setattr(privacy, "noise_multiplier", lambda **question: asked.append(question) or 6.2235)
     found = train(Private(max_norm=BOUND, epsilon=0.05, delta=1e-2), epochs=1)

@@ -234,13 +234,14 @@ def test_bad_calls_say_what_to_do(function, params, error, message):
         taps.backprop(function, params, *SQUARE)
 
 
-def test_norms_of_large_gradients_do_not_overflow():
+@pytest.mark.parametrize(("entry", "factor"), [(1e12, 1e10), (1.0, 1e25), (1e10, 1e12)])
+def test_norms_of_large_gradients_do_not_overflow(entry, factor):
     """As those of a Backprop: ‖g_i‖² is not a number of float32 here, ‖g_i‖ is."""
     with jax.enable_x64(False):
-        params = {"w": jnp.full((2, 1), 1e12, jnp.float32), "table": jnp.full((3, 2), 1e12, jnp.float32)}
+        params = {"w": jnp.full((2, 1), entry, jnp.float32), "table": jnp.full((3, 2), entry, jnp.float32)}
 
         def losses(tap, params, ids):
-            return 1e10 * tap.dense(tap.embedding(ids, params["table"]), params["w"]).sum(axis=(1, 2))
+            return factor * tap.dense(tap.embedding(ids, params["table"]), params["w"]).sum(axis=(1, 2))
 
         bp = taps.backprop(losses, params, np.array([[0, 1], [2, 2]]))
         assert np.isinf(per_example.squared_norms(bp)).all()

@@ -30,8 +30,8 @@ RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"
 class Site(NamedTuple):
     """One tap: its operation, the leaf of each parameter, the shape of its input, and the scans around it.
 
-    `operands`: None for a parameter that comes from no leaf; `shapes` the shapes of the parameters; `scans` numbers
-    of the scans, outermost first; `mapped` the number of axes of `vmap` before those of the input.
+    `operands` has None for a parameter that comes from no leaf. `shapes` are those of the parameters. `scans` holds the
+    numbers of the scans, outermost first. `mapped` counts the leading axes of the input that `vmap` added.
     """
 
     operation: Operation
