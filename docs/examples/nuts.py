@@ -101,7 +101,7 @@ def main(samples=2000, features=4, rows=569, variance=10.0):
 
 
 def check(result):
-    """NUTS and Laplace agree to a fraction of a standard deviation, because n is large and the posterior nearly normal."""
+    """NUTS agrees with Laplace to a fraction of a deviation: n is large, so the posterior is nearly normal."""
     assert (np.abs(result["mean"] - result["mode"]) < 0.5 * result["Laplace"]).all()
     assert (np.abs(np.log(result["deviation"] / result["Laplace"])) < 0.3).all()
 
